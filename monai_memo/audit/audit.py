@@ -1,0 +1,262 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The audit: three cohorts in, a verdict and a report out."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from monai_memo.audit.comparison import compare
+from monai_memo.audit.configuration import AuditConfiguration
+from monai_memo.audit.evidence import collect_evidence
+from monai_memo.audit.record import build_result
+from monai_memo.audit.report import write_report
+from monai_memo.audit.result import AuditResult
+from monai_memo.audit.self_check import positive_control
+from monai_memo.data.cohort import Cohort
+from monai_memo.data.loading import Preprocessing, guess_preprocessing
+from monai_memo.data.overlap import check_overlap
+from monai_memo.data.prepared import PreparedCohort, prepare
+from monai_memo.detector.detector import Detector
+from monai_memo.detector.recipe import Recipe
+from monai_memo.detector.training import train_detector
+from monai_memo.errors import CohortError, OutputError
+from monai_memo.statistics.calibration import require_heldout
+from monai_memo.statistics.rates import audit_rates
+
+logger = logging.getLogger(__name__)
+
+
+def resolve_device(device: str) -> str:
+    """``"auto"`` is a GPU if there is one."""
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+class Audit:
+    """One audit of a synthetic cohort.
+
+    Work in progress (preprocessed images, training checkpoints, embeddings) lies in ``<out>/work``, so that the same
+    call continues after an interruption; it is removed at the end. Results are written to ``<out>`` only when all of
+    them exist, so that an earlier result stays whole until then.
+
+    Args:
+        arguments: see ``AuditConfiguration``.
+
+    Example:
+        >>> audit = Audit(train="train", heldout="heldout", synthetic="synthetic", out="audit")  # doctest: +SKIP
+        >>> result = audit.run()  # doctest: +SKIP
+        >>> result.n_copies.value, result.n_copies.low, result.n_copies.high  # doctest: +SKIP
+    """
+
+    def __init__(self, **arguments: Any) -> None:
+        self.configuration = AuditConfiguration(**arguments)
+        self.out = Path(self.configuration.out)
+        self.work = self.out / "work"
+        self._seconds: dict[str, float] = {}
+
+    @contextmanager
+    def _timed(self, step: str) -> Iterator[None]:
+        logger.info("%s ...", step)
+        start = time.perf_counter()
+        yield
+        self._seconds[step] = round(time.perf_counter() - start, 3)
+
+    def run(self) -> AuditResult:
+        """Do the audit and write its output.
+
+        Raises:
+            MemoError: bad input or output folder; the message says what to do.
+        """
+        start = time.perf_counter()
+        self._open_output()
+        with self._timed("read cohorts"):
+            cohorts, warnings = self._read_cohorts()
+            detector = Detector.load(self.configuration.detector) if self.configuration.detector else None
+            preprocessing = self._preprocessing(cohorts, detector)
+        with self._timed("preprocess images"):
+            prepared = {name: self._prepare(cohort, preprocessing) for name, cohort in cohorts.items()}
+            self._check_sizes(prepared)
+        trained_here = detector is None
+        if detector is None:
+            with self._timed("train detector"):
+                detector = self._train(prepared["training"], preprocessing)
+        with self._timed("embed images"):
+            embeddings = {name: self._embed(detector, item) for name, item in prepared.items()}
+        with self._timed("search and calibrate"):
+            comparison = compare(
+                embeddings, prepared["training"].cohort.patient_ids, prepared["heldout"].cohort.patient_ids
+            )
+            settings = self.configuration
+            rates = audit_rates(
+                comparison.sims,
+                settings.calibration,
+                settings.quantile,
+                settings.confidence,
+                settings.n_bootstrap,
+                settings.seed,
+            )
+        with self._timed("positive control"):
+            sensitivity = positive_control(
+                detector,
+                prepared["training"].pixels,
+                comparison.training_index,
+                rates.tau.value,
+                settings.planted,
+                settings.seed,
+                settings.batch_size,
+                resolve_device(settings.device),
+                settings.confidence,
+            )
+        with self._timed("write report"):
+            timing: dict[str, Any] = {"created": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+            timing["seconds"] = self._seconds
+            result = build_result(
+                settings, prepared, detector, trained_here, comparison, rates, sensitivity, warnings, timing
+            )
+            self._seconds["total"] = round(time.perf_counter() - start, 3)
+            self._write(result, prepared, detector)
+        if not settings.keep_work:
+            shutil.rmtree(self.work, ignore_errors=True)
+        return result
+
+    def _open_output(self) -> None:
+        """Find out now, and not after an hour of training, that nothing can be written."""
+        try:
+            self.work.mkdir(parents=True, exist_ok=True)
+            probe = self.work / ".probe"
+            probe.write_bytes(b"x" * 4096)
+            probe.unlink()
+        except OSError as error:
+            raise OutputError(
+                f"cannot write to {self.out}: {error.strerror or error}. Name a writable folder with --out."
+            ) from error
+
+    def _read_cohorts(self) -> tuple[dict[str, Cohort], list[str]]:
+        settings = self.configuration
+        cohorts = {
+            # Synthetic images have no patients: a pattern that finds them in real paths need not match there.
+            name: Cohort.from_source(source, name, settings.patient_pattern if name != "synthetic" else None)
+            for name, source in settings.cohort_sources().items()
+        }
+        warnings = check_overlap(list(cohorts.values()), allow=settings.allow_overlap)
+        if not cohorts["training"].patients_known:
+            warnings.append(
+                "Patients are not known: every image counts as a patient of its own. If a patient has images in the "
+                "training and in the held-out cohort, tau is too high and copies are missed. Give a CSV with "
+                "patient_id, or --patient-pattern."
+            )
+        if settings.calibration == "size_matched":
+            require_heldout(cohorts["heldout"].n_patients, settings.quantile)
+        return cohorts, warnings
+
+    def _preprocessing(self, cohorts: Mapping[str, Cohort], detector: Detector | None) -> Preprocessing:
+        settings = self.configuration
+        guessed = guess_preprocessing(list(cohorts.values()), size=settings.size, spacing=settings.spacing)
+        if detector is None:
+            return guessed
+        detector.check_fits(guessed.spatial_dims, guessed.channels)
+        return detector.preprocessing
+
+    def _prepare(self, cohort: Cohort, preprocessing: Preprocessing) -> PreparedCohort:
+        settings = self.configuration
+        prepared = prepare(cohort, preprocessing, self.work / "pixels", settings.workers, settings.progress)
+        if prepared.skipped:
+            names = ", ".join(f"{item.image_id} ({item.reason})" for item in prepared.skipped[:5])
+            more = f" and {len(prepared.skipped) - 5} more" if len(prepared.skipped) > 5 else ""
+            logger.warning(
+                "%d of %d images of the %s cohort were skipped: %s%s",
+                len(prepared.skipped),
+                len(cohort),
+                cohort.name,
+                names,
+                more,
+            )
+        return prepared
+
+    def _check_sizes(self, prepared: Mapping[str, PreparedCohort]) -> None:
+        """Skipped images can leave too little."""
+        if self.configuration.calibration == "size_matched":
+            require_heldout(prepared["heldout"].cohort.n_patients, self.configuration.quantile)
+        n_train = len(prepared["training"].cohort)
+        if n_train < 2:
+            raise CohortError(
+                f"the training cohort has {n_train} usable image; an audit needs at least 2, a detector at least 8. "
+                "Check --train."
+            )
+
+    def _train(self, training: PreparedCohort, preprocessing: Preprocessing) -> Detector:
+        settings = self.configuration
+        recipe = Recipe.named(
+            settings.recipe,
+            preprocessing.spatial_dims,
+            preprocessing.size,
+            channels=preprocessing.channels,
+            epochs=settings.epochs,
+        )
+        return train_detector(
+            training.pixels,
+            recipe,
+            preprocessing,
+            self.work / "training",
+            seed=settings.seed,
+            device=resolve_device(settings.device),
+            patient_ids=training.cohort.patient_ids,
+            progress=settings.progress,
+        )
+
+    def _embed(self, detector: Detector, prepared: PreparedCohort) -> NDArray[np.float32]:
+        store = self.work / "embeddings" / f"{detector.sha256[:16]}-{prepared.content_sha256[:16]}.npy"
+        store.parent.mkdir(parents=True, exist_ok=True)
+        return detector.embed(
+            prepared.pixels,
+            batch_size=self.configuration.batch_size,
+            device=resolve_device(self.configuration.device),
+            progress=self.configuration.progress,
+            store=store,
+        )
+
+    def _write(self, result: AuditResult, prepared: Mapping[str, PreparedCohort], detector: Detector) -> None:
+        """Write everything beside the old result, then move it over: either all of it is new or none."""
+        staging = self.work / "output"
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        settings = self.configuration
+        evidence = None
+        if not settings.redacted and settings.gallery:
+            evidence = collect_evidence(
+                result.matches[: settings.gallery],
+                prepared["synthetic"].cohort,
+                prepared["training"].cohort,
+                detector.preprocessing,
+            )
+        result = result.redacted() if settings.redacted else result
+        result.validate()
+        try:
+            result.write(staging)
+            write_report(result, evidence, staging, redacted=settings.redacted)
+            detector.save(staging / "detector.pt")
+            self._move_over(staging)
+        except OSError as error:
+            raise OutputError(
+                f"cannot write to {self.out}: {error.strerror or error}. Earlier results there are unchanged. "
+                "Free some space and run the same command again: it continues where it stopped."
+            ) from error
+
+    def _move_over(self, staging: Path) -> None:
+        for path in sorted(staging.rglob("*")):
+            if path.is_file():
+                target = self.out / path.relative_to(staging)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(path, target)

@@ -1,0 +1,97 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Every argument of an audit, checked before any work is done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from monai_memo.errors import ConfigurationError
+from monai_memo.statistics.calibration import MODES
+
+
+@dataclass(frozen=True)
+class AuditConfiguration:
+    """What an audit is asked to do. Kept in ``audit.json``, so that the run can be repeated.
+
+    Attributes:
+        train, heldout, synthetic: a folder, a CSV (``image``, ``patient_id``) or a MONAI datalist for each cohort.
+        out: folder for the result.
+        detector: file of a trained detector; by default one is trained on the training cohort.
+        recipe: ``"default"`` or ``"paper"``, for training a detector.
+        epochs: overrides the recipe's number of epochs.
+        size: image size for the detector, pixels or voxels per axis (one number for a square or cube).
+        spacing: resample to this voxel size in mm before resizing (files with an affine only).
+        calibration: ``"size_matched"`` or ``"paper"``.
+        quantile: level of the thresholds; 0.95 lets 5 % of unseen patients pass as copies.
+        confidence: of all intervals.
+        n_bootstrap: resamples of patients.
+        planted: copies planted for the positive control; 0 leaves it out.
+        gallery: most similar pairs shown in the report.
+        patient_pattern: regular expression that finds the patient in a relative path (folders only).
+        allow_overlap: go on although patients or files stand in two cohorts.
+        redacted: no patient pixel, name, id or path in the output.
+        seed: of every random step.
+        device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
+        batch_size: images per forward pass of the encoder.
+        workers: threads that read images; by default one per core.
+        keep_work: keep the working folder (preprocessed images and embeddings) after the audit has finished.
+        progress: show progress bars.
+    """
+
+    train: str
+    heldout: str
+    synthetic: str
+    out: str
+    detector: str | None = None
+    recipe: str = "default"
+    epochs: int | None = None
+    size: int | Sequence[int] | None = None
+    spacing: float | Sequence[float] | None = None
+    calibration: str = "size_matched"
+    quantile: float = 0.95
+    confidence: float = 0.95
+    n_bootstrap: int = 1000
+    planted: int = 100
+    gallery: int = 12
+    patient_pattern: str | None = None
+    allow_overlap: bool = False
+    redacted: bool = False
+    seed: int = 0
+    device: str = "auto"
+    batch_size: int = 64
+    workers: int | None = None
+    keep_work: bool = False
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("train", "heldout", "synthetic", "out", "detector"):
+            value = getattr(self, name)
+            if value is None and name != "detector":
+                raise ConfigurationError(f"{name} is required")
+            if value is not None:
+                # A folder called 2024 arrives from a command line as a number.
+                object.__setattr__(self, name, str(value))
+        if self.calibration not in MODES:
+            raise ConfigurationError(f"calibration must be one of {', '.join(MODES)}, got {self.calibration!r}")
+        for name in ("quantile", "confidence"):
+            if not 0 < getattr(self, name) < 1:
+                raise ConfigurationError(f"{name} must lie between 0 and 1, got {getattr(self, name)!r}")
+        for name, smallest in (("n_bootstrap", 100), ("planted", 0), ("gallery", 0), ("batch_size", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < smallest:
+                raise ConfigurationError(f"{name} must be a whole number of at least {smallest}, got {value!r}")
+        for name in ("size", "spacing"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, int | float):
+                object.__setattr__(self, name, tuple(value))
+
+    def cohort_sources(self) -> dict[str, str]:
+        """Source of each cohort by its name."""
+        return {"training": self.train, "heldout": self.heldout, "synthetic": self.synthetic}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types, for JSON."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}

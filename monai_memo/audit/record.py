@@ -1,0 +1,188 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Fill the record of an audit (``AuditResult``) from its numbers."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monai_memo.audit.comparison import Comparison
+from monai_memo.audit.configuration import AuditConfiguration
+from monai_memo.audit.result import SCHEMA_VERSION, AuditResult, CohortSummary, Count, Estimate, Match
+from monai_memo.audit.verdict import verdict_for
+from monai_memo.data.overlap import repeated_images
+from monai_memo.data.prepared import PreparedCohort
+from monai_memo.detector.detector import Detector
+from monai_memo.statistics.calibration import expected_floor, memorized_level
+from monai_memo.statistics.intervals import Interval
+from monai_memo.statistics.rates import AuditRates
+
+PACKAGES = ("monai-memo", "monai", "torch", "pytorch-ignite", "faiss-cpu", "numpy", "scipy", "itk", "nibabel")
+
+
+def software_versions() -> dict[str, str]:
+    """Version of Python and of each package that can change a result."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+def _estimate(interval: Interval) -> Estimate:
+    return Estimate(value=interval.value, low=interval.low, high=interval.high)
+
+
+def _count(number: int, rate: Interval, total: int) -> Count:
+    return Count(value=number, low=rate.low * total, high=rate.high * total, of=total, rate=_estimate(rate))
+
+
+def summarise(prepared: PreparedCohort) -> CohortSummary:
+    """What of a cohort was audited and what was left out."""
+    cohort = prepared.cohort
+    return CohortSummary(
+        source=cohort.source,
+        n_images=len(cohort),
+        n_patients=cohort.n_patients,
+        patients_known=cohort.patients_known,
+        skipped=[{"image": item.image_id, "reason": item.reason} for item in prepared.skipped],
+        notes=list(prepared.notes),
+        repeated=sum(len(group) - 1 for group in repeated_images(cohort)),
+        content_sha256=prepared.content_sha256,
+    )
+
+
+def explain_calibration(configuration: AuditConfiguration, n_train: int, n_heldout: int, n_synthetic: int) -> str:
+    """How the thresholds came about, in plain words."""
+    percent = 100 * (1 - configuration.quantile)
+    if configuration.calibration == "paper":
+        copies = 100 * expected_floor(n_train, n_heldout, configuration.quantile)
+        memorized = 100 * expected_floor(n_synthetic, n_heldout, configuration.quantile)
+        return (
+            f"Calibration as in the paper: tau is the {100 * configuration.quantile:g}th percentile, over the "
+            f"{n_train} training images, of the similarity to the nearest of {n_heldout} held-out images. The counts "
+            f"compare with {n_train} and {n_synthetic} candidates instead, so with nothing memorized about "
+            f"{copies:.1f} % of the synthetic images would count as copies and about {memorized:.1f} % of the training "
+            "images as memorized (for exchangeable pairs). Read the excess over the control, not the rates themselves."
+        )
+    level = memorized_level(n_heldout, n_synthetic, configuration.quantile)
+    text = (
+        f"Size-matched calibration. A synthetic image counts as a copy if it is more similar to its nearest training "
+        f"image than {100 * configuration.quantile:g} % of the {n_heldout} held-out images are to theirs, among the "
+        f"same {n_train} training images. With nothing copied, about {percent:.3g} % of the synthetic images would pass "
+        "this threshold by chance. "
+    )
+    if n_heldout >= n_synthetic:
+        return text + (
+            f"A training image counts as memorized if it is more similar to its nearest synthetic image than "
+            f"{100 * configuration.quantile:g} % of training images are to the nearest of {n_synthetic} held-out "
+            f"images (averaged over all subsets of that size of the {n_heldout})."
+        )
+    return text + (
+        f"For memorized training images there are fewer held-out ({n_heldout}) than synthetic images ({n_synthetic}), "
+        f"so the threshold is taken at the {100 * level:.4g}th percentile of the similarity to the nearest held-out "
+        f"image, which stands for the {100 * configuration.quantile:g}th percentile with {n_synthetic} of them."
+    )
+
+
+def match_table(prepared: Mapping[str, PreparedCohort], comparison: Comparison, tau: float) -> list[Match]:
+    """One row for each synthetic image, most similar first."""
+    similarity = comparison.sims.synthetic_to_training
+    training = prepared["training"].cohort.images
+    synthetic = prepared["synthetic"].cohort.images
+    rows = []
+    for index in np.argsort(-similarity, kind="stable"):
+        original = training[int(comparison.nearest_training[index])]
+        rows.append(
+            Match(
+                synthetic=synthetic[int(index)].image_id,
+                nearest_training=original.image_id,
+                nearest_patient=original.patient_id,
+                similarity=float(similarity[index]),
+                tau=tau,
+                copy=bool(similarity[index] > tau),
+            )
+        )
+    return rows
+
+
+def _sample(values: NDArray[np.float64], most: int = 5000) -> list[float]:
+    """Sorted sample for figures: evenly spaced order statistics keep the shape of the distribution."""
+    ranked = np.sort(values)
+    if len(ranked) > most:
+        ranked = ranked[np.linspace(0, len(ranked) - 1, most).round().astype(int)]
+    return [round(float(value), 6) for value in ranked]
+
+
+def build_result(
+    configuration: AuditConfiguration,
+    prepared: Mapping[str, PreparedCohort],
+    detector: Detector,
+    trained_here: bool,
+    comparison: Comparison,
+    rates: AuditRates,
+    sensitivity: dict[str, Any] | None,
+    warnings: list[str],
+    timing: dict[str, Any],
+) -> AuditResult:
+    """Assemble the record."""
+    sims = comparison.sims
+    n_patients = prepared["training"].cohort.n_patients
+    excess = _estimate(rates.excess_copies)
+    n_copies = _count(rates.n_copies, rates.copies, sims.n_synthetic)
+    preprocessing = detector.preprocessing
+    return AuditResult(
+        schema_version=SCHEMA_VERSION,
+        n_synthetic=sims.n_synthetic,
+        n_train=sims.n_train,
+        n_heldout=sims.n_heldout,
+        tau=_estimate(rates.tau),
+        tau_memorized=_estimate(rates.tau_memorized),
+        n_copies=n_copies,
+        n_mem=_count(rates.n_memorized, rates.memorized, sims.n_train),
+        n_mem_patients=_count(rates.n_memorized_patients, rates.memorized_patients, n_patients),
+        control_copies=_estimate(rates.control_copies),
+        control_mem=_estimate(rates.control_memorized) if rates.control_memorized else None,
+        excess_copies=excess,
+        excess_mem=_estimate(rates.excess_memorized) if rates.excess_memorized else None,
+        sensitivity=sensitivity,
+        calibration={
+            "mode": configuration.calibration,
+            "quantile": configuration.quantile,
+            "confidence": configuration.confidence,
+            "n_bootstrap": configuration.n_bootstrap,
+            "explanation": explain_calibration(configuration, sims.n_train, sims.n_heldout, sims.n_synthetic),
+        },
+        verdict=verdict_for(n_copies, _estimate(rates.control_copies), excess, sensitivity),
+        cohorts={name: summarise(item) for name, item in prepared.items()},
+        detector={
+            "recipe": detector.recipe.name,
+            "sha256": detector.sha256,
+            "views": detector.recipe.views.describe(),
+            "training": detector.training_summary,
+            "spatial_dims": preprocessing.spatial_dims,
+            "channels": preprocessing.channels,
+            "image_size": list(preprocessing.size),
+            "trained_for_this_audit": trained_here,
+        },
+        preprocessing={**preprocessing.to_dict(), "sentence": preprocessing.describe()},
+        configuration=configuration.to_dict(),
+        software=software_versions(),
+        warnings=warnings + list(rates.warnings),
+        distributions={
+            "synthetic_to_training": _sample(sims.synthetic_to_training),
+            "heldout_to_training": _sample(sims.heldout_to_training),
+            "training_to_heldout": _sample(sims.training_to_nearest_heldout),
+            "training_to_synthetic": _sample(sims.training_to_nearest_synthetic),
+        },
+        timing=timing,
+        matches=match_table(prepared, comparison, rates.tau.value),
+    )

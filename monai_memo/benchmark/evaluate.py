@@ -1,0 +1,166 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What a detector finds: planted copies of the training cohort against unseen patients, kind by kind."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from monai_memo.audit.audit import resolve_device
+from monai_memo.audit.record import software_versions
+from monai_memo.benchmark.scores import KindScore, kind_score, markdown_table
+from monai_memo.data.cohort import Cohort
+from monai_memo.data.loading import guess_preprocessing
+from monai_memo.data.overlap import check_overlap
+from monai_memo.data.planting import KINDS, plant
+from monai_memo.data.prepared import PreparedCohort, prepare
+from monai_memo.detector.detector import Detector
+from monai_memo.detector.recipe import Recipe
+from monai_memo.detector.training import train_detector
+from monai_memo.errors import ConfigurationError
+from monai_memo.files import write_json, write_text
+from monai_memo.search.embedding_index import EmbeddingIndex
+
+logger = logging.getLogger(__name__)
+
+
+class Evaluation:
+    """Plant copies of training images, look them up in the whole training cohort, and score them against negatives.
+
+    Args:
+        train: training cohort (folder, CSV or datalist).
+        negatives: images of patients that are not in the training cohort; 1,000 or more allow a rate of 0.1 %.
+        out: folder for ``evaluation.json`` and ``evaluation.md``.
+        detector: file of a trained detector; by default one is trained.
+        recipe, epochs, size, spacing: for training a detector, as in an audit.
+        per_kind: planted copies of each kind.
+        kinds: kinds of ``data.planting``; all by default.
+    """
+
+    def __init__(
+        self,
+        train: str,
+        negatives: str,
+        out: str,
+        detector: str | None = None,
+        recipe: str = "default",
+        epochs: int | None = None,
+        size: int | Sequence[int] | None = None,
+        spacing: float | Sequence[float] | None = None,
+        per_kind: int = 200,
+        kinds: Sequence[str] | None = None,
+        patient_pattern: str | None = None,
+        allow_overlap: bool = False,
+        seed: int = 0,
+        device: str = "auto",
+        batch_size: int = 64,
+        workers: int | None = None,
+        progress: bool = True,
+    ) -> None:
+        unknown = sorted(set(kinds or ()) - set(KINDS))
+        if unknown:
+            raise ConfigurationError(f"kinds must be among {', '.join(KINDS)}, got {', '.join(unknown)}")
+        if per_kind < 1:
+            raise ConfigurationError(f"per_kind must be at least 1, got {per_kind}")
+        self.arguments: dict[str, Any] = {
+            "train": str(train),
+            "negatives": str(negatives),
+            "detector": detector,
+            "recipe": recipe,
+            "epochs": epochs,
+            "size": size,
+            "spacing": spacing,
+            "per_kind": per_kind,
+            "kinds": list(kinds or KINDS),
+            "patient_pattern": patient_pattern,
+            "allow_overlap": allow_overlap,
+            "seed": seed,
+            "batch_size": batch_size,
+        }
+        self.out = Path(out)
+        self.device, self.workers, self.progress = resolve_device(device), workers, progress
+
+    def run(self) -> list[KindScore]:
+        """Do the evaluation, write its output and return one score per kind and one over all kinds."""
+        prepared, detector = self._prepare()
+        training, negatives = prepared["training"], prepared["negatives"]
+        index = EmbeddingIndex(self._embed(detector, training.pixels))
+        unseen = index.search(self._embed(detector, negatives.pixels))[0][:, 0]
+        scores, positives, hits = [], [], []
+        for number, kind in enumerate(self.arguments["kinds"]):
+            rng = np.random.default_rng([self.arguments["seed"], number])
+            n_train = len(training.cohort)
+            originals = np.sort(rng.choice(n_train, self.arguments["per_kind"], replace=n_train < self.arguments["per_kind"]))
+            copies = plant(np.asarray(training.pixels[originals], dtype=np.float32), kind, self.arguments["seed"])
+            similarity, nearest = index.search(self._embed(detector, copies))
+            retrieved = nearest[:, 0] == originals
+            scores.append(kind_score(kind, similarity[:, 0], unseen, retrieved))
+            positives.append(similarity[:, 0])
+            hits.append(retrieved)
+            logger.info("%s: AUC %.3f", kind, scores[-1].auc.value)
+        scores.append(kind_score("all", np.concatenate(positives), unseen, np.concatenate(hits)))
+        self._write(scores, prepared, detector)
+        return scores
+
+    def _prepare(self) -> tuple[dict[str, PreparedCohort], Detector]:
+        arguments = self.arguments
+        cohorts = {
+            name: Cohort.from_source(source, name, arguments["patient_pattern"])
+            for name, source in (("training", arguments["train"]), ("negatives", arguments["negatives"]))
+        }
+        check_overlap(list(cohorts.values()), allow=arguments["allow_overlap"])
+        preprocessing = guess_preprocessing(list(cohorts.values()), arguments["size"], arguments["spacing"])
+        detector = Detector.load(arguments["detector"]) if arguments["detector"] else None
+        if detector is not None:
+            detector.check_fits(preprocessing.spatial_dims, preprocessing.channels)
+            preprocessing = detector.preprocessing
+        work = self.out / "work"
+        prepared = {
+            name: prepare(cohort, preprocessing, work / "pixels", self.workers, self.progress)
+            for name, cohort in cohorts.items()
+        }
+        if detector is None:
+            recipe = Recipe.named(
+                arguments["recipe"],
+                preprocessing.spatial_dims,
+                preprocessing.size,
+                channels=preprocessing.channels,
+                epochs=arguments["epochs"],
+            )
+            detector = train_detector(
+                prepared["training"].pixels,
+                recipe,
+                preprocessing,
+                work / "training",
+                seed=arguments["seed"],
+                device=self.device,
+                patient_ids=prepared["training"].cohort.patient_ids,
+                progress=self.progress,
+            )
+            detector.save(self.out / "detector.pt")
+        return prepared, detector
+
+    def _embed(self, detector: Detector, pixels: np.ndarray) -> np.ndarray:
+        return detector.embed(
+            pixels, batch_size=self.arguments["batch_size"], device=self.device, progress=self.progress
+        )
+
+    def _write(self, scores: list[KindScore], prepared: dict[str, PreparedCohort], detector: Detector) -> None:
+        record = {
+            "schema_version": "1.0",
+            "scores": [score.to_dict() for score in scores],
+            "n_train": len(prepared["training"].cohort),
+            "n_negatives": len(prepared["negatives"].cohort),
+            "detector": {"recipe": detector.recipe.name, "sha256": detector.sha256},
+            "configuration": self.arguments,
+            "software": software_versions(),
+        }
+        write_json(self.out / "evaluation.json", record)
+        write_text(self.out / "evaluation.md", markdown_table(scores))
+        shutil.rmtree(self.out / "work", ignore_errors=True)

@@ -1,0 +1,64 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Train a detector on a cohort and write its file: ``monai-memo train-detector``."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from monai_memo.data.cohort import Cohort
+from monai_memo.data.loading import guess_preprocessing
+from monai_memo.data.prepared import prepare
+from monai_memo.detector.recipe import Recipe
+from monai_memo.detector.training import train_detector
+
+
+def train_detector_command(
+    train: str,
+    out: str,
+    recipe: str = "default",
+    epochs: int | None = None,
+    size: int | Sequence[int] | None = None,
+    spacing: float | Sequence[float] | None = None,
+    patient_pattern: str | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    workers: int | None = None,
+    progress: bool = True,
+) -> Path:
+    """Train a detector on the training cohort, for use by several audits.
+
+    Args:
+        train: folder, CSV or datalist.
+        out: folder; the detector becomes ``<out>/detector.pt``. An interrupted training continues.
+        recipe: ``"default"`` or ``"paper"``.
+        epochs: overrides the recipe's number of epochs.
+        size: image size for the detector, pixels or voxels per axis.
+        spacing: resample to this voxel size in mm before resizing.
+        patient_pattern: regular expression that finds the patient in a relative path.
+        seed: of every random step.
+    """
+    cohort = Cohort.from_source(str(train), "training", patient_pattern)
+    preprocessing = guess_preprocessing([cohort], size=size, spacing=spacing)
+    work = Path(out) / "work"
+    prepared = prepare(cohort, preprocessing, work / "pixels", workers, progress)
+    detector = train_detector(
+        prepared.pixels,
+        Recipe.named(
+            recipe, preprocessing.spatial_dims, preprocessing.size, channels=preprocessing.channels, epochs=epochs
+        ),
+        preprocessing,
+        work / "training",
+        seed=seed,
+        device=("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device,
+        patient_ids=prepared.cohort.patient_ids,
+        progress=progress,
+    )
+    path = Path(out) / "detector.pt"
+    detector.save(path)
+    shutil.rmtree(work, ignore_errors=True)
+    return path

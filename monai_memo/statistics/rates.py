@@ -1,0 +1,241 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""N_copies and N_mem with their thresholds, controls and intervals: the numbers of an audit.
+
+Intervals come from one bootstrap over patients that goes through thresholds and counts alike. What is resampled are the
+images that ask (whose nearest neighbour is looked up); the images that answer stay as they are, since resampling those
+would thin them out to 63 % and pull every maximum down.
+
+* N_mem: training patients are resampled, through the threshold and the count together.
+* N_copies: held-out patients (size-matched) or training patients (paper) are resampled for tau, synthetic images for
+  the count.
+
+The coverage of these intervals under repetition of the whole audit, with new patients in every cohort, is measured in
+``monai_memo.benchmark.coverage``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from monai_memo.statistics.calibration import (
+    MODES,
+    memorized_level,
+    require_heldout,
+    threshold_copies,
+    threshold_memorized,
+    threshold_paper,
+    upper_quantile,
+)
+from monai_memo.statistics.control import control_copies, control_memorized
+from monai_memo.statistics.intervals import (
+    Interval,
+    beta_draws,
+    patient_weights,
+    percentile_interval,
+    shared_neighbour_variance,
+    widened,
+)
+from monai_memo.statistics.similarities import Floats, Similarities
+
+
+@dataclass(frozen=True)
+class AuditRates:
+    """All numbers of one audit. Rates are between 0 and 1; intervals have the confidence that was asked for.
+
+    Attributes:
+        tau: threshold for copies.
+        tau_memorized: threshold for memorized training images (the same as ``tau`` in ``paper`` mode).
+        copies: rate of synthetic images above ``tau``; ``n_copies`` is their number.
+        memorized: rate of training images above ``tau_memorized``; ``n_memorized`` is their number.
+        memorized_patients: rate of training patients with at least one memorized image.
+        control_copies, control_memorized: the same rates when held-out patients pose as synthetic.
+        excess_copies, excess_memorized: rate minus control rate.
+        warnings: what the sizes of the cohorts do not allow, in plain sentences.
+    """
+
+    tau: Interval
+    tau_memorized: Interval
+    n_copies: int
+    copies: Interval
+    n_memorized: int
+    memorized: Interval
+    n_memorized_patients: int
+    memorized_patients: Interval
+    control_copies: Interval
+    control_memorized: Interval | None
+    excess_copies: Interval
+    excess_memorized: Interval | None
+    warnings: tuple[str, ...]
+
+
+def thresholds(sims: Similarities, mode: str = "size_matched", quantile: float = 0.95) -> tuple[float, float]:
+    """``(tau, tau_memorized)`` of an audit.
+
+    Raises:
+        ValueError: unknown mode or a quantile outside (0, 1).
+        CalibrationError: too few held-out patients for this quantile.
+    """
+    if mode not in MODES:
+        raise ValueError(f"calibration must be one of {MODES}, got {mode!r}")
+    if not 0 < quantile < 1:
+        raise ValueError(f"quantile must lie between 0 and 1, got {quantile!r}")
+    if mode == "paper":
+        tau = threshold_paper(sims.training_to_nearest_heldout, quantile)
+        return tau, tau
+    require_heldout(len(np.unique(sims.heldout_patients)), quantile)
+    return (
+        float(threshold_copies(sims.heldout_to_training, quantile=quantile)[0]),
+        float(threshold_memorized(sims.training_to_heldout, sims.n_heldout, sims.n_synthetic, quantile=quantile)[0]),
+    )
+
+
+def _weighted_rate(similarity: Floats, taus: Floats, weights: Floats) -> Floats:
+    """Rate above each draw's threshold under each draw's weights."""
+    return np.array(
+        [row[similarity > tau].sum() / row.sum() for tau, row in zip(taus, weights, strict=True)], dtype=np.float64
+    )
+
+
+def _at_least_three(interval: Interval, count: int, total: int, confidence: float) -> Interval:
+    """Zero of M is no proof of none: the upper end stays at least at 3 / M (rule of three)."""
+    three = float(-np.log(1 - confidence) / total)
+    low = min(interval.low, 1 - three) if count == total else interval.low
+    high = max(interval.high, three) if count == 0 else interval.high
+    return Interval(interval.value, max(0.0, low), min(1.0, high))
+
+
+def _size_warnings(sims: Similarities, mode: str, quantile: float) -> list[str]:
+    messages = []
+    n_patients = len(np.unique(sims.heldout_patients))
+    if n_patients < 100:
+        messages.append(
+            f"Only {n_patients} held-out patients: the threshold is uncertain, see the width of its interval. "
+            "200 or more are recommended."
+        )
+    if mode == "size_matched":
+        level = memorized_level(sims.n_heldout, sims.n_synthetic, quantile)
+        beyond = (1 - level) * (len(np.unique(sims.training_patients)) + 1)
+        if beyond < 3:
+            messages.append(
+                f"With {sims.n_heldout} held-out and {sims.n_synthetic} synthetic images the threshold for memorized "
+                f"training images rests on about {max(0, round(beyond))} training patients in the tail of their "
+                "distribution; N_mem may be too low. Add held-out patients."
+            )
+    return messages
+
+
+def audit_rates(
+    sims: Similarities,
+    mode: str = "size_matched",
+    quantile: float = 0.95,
+    confidence: float = 0.95,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
+) -> AuditRates:
+    """Thresholds, counts, controls and intervals of one audit.
+
+    Args:
+        sims: similarities between the three cohorts.
+        mode: ``"size_matched"`` or ``"paper"`` (see ``statistics.calibration``).
+        quantile: level of the thresholds; 0.95 lets 5 % of unseen patients pass as copies.
+        confidence: of the intervals.
+        n_bootstrap: resamples of patients.
+        seed: of the bootstrap and of the splits of the control.
+
+    Raises:
+        CalibrationError: too few held-out patients for this quantile.
+    """
+    tau, tau_memorized = thresholds(sims, mode, quantile)
+    called = sims.training_to_nearest_synthetic > tau_memorized
+    n_called = int(np.count_nonzero(called))
+    n_copies = int(np.count_nonzero(sims.synthetic_to_training > tau))
+    codes, first = np.unique(sims.training_patients, return_index=True)
+    patients_hit = np.unique(sims.training_patients[called])
+
+    rng_train, rng_heldout, rng_synthetic, rng_control = (
+        np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(4)
+    )
+    train_weights = patient_weights(sims.training_patients, n_bootstrap, rng_train)
+    heldout_weights = patient_weights(sims.heldout_patients, n_bootstrap, rng_heldout)
+    if mode == "paper":
+        taus = upper_quantile(sims.training_to_nearest_heldout, train_weights, quantile, plotting="linear")
+        taus_memorized = taus
+    else:
+        taus = threshold_copies(sims.heldout_to_training, heldout_weights, quantile)
+        taus_memorized = threshold_memorized(
+            sims.training_to_heldout, sims.n_heldout, sims.n_synthetic, train_weights, quantile
+        )
+
+    ranked = np.sort(sims.synthetic_to_training)
+    counts = sims.n_synthetic - np.searchsorted(ranked, taus, side="right")
+    copies_draws = beta_draws(counts.astype(np.float64), sims.n_synthetic, rng_synthetic)
+    memorized_draws = _weighted_rate(sims.training_to_nearest_synthetic, taus_memorized, train_weights)
+    # A candidate that is near to many training images moves them all at once; see shared_neighbour_variance.
+    above = float((sims.training_to_nearest_heldout > tau_memorized).mean())
+    by_heldout = shared_neighbour_variance(
+        sims.training_to_heldout, sims.heldout_neighbours, tau_memorized, sims.n_heldout
+    )
+    by_synthetic = shared_neighbour_variance(
+        sims.training_to_synthetic, sims.synthetic_neighbours, tau_memorized, sims.n_synthetic
+    )
+    spread = above * (1 - above) / sims.n_train
+    tau_factor = np.sqrt(1 + by_heldout / spread) if spread > 0 else 1.0
+    rate_spread = memorized_draws.var()
+    rate_factor = np.sqrt(1 + (by_heldout + by_synthetic) / rate_spread) if rate_spread > 0 else 1.0
+    tau_memorized_draws = widened(taus_memorized, tau_memorized, tau_factor)
+    memorized_draws = widened(memorized_draws, n_called / sims.n_train, rate_factor)
+    # A patient is memorized if its most similar image is.
+    best = np.full(len(codes), -np.inf)
+    np.maximum.at(best, np.searchsorted(codes, sims.training_patients), sims.training_to_nearest_synthetic)
+    patients_draws = widened(
+        _weighted_rate(best, taus_memorized, train_weights[:, first]), len(patients_hit) / len(codes), rate_factor
+    )
+
+    control_called = control_copies(sims, mode, quantile, rng_control)
+    control_rate = float(control_called.mean())
+    control_draws = _weighted_rate(sims.heldout_to_training, taus, heldout_weights)
+    share_called = control_memorized(sims, mode, quantile, rng_control)
+
+    def interval(value: float, draws: Floats) -> Interval:
+        return percentile_interval(value, draws, confidence)
+
+    warnings = _size_warnings(sims, mode, quantile)
+    control_mem = excess_mem = None
+    if share_called is None:
+        warnings.append(
+            f"The control for N_mem needs the {sims.n_heldout} held-out images split at the ratio of synthetic to "
+            "held-out images, with at least ten in each part: not possible here, so N_mem has no control."
+        )
+    else:
+        mem_rate = float(share_called.mean())
+        control_mem = interval(mem_rate, train_weights @ share_called / train_weights.sum(axis=1))
+        excess_mem = interval(n_called / sims.n_train - mem_rate, memorized_draws - mem_rate)
+    return AuditRates(
+        tau=interval(tau, tau_memorized_draws if mode == "paper" else taus),
+        tau_memorized=interval(tau_memorized, tau_memorized_draws),
+        n_copies=n_copies,
+        copies=_at_least_three(
+            interval(n_copies / sims.n_synthetic, copies_draws), n_copies, sims.n_synthetic, confidence
+        ),
+        n_memorized=n_called,
+        memorized=_at_least_three(
+            interval(n_called / sims.n_train, memorized_draws), n_called, sims.n_train, confidence
+        ),
+        n_memorized_patients=len(patients_hit),
+        memorized_patients=_at_least_three(
+            interval(len(patients_hit) / len(codes), patients_draws), len(patients_hit), len(codes), confidence
+        ),
+        control_copies=_at_least_three(
+            interval(control_rate, heldout_weights @ control_called / heldout_weights.sum(axis=1)),
+            int(control_called.sum()),
+            sims.n_heldout,
+            confidence,
+        ),
+        control_memorized=control_mem,
+        excess_copies=interval(n_copies / sims.n_synthetic - control_rate, copies_draws - control_draws),
+        excess_memorized=excess_mem,
+        warnings=tuple(warnings),
+    )
