@@ -1,0 +1,121 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Cohorts: images with the patients they come from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from monai_memo.errors import CohortError
+
+
+@dataclass(frozen=True)
+class CohortImage:
+    """One image of a cohort.
+
+    Attributes:
+        path: a file, or the folder of one DICOM series.
+        image_id: unique within the cohort; the path relative to the cohort's folder, with forward slashes.
+        patient_id: the patient; the image's own id where patients are not known.
+        columns: further columns of the CSV or datalist, as given.
+    """
+
+    path: Path
+    image_id: str
+    patient_id: str
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Images that play one part in an audit.
+
+    Attributes:
+        name: ``"training"``, ``"heldout"`` or ``"synthetic"``.
+        images: in a fixed order, sorted by id.
+        source: folder, CSV or datalist as the user named it.
+        patients_known: False where every image counts as a patient of its own.
+    """
+
+    name: str
+    images: tuple[CohortImage, ...]
+    source: str
+    patients_known: bool
+
+    def __post_init__(self) -> None:
+        repeated = [name for name, number in Counter(image.image_id for image in self.images).items() if number > 1]
+        if repeated:
+            raise CohortError(
+                f"{self.source} lists {len(repeated)} images more than once, for example {repeated[0]}. "
+                "List each image once."
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def patient_ids(self) -> list[str]:
+        """Patient of each image, in order."""
+        return [image.patient_id for image in self.images]
+
+    @property
+    def n_patients(self) -> int:
+        return len(set(self.patient_ids))
+
+    def subset(self, indices: Iterable[int], name: str | None = None) -> Cohort:
+        """The images at these positions, as a cohort of its own."""
+        return Cohort(name or self.name, tuple(self.images[int(i)] for i in indices), self.source, self.patients_known)
+
+    @classmethod
+    def from_source(cls, source: str | Path, name: str, patient_pattern: str | None = None) -> Cohort:
+        """Read a cohort.
+
+        Args:
+            source: a folder (searched recursively), a ``.csv`` with a column ``image`` and, if known, ``patient_id``,
+                or a ``.json`` MONAI datalist; ``datalist.json:validation`` names another list than ``training``.
+            name: part that the cohort plays.
+            patient_pattern: for folders, a regular expression that finds the patient in the relative path (its first
+                group, or the whole match).
+
+        Raises:
+            CohortError: nothing there, nothing readable there, or a table without the columns it needs.
+        """
+        from monai_memo.data.sources import read_source  # sources builds Cohorts' images: avoids a circle at import
+
+        images, patients_known = read_source(source, name, patient_pattern)
+        return cls(name, tuple(sorted(images, key=lambda image: image.image_id)), str(source), patients_known)
+
+
+def split_by_patient(cohort: Cohort, fractions: Mapping[str, float], seed: int) -> dict[str, Cohort]:
+    """Split a cohort so that all images of a patient stay together.
+
+    Args:
+        fractions: share of the patients for each part; they may add up to less than 1.
+        seed: of the assignment.
+
+    Raises:
+        CohortError: fractions that are not positive or add up to more than 1, or a part without any patient.
+
+    Example:
+        >>> images = tuple(CohortImage(Path(f"{i}.png"), f"{i}.png", f"p{i // 2}") for i in range(20))
+        >>> parts = split_by_patient(Cohort("training", images, "x", True), {"training": 0.7, "heldout": 0.3}, seed=0)
+        >>> len(parts["training"]), len(parts["heldout"])
+        (14, 6)
+    """
+    if not fractions or min(fractions.values()) <= 0 or sum(fractions.values()) > 1 + 1e-9:
+        raise CohortError(f"fractions must be positive and add up to at most 1, got {dict(fractions)}")
+    patients = np.unique(cohort.patient_ids)
+    order = np.random.default_rng(seed).permutation(len(patients))
+    ends = np.round(np.cumsum(list(fractions.values())) * len(patients)).astype(int)
+    parts = {}
+    for name, start, end in zip(fractions, [0, *ends[:-1]], ends, strict=True):
+        chosen = set(patients[order[start:end]])
+        if not chosen:
+            raise CohortError(f"{cohort.source} has {len(patients)} patients: too few for a part {name!r} of {fractions[name]}")
+        parts[name] = cohort.subset((i for i, patient in enumerate(cohort.patient_ids) if patient in chosen), name)
+    return parts

@@ -1,0 +1,202 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""One preprocessing for all cohorts: orientation, spacing, size and intensity.
+
+Real and synthetic images have to go through the very same steps: a difference in preprocessing would look like a
+difference between real and synthetic.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.transforms import Orientation, Spacing
+from torch.nn import functional
+
+from monai_memo.data.cohort import Cohort
+from monai_memo.data.reading import is_colour, read_image, spatial_dims_of, with_affine
+from monai_memo.errors import CohortError, ConfigurationError, UnusableImageError
+
+DEFAULT_SIZE = {2: (64, 64), 3: (32, 32, 32)}
+LUMINANCE = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+AXIS_LABELS = (("L", "R"), ("P", "A"), ("I", "S"))
+COLOUR_NOTE = "converted from colour"
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From a file to the array that the detector sees.
+
+    Attributes:
+        spatial_dims: 2 or 3.
+        size: pixels or voxels per axis after resizing, rows first in 2D, (x, y, z) in 3D.
+        channels: 1 (colour becomes luminance) or 3.
+        spacing: voxel size in mm to resample to before resizing; 3D files with an affine only.
+        orientation: axis codes that volumes with an affine are turned to.
+        percentiles: intensities at these percentiles of each image become 0 and 1; what lies beyond is clipped.
+    """
+
+    spatial_dims: int
+    size: tuple[int, ...]
+    channels: int = 1
+    spacing: tuple[float, ...] | None = None
+    orientation: str = "RAS"
+    percentiles: tuple[float, float] = (0.5, 99.5)
+
+    def __post_init__(self) -> None:
+        if self.spatial_dims not in (2, 3):
+            raise ConfigurationError(f"spatial_dims must be 2 or 3, got {self.spatial_dims!r}")
+        if len(self.size) != self.spatial_dims or min(self.size) < 8:
+            raise ConfigurationError(f"size must have {self.spatial_dims} numbers of at least 8, got {self.size!r}")
+        if self.channels not in (1, 3):
+            raise ConfigurationError(f"channels must be 1 or 3, got {self.channels!r}")
+        if self.spacing is not None and (len(self.spacing) != 3 or self.spatial_dims != 3 or min(self.spacing) <= 0):
+            raise ConfigurationError(f"spacing must have three positive numbers (mm) and needs 3D, got {self.spacing!r}")
+        if not 0 <= self.percentiles[0] < self.percentiles[1] <= 100:
+            raise ConfigurationError(f"percentiles must rise between 0 and 100, got {self.percentiles!r}")
+
+    def __call__(self, path: str | Path) -> np.ndarray:
+        """``(channels, *size)`` float32 in [0, 1]. See ``load``."""
+        return self.load(path)[0]
+
+    def load(self, path: str | Path) -> tuple[np.ndarray, str | None]:
+        """Read and preprocess one image.
+
+        Returns:
+            ``(channels, *size)`` float32 in [0, 1], and a note if something was done that is worth counting.
+
+        Raises:
+            UnusableImageError: missing, unreadable, of other dimensions, with NaN or infinity, empty or constant.
+        """
+        array, affine = read_image(path)
+        note = None
+        if is_colour(array.shape):
+            colour = np.moveaxis(array.astype(np.float64), -1, 0)
+            note = COLOUR_NOTE if self.channels == 1 else None
+            colour = colour[:1] if len(colour) == 2 else colour[:3]
+            if self.channels == 1 and len(colour) == 3:
+                colour = np.tensordot(LUMINANCE, colour, axes=1)[None]
+            array = colour
+        else:
+            array = array[None]
+        if array.ndim - 1 != self.spatial_dims:
+            raise UnusableImageError(path, f"a {array.ndim - 1}D image in a {self.spatial_dims}D audit")
+        if self.channels == 3 and len(array) == 1:
+            array = np.repeat(array, 3, axis=0)
+        scaled = self._scale(path, array)
+        if self.spatial_dims == 3 and affine is not None:
+            volume = Orientation(axcodes=self.orientation, labels=AXIS_LABELS)(with_affine(scaled[0], affine))
+            if self.spacing is not None:
+                volume = Spacing(pixdim=self.spacing, mode="bilinear", padding_mode="zeros")(volume)
+            scaled = np.repeat(np.asarray(volume), len(scaled), axis=0)
+        return self._resize(scaled).clip(0, 1), note
+
+    def _scale(self, path: str | Path, array: np.ndarray) -> np.ndarray:
+        """Per image, since scanners and exports differ by factors of 10,000 and more."""
+        values = array.astype(np.float64)
+        if not np.isfinite(values).all():
+            raise UnusableImageError(path, "contains NaN or infinity")
+        low, high = np.percentile(values, self.percentiles)
+        if high <= low:  # few bright pixels on a flat background
+            low, high = values.min(), values.max()
+        if high <= low:
+            raise UnusableImageError(path, "constant")
+        return (np.clip(values, low, high) - low) / (high - low)
+
+    def _resize(self, array: np.ndarray) -> np.ndarray:
+        tensor = torch.as_tensor(np.ascontiguousarray(array, dtype=np.float32))[None]
+        shape = tuple(tensor.shape[2:])
+        # Averaging while shrinking keeps fine structure from turning into aliases; enlarging is linear.
+        shrunk = tuple(min(have, want) for have, want in zip(shape, self.size, strict=True))
+        if shrunk != shape:
+            pool = functional.adaptive_avg_pool2d if self.spatial_dims == 2 else functional.adaptive_avg_pool3d
+            tensor = pool(tensor, shrunk)
+        if shrunk != self.size:
+            mode = "bilinear" if self.spatial_dims == 2 else "trilinear"
+            tensor = functional.interpolate(tensor, size=self.size, mode=mode, align_corners=False)
+        return tensor[0].numpy()
+
+    def resized(self, size: int | Sequence[int]) -> Preprocessing:
+        """The same preprocessing at another size."""
+        return Preprocessing(**{**asdict(self), "size": as_size(size, self.spatial_dims)})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types, for JSON and for the detector file."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Preprocessing:
+        """Inverse of ``to_dict``."""
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in record.items()})
+
+    def describe(self) -> str:
+        """One sentence for the report."""
+        size = " x ".join(str(length) for length in self.size)
+        steps = []
+        if self.spatial_dims == 3:
+            steps.append(f"turned to {self.orientation} orientation where the file says how it lies")
+            if self.spacing is not None:
+                steps.append(f"resampled to {' x '.join(f'{mm:g}' for mm in self.spacing)} mm")
+        if self.channels == 1:
+            steps.append("reduced to grey values")
+        steps.append(
+            f"scaled by itself so that its {self.percentiles[0]:g}th and {self.percentiles[1]:g}th percentile of "
+            "intensity become 0 and 1"
+        )
+        steps.append(f"resized to {size} {'pixels' if self.spatial_dims == 2 else 'voxels'}")
+        return "Every image of all three cohorts was " + ", ".join(steps[:-1]) + " and " + steps[-1] + "."
+
+
+def as_size(size: int | Sequence[int] | None, spatial_dims: int) -> tuple[int, ...]:
+    """One number for all axes, or one for each."""
+    if size is None:
+        return DEFAULT_SIZE[spatial_dims]
+    return (int(size),) * spatial_dims if isinstance(size, int | float) else tuple(int(length) for length in size)
+
+
+def guess_preprocessing(
+    cohorts: Sequence[Cohort],
+    size: int | Sequence[int] | None = None,
+    spacing: float | Sequence[float] | None = None,
+) -> Preprocessing:
+    """Look at the cohorts and decide between 2D and 3D.
+
+    Args:
+        size: pixels or voxels per axis; 64 in 2D and 32 in 3D by default.
+        spacing: mm; one number for all axes or three.
+
+    Raises:
+        CohortError: 2D and 3D images are mixed, or no image can be read.
+    """
+    examples: dict[int, str] = {}
+    counts: dict[str, Counter[int]] = {}
+    for cohort in cohorts:
+        counter: Counter[int] = Counter()
+        for image in cohort.images:
+            try:
+                dims = spatial_dims_of(image.path)
+            except UnusableImageError:
+                continue  # named and counted when it is loaded
+            counter[dims] += 1
+            examples.setdefault(dims, f"{image.image_id} ({cohort.name})")
+        counts[cohort.name] = counter
+    if not examples:
+        raise CohortError(f"none of the images of {', '.join(cohort.source for cohort in cohorts)} can be read")
+    if len(examples) > 1:
+        detail = "; ".join(
+            f"{name}: " + ", ".join(f"{number} in {dims}D" for dims, number in sorted(counter.items()))
+            for name, counter in counts.items()
+        )
+        raise CohortError(
+            f"2D and 3D images are mixed ({detail}; for example {examples[2]} is 2D, {examples[3]} is 3D). "
+            "An audit compares one kind: remove the others, or cut the volumes into slices."
+        )
+    dims = next(iter(examples))
+    mm = None if spacing is None else (spacing,) * 3 if isinstance(spacing, int | float) else tuple(spacing)
+    return Preprocessing(dims, as_size(size, dims), spacing=None if mm is None else tuple(float(value) for value in mm))

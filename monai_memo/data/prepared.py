@@ -1,0 +1,188 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""All images of a cohort, preprocessed once, on disk, and still there after a kill."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from os import cpu_count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from monai_memo.data.cohort import Cohort, CohortImage
+from monai_memo.data.loading import Preprocessing
+from monai_memo.errors import CohortError, OutputError, UnusableImageError
+from monai_memo.files import write_json
+
+BLOCK = 256
+
+
+@dataclass(frozen=True)
+class SkippedImage:
+    """An image that could not be used, and why."""
+
+    image_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class PreparedCohort:
+    """The usable images of a cohort.
+
+    Attributes:
+        cohort: only the usable images, in order.
+        pixels: ``(n, channels, *size)`` float16 in [0, 1], memory-mapped, read only.
+        skipped: images that could not be used.
+        notes: what was done to some images, with counts.
+        content_sha256: hash of ids and pixels.
+    """
+
+    cohort: Cohort
+    pixels: NDArray[np.float16]
+    skipped: tuple[SkippedImage, ...]
+    notes: tuple[str, ...]
+    content_sha256: str
+
+
+def _fingerprint(cohort: Cohort, preprocessing: Preprocessing) -> str:
+    digest = hashlib.sha256(json.dumps(preprocessing.to_dict(), sort_keys=True).encode())
+    for image in cohort.images:
+        status = image.path.stat() if image.path.exists() else None
+        stamp = (status.st_size, status.st_mtime_ns) if status else None
+        digest.update(f"{image.image_id}|{image.path.resolve()}|{stamp}\n".encode())
+    return digest.hexdigest()
+
+
+class _Store:
+    """Pixels in a flat file and a small JSON beside it that says how much of the file counts.
+
+    Plain writes and not a memory map: a full disk then raises an error, where a map would end the process.
+    """
+
+    def __init__(self, folder: Path, name: str, fingerprint: str, shape: tuple[int, ...]) -> None:
+        self.pixels, self.state_path = folder / f"{name}.f16", folder / f"{name}.json"
+        self.shape, self.row_bytes = shape, int(np.prod(shape)) * 2
+        self.state: dict[str, Any] = {"fingerprint": fingerprint, "seen": 0, "kept": [], "skipped": {}, "notes": {}}
+        try:
+            found = json.loads(self.state_path.read_text(encoding="utf-8"))
+            if found["fingerprint"] == fingerprint and self.pixels.stat().st_size >= len(found["kept"]) * self.row_bytes:
+                self.state = found
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # nothing there yet, or not ours
+
+    def append(self, block: list[tuple[int, str, np.ndarray | None, str | None]]) -> None:
+        """Add one block of (position, image id, pixels or None, reason or note)."""
+        kept = len(self.state["kept"])
+        arrays = []
+        for position, image_id, array, remark in block:
+            if array is None:
+                self.state["skipped"][image_id] = remark
+                continue
+            self.state["kept"].append(position)
+            arrays.append(array.astype(np.float16))
+            if remark:
+                self.state["notes"][image_id] = remark
+        self.state["seen"] += len(block)
+        try:
+            with open(self.pixels, "r+b" if self.pixels.exists() else "wb") as stream:
+                stream.seek(kept * self.row_bytes)
+                stream.write(b"".join(array.tobytes() for array in arrays))
+                stream.truncate()
+        except OSError as error:
+            raise OutputError(
+                f"cannot write {self.pixels}: {error.strerror or error}. Free some space and run the same command "
+                "again: it continues where it stopped."
+            ) from error
+        write_json(self.state_path, self.state)
+
+    def read(self) -> NDArray[np.float16]:
+        shape = (len(self.state["kept"]), *self.shape)
+        return np.memmap(self.pixels, dtype=np.float16, mode="r", shape=shape)
+
+    def content_sha256(self, ids: list[str], pixels: NDArray[np.float16]) -> str:
+        if "content_sha256" not in self.state:
+            digest = hashlib.sha256("\n".join(ids).encode())
+            for start in range(0, len(pixels), BLOCK):
+                digest.update(np.ascontiguousarray(pixels[start : start + BLOCK]).tobytes())
+            self.state["content_sha256"] = digest.hexdigest()
+            write_json(self.state_path, self.state)
+        return str(self.state["content_sha256"])
+
+
+def _load(preprocessing: Preprocessing, position: int, image: CohortImage) -> tuple[int, str, np.ndarray | None, str | None]:
+    try:
+        array, note = preprocessing.load(image.path)
+    except UnusableImageError as error:
+        return position, image.image_id, None, error.reason
+    return position, image.image_id, array, note
+
+
+def _blocks(start: int, end: int) -> Iterator[range]:
+    for first in range(start, end, BLOCK):
+        yield range(first, min(first + BLOCK, end))
+
+
+def prepare(
+    cohort: Cohort,
+    preprocessing: Preprocessing,
+    folder: str | Path,
+    workers: int | None = None,
+    progress: bool = True,
+) -> PreparedCohort:
+    """Preprocess all images of a cohort into one file, skipping what cannot be used.
+
+    A call that was interrupted, even by ``kill -9``, continues with the first block of images that is missing. A file
+    made from other images or with another preprocessing is replaced.
+
+    Args:
+        folder: for ``<cohort.name>.f16`` and ``<cohort.name>.json``.
+        workers: threads; by default one per core.
+        progress: show a progress bar.
+
+    Raises:
+        CohortError: no image can be used.
+        OutputError: the folder cannot be written or the disk is full.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write to {folder}: {error.strerror or error}") from error
+    shape = (preprocessing.channels, *preprocessing.size)
+    store = _Store(folder, cohort.name, _fingerprint(cohort, preprocessing), shape)
+    with (
+        ThreadPoolExecutor(workers or cpu_count() or 1) as pool,
+        tqdm(
+            total=len(cohort),
+            initial=store.state["seen"],
+            desc=f"read {cohort.name}",
+            disable=not progress or store.state["seen"] == len(cohort),
+        ) as bar,
+    ):
+        for block in _blocks(store.state["seen"], len(cohort)):
+            loaded = list(pool.map(lambda i: _load(preprocessing, i, cohort.images[i]), block))
+            store.append(loaded)
+            bar.update(len(loaded))
+    skipped = tuple(SkippedImage(*item) for item in store.state["skipped"].items())
+    if not store.state["kept"]:
+        reasons = ", ".join(f"{item.image_id}: {item.reason}" for item in skipped[:5])
+        raise CohortError(f"none of the {len(cohort)} images of the {cohort.name} cohort can be used ({reasons})")
+    usable = cohort.subset(store.state["kept"])
+    pixels = store.read()
+    notes = Counter(store.state["notes"].values())
+    return PreparedCohort(
+        cohort=usable,
+        pixels=pixels,
+        skipped=skipped,
+        notes=tuple(f"{number} image{'s' if number > 1 else ''} {note}" for note, number in sorted(notes.items())),
+        content_sha256=store.content_sha256([image.image_id for image in usable.images], pixels),
+    )
