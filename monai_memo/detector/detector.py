@@ -1,0 +1,186 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""A trained detector: weights and everything needed to use them rightly, in one file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from monai_memo.data.loading import Preprocessing
+from monai_memo.detector.recipe import Recipe
+from monai_memo.errors import DetectorError, MemoError
+from monai_memo.files import write_json, write_with
+from monai_memo.networks.copy_detector import CopyDetector
+
+KIND, FORMAT = "monai_memo detector", 1
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+class Detector:
+    """Network, recipe, preprocessing, seed and versions.
+
+    Args:
+        network: trained, in evaluation mode.
+        recipe: how it was built and trained, views included.
+        preprocessing: how images have to be prepared for it.
+        seed: that it was trained with.
+        training_summary: epochs, images, losses.
+        versions: of the packages it was trained with; the installed ones by default.
+    """
+
+    def __init__(
+        self,
+        network: CopyDetector,
+        recipe: Recipe,
+        preprocessing: Preprocessing,
+        seed: int,
+        training_summary: Mapping[str, Any],
+        versions: Mapping[str, str] | None = None,
+    ) -> None:
+        self.network = network.eval()
+        self.recipe, self.preprocessing, self.seed = recipe, preprocessing, seed
+        self.training_summary = dict(training_summary)
+        self.versions = dict(versions or {name: _version(name) for name in ("monai-memo", "monai", "torch")})
+
+    @property
+    def sha256(self) -> str:
+        """Hash of weights, recipe and preprocessing: equal detectors have equal hashes, whenever they were saved."""
+        digest = hashlib.sha256(json.dumps([self.recipe.to_dict(), self.preprocessing.to_dict()]).encode())
+        for name, tensor in sorted(self.network.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def save(self, path: str | Path) -> Path:
+        """Write one file, atomically. It holds tensors and plain types only."""
+        record = {
+            "kind": KIND,
+            "format": FORMAT,
+            "weights": {name: tensor.detach().cpu() for name, tensor in self.network.state_dict().items()},
+            "recipe": self.recipe.to_dict(),
+            "preprocessing": self.preprocessing.to_dict(),
+            "seed": self.seed,
+            "training_summary": self.training_summary,
+            "versions": self.versions,
+        }
+        return write_with(path, lambda temporary: torch.save(record, temporary))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Detector:
+        """Read a detector file. Nothing in it is executed (``weights_only=True``).
+
+        Raises:
+            DetectorError: missing, damaged, of another kind or of a newer format.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise DetectorError(f"no detector file at {path}")
+        try:
+            record = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise DetectorError(f"{path} is damaged or no detector file: {error.__class__.__name__}") from error
+        if not isinstance(record, dict) or record.get("kind") != KIND:
+            raise DetectorError(f"{path} is no detector file of monai_memo; make one with: monai-memo train-detector")
+        if record["format"] > FORMAT:
+            raise DetectorError(f"{path} has format {record['format']}, this version reads up to {FORMAT}: update monai_memo")
+        try:
+            recipe = Recipe.from_dict(record["recipe"])
+            network = recipe.build_network()
+            network.load_state_dict(record["weights"])
+            preprocessing = Preprocessing.from_dict(record["preprocessing"])
+        except (KeyError, TypeError, RuntimeError, MemoError) as error:
+            raise DetectorError(f"{path} is incomplete or does not fit this version: {error}") from error
+        return cls(network, recipe, preprocessing, record["seed"], record["training_summary"], record["versions"])
+
+    def check_fits(self, spatial_dims: int, channels: int, image_size: Sequence[int] | None = None) -> None:
+        """Refuse a cohort that the detector was not made for.
+
+        Raises:
+            DetectorError: dimensions, channels or (if given) size differ.
+        """
+        expected = self.preprocessing
+        if spatial_dims != expected.spatial_dims:
+            raise DetectorError(
+                f"the detector is for {expected.spatial_dims}D images, the cohort has {spatial_dims}D images"
+            )
+        if channels != expected.channels:
+            raise DetectorError(f"the detector takes {expected.channels} channels, the cohort has {channels}")
+        if image_size is not None and tuple(image_size) != expected.size:
+            raise DetectorError(f"the detector takes images of {expected.size}, the cohort has {tuple(image_size)}")
+
+    def embed(
+        self,
+        pixels: NDArray[np.floating],
+        batch_size: int = 64,
+        device: str = "cpu",
+        progress: bool = True,
+        store: str | Path | None = None,
+    ) -> NDArray[np.float32]:
+        """Embeddings of preprocessed images.
+
+        Args:
+            pixels: ``(n, channels, *size)`` in [0, 1], may be memory-mapped; read batch by batch.
+            batch_size: images per forward pass.
+            store: file (``.npy``) that keeps what is done; a call that was killed continues there. Its name has to
+                change with the detector and with the pixels.
+
+        Returns:
+            ``(n, dim)``, centred and of length 1: inner products are Pearson correlations.
+
+        Raises:
+            DetectorError: the images do not have the shape that the detector takes.
+        """
+        self.check_fits(pixels.ndim - 2, pixels.shape[1], pixels.shape[2:])
+        result = np.zeros((len(pixels), self.network.embedding_dim), dtype=np.float32)
+        done = 0
+        if store is not None and Path(store).exists():
+            found = np.load(store, allow_pickle=False)
+            if found.ndim == 2 and found.shape[1] == result.shape[1] and len(found) <= len(result):
+                done = len(found)
+                result[:done] = found
+        network = self.network.to(device).eval()
+        bar = tqdm(total=len(pixels), initial=done, desc="embed", disable=not progress or done == len(pixels))
+        since = 0
+        with torch.inference_mode(), bar:
+            for start in range(done, len(pixels), batch_size):
+                batch = torch.from_numpy(np.asarray(pixels[start : start + batch_size], dtype=np.float32)).to(device)
+                result[start : start + len(batch)] = network.embed(batch).cpu().numpy()
+                bar.update(len(batch))
+                since += len(batch)
+                end = start + len(batch)
+                # Often enough to lose little, seldom enough to cost nothing.
+                if store is not None and (since >= 2048 or end == len(pixels)):
+                    rows = result[:end]
+                    write_with(store, lambda temporary, rows=rows: np.save(temporary, rows))  # type: ignore[misc]
+                    since = 0
+        self.network.to("cpu")
+        return result
+
+
+def write_summary(detector: Detector, path: str | Path) -> Path:
+    """Write what a detector is, without its weights, as JSON for people."""
+    record = {
+        "recipe": detector.recipe.to_dict(),
+        "preprocessing": detector.preprocessing.to_dict(),
+        "seed": detector.seed,
+        "training": detector.training_summary,
+        "versions": detector.versions,
+        "sha256": detector.sha256,
+    }
+    return write_json(path, record)

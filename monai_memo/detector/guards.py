@@ -1,0 +1,31 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Stop a training that can no longer succeed."""
+
+from __future__ import annotations
+
+import math
+
+from ignite.engine import Engine, Events
+
+from monai_memo.errors import TrainingError
+
+
+class StopAtNaN:
+    """Ignite handler: end the training at the first loss that is NaN or infinite, and name the step.
+
+    It runs before the checkpoint of the epoch is written, so that the last one on disk is a good one.
+    """
+
+    def attach(self, engine: Engine) -> None:
+        """Look at the loss after every step of a trainer."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        output = engine.state.output[0] if isinstance(engine.state.output, list) else engine.state.output
+        loss = float(output["loss"])
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the loss is {loss} at step {engine.state.iteration} (epoch {engine.state.epoch}). The last checkpoint "
+                "is from before. Check the images for extreme values, or train with a lower learning rate."
+            )

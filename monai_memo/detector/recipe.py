@@ -1,0 +1,131 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Recipes: network, views and optimisation of a detector, by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+
+from monai_memo.errors import ConfigurationError
+from monai_memo.networks.copy_detector import CopyDetector
+from monai_memo.views import Views
+
+NAMES = ("default", "paper")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a detector is built and trained.
+
+    Attributes:
+        name: ``"default"`` or ``"paper"``; also the architecture of ``CopyDetector``.
+        network: arguments of ``CopyDetector``.
+        views: what counts as the same image.
+        both_views: compare two views of an image; otherwise the image itself with one view, as in the paper.
+        epochs: passes over the training cohort.
+        batch_size: images per step (each gives a pair).
+        learning_rate: at its highest.
+        final_rate: share of it that is left at the end of the cosine.
+        warmup: share of the steps over which the rate rises.
+        weight_decay: of AdamW; 0 is Adam.
+        temperature: of NT-Xent.
+    """
+
+    name: str
+    network: Mapping[str, Any]
+    views: Views
+    both_views: bool
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    final_rate: float
+    warmup: float
+    weight_decay: float
+    temperature: float
+
+    @classmethod
+    def named(
+        cls,
+        name: str,
+        spatial_dims: int,
+        image_size: Sequence[int],
+        channels: int = 1,
+        epochs: int | None = None,
+        batch_size: int | None = None,
+    ) -> Recipe:
+        """A recipe for images of this kind.
+
+        ``"paper"``: Dar et al., arXiv 2402.01054, Methods: Adam 1e-4, cosine to half, 200 epochs, batches of 64 (2D)
+        or 10 (3D), temperature 0.07. ``"default"``: broader views, smaller batches and a higher rate, for minutes on a
+        few CPU cores.
+
+        Raises:
+            ConfigurationError: unknown name, or epochs or batch size out of range.
+        """
+        if name not in NAMES:
+            raise ConfigurationError(f"recipe must be one of {', '.join(NAMES)}, got {name!r}")
+        for argument, value, smallest in (("epochs", epochs, 1), ("batch_size", batch_size, 2)):
+            if value is not None and (not isinstance(value, int) or value < smallest):
+                raise ConfigurationError(f"{argument} must be a whole number of at least {smallest}, got {value!r}")
+        network = {
+            "spatial_dims": spatial_dims,
+            "image_size": [int(length) for length in image_size],
+            "in_channels": channels,
+            "architecture": name,
+        }
+        if name == "paper":
+            return cls(
+                name, network, Views.paper(), both_views=False, epochs=epochs or 200,
+                batch_size=batch_size or (64 if spatial_dims == 2 else 10), learning_rate=1e-4, final_rate=0.5,
+                warmup=0.0, weight_decay=0.0, temperature=0.07,
+            )  # fmt: skip
+        return cls(
+            name, network, Views.default(), both_views=True, epochs=epochs or 100,
+            batch_size=batch_size or (32 if spatial_dims == 2 else 16), learning_rate=1e-3, final_rate=0.0,
+            warmup=0.1, weight_decay=1e-4, temperature=0.07,
+        )  # fmt: skip
+
+    def build_network(self) -> CopyDetector:
+        """A new network with random weights (seeded by the caller)."""
+        return CopyDetector(**self.network)
+
+    def build_optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
+        """Adam, or AdamW where there is weight decay."""
+        if self.weight_decay:
+            return torch.optim.AdamW(network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+        return torch.optim.Adam(network.parameters(), lr=self.learning_rate)
+
+    def build_scheduler(self, optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
+        """Linear rise, then a cosine down to ``final_rate``, step by step."""
+        return cosine_schedule(optimizer, steps, self.warmup, self.final_rate)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types, for JSON and for the detector file."""
+        return {**asdict(self), "network": dict(self.network), "views": self.views.to_dict()}
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Recipe:
+        """Inverse of ``to_dict``."""
+        return cls(**{**record, "views": Views.from_dict(record["views"])})
+
+
+def cosine_schedule(
+    optimizer: torch.optim.Optimizer, steps: int, warmup: float = 0.0, final_rate: float = 0.0
+) -> LambdaLR:
+    """Learning rate over ``steps`` optimiser steps: linear rise over the share ``warmup``, then half a cosine."""
+    rise = max(1, round(warmup * steps))
+
+    def factor(step: int) -> float:
+        if warmup and step < rise:
+            return (step + 1) / rise
+        done = min(1.0, (step - rise * bool(warmup)) / max(1, steps - rise * bool(warmup)))
+        return final_rate + (1 - final_rate) * 0.5 * (1 + math.cos(math.pi * done))
+
+    return LambdaLR(optimizer, factor)

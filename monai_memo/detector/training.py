@@ -1,0 +1,208 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Contrastive training of a detector with MONAI's trainer and handlers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.contrib.handlers import ProgressBar
+from ignite.handlers import Checkpoint
+from ignite.metrics import Loss
+from monai.engines import SupervisedEvaluator, SupervisedTrainer
+from monai.handlers import CheckpointSaver, LrScheduleHandler, TensorBoardStatsHandler, ValidationHandler, from_engine
+from monai.inferers import SimpleInferer
+from numpy.typing import NDArray
+
+from monai_memo.data.loading import Preprocessing
+from monai_memo.detector.detector import Detector
+from monai_memo.detector.guards import StopAtNaN
+from monai_memo.detector.pairs import PairLoader, PixelDataset, ViewPairs
+from monai_memo.detector.recipe import Recipe
+from monai_memo.errors import TrainingError
+from monai_memo.files import write_json
+from monai_memo.losses.nt_xent import NTXentLoss
+
+logger = logging.getLogger(__name__)
+
+SMALLEST_COHORT = 8
+
+
+@contextmanager
+def deterministic(seed: int) -> Iterator[None]:
+    """Seed torch and ask for deterministic algorithms; restore both afterwards."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    state = torch.get_rng_state()
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.set_rng_state(state)
+
+
+def split_validation(patient_ids: Sequence[str], fraction: float, seed: int) -> tuple[list[int], list[int]]:
+    """Positions of training and validation images, split by patient; no validation where it would be under 4 images."""
+    patients = np.unique(np.asarray(patient_ids))
+    chosen = set(np.random.default_rng([seed, 3]).permutation(patients)[: round(fraction * len(patients))].tolist())
+    validation = [i for i, patient in enumerate(patient_ids) if patient in chosen]
+    if len(validation) < 4:
+        return list(range(len(patient_ids))), []
+    return [i for i, patient in enumerate(patient_ids) if patient not in chosen], validation
+
+
+def _fingerprint(pixels: NDArray[np.floating], recipe: Recipe, preprocessing: Preprocessing, seed: int) -> str:
+    digest = hashlib.sha256(json.dumps([recipe.to_dict(), preprocessing.to_dict(), seed, pixels.shape]).encode())
+    for start in range(0, len(pixels), 256):
+        digest.update(np.ascontiguousarray(pixels[start : start + 256]).tobytes())
+    return digest.hexdigest()
+
+
+def _last_checkpoint(folder: Path, fingerprint: str) -> Path | None:
+    """The newest checkpoint of this very run; those of another run are removed."""
+    marker = folder / "run.json"
+    try:
+        same = json.loads(marker.read_text(encoding="utf-8"))["fingerprint"] == fingerprint
+    except (OSError, ValueError, KeyError, TypeError):
+        same = False
+    if not same:
+        if folder.exists():
+            logger.info("%s holds another training: starting anew", folder)
+            shutil.rmtree(folder)
+        write_json(marker, {"fingerprint": fingerprint})
+        return None
+    found = [path for path in folder.glob("*.pt") if path.stem.rpartition("=")[2].isdigit()]
+    return max(found, key=lambda path: int(path.stem.rpartition("=")[2]), default=None)
+
+
+def train_detector(
+    pixels: NDArray[np.floating],
+    recipe: Recipe,
+    preprocessing: Preprocessing,
+    folder: str | Path,
+    seed: int = 0,
+    device: str = "cpu",
+    patient_ids: Sequence[str] | None = None,
+    validation_fraction: float = 0.1,
+    progress: bool = True,
+) -> Detector:
+    """Train a detector, or go on with a training that was interrupted.
+
+    A checkpoint is written after every epoch. Since order, views and weights depend on seed and epoch alone, a training
+    that is killed and started again ends with the same weights as one that is not (on the same machine).
+
+    Args:
+        pixels: ``(n, channels, *spatial)`` in [0, 1].
+        recipe: network, views and optimisation.
+        preprocessing: how the pixels were made; kept in the detector.
+        folder: for checkpoints and TensorBoard logs of this training alone.
+        seed: of weights, order and views.
+        patient_ids: patient of each image, for a validation split by patient.
+        validation_fraction: share of patients kept for the validation loss; 0 trains on all.
+        progress: show a progress bar.
+
+    Raises:
+        TrainingError: fewer than 8 images, or a loss that is not a number.
+    """
+    if len(pixels) < SMALLEST_COHORT:
+        raise TrainingError(
+            f"{len(pixels)} training images are too few for a detector: at least {SMALLEST_COHORT} are needed. "
+            "Use a ready one with --detector."
+        )
+    folder = Path(folder)
+    ids = [str(i) for i in range(len(pixels))] if patient_ids is None else list(patient_ids)
+    kept, held = split_validation(ids, validation_fraction, seed)
+    checkpoint = _last_checkpoint(folder, _fingerprint(pixels, recipe, preprocessing, seed))
+    with deterministic(seed), warnings.catch_warnings():
+        # The order of two scheduler calls at a resume, and a notice of ignite about its own folders.
+        warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")
+        network = recipe.build_network().to(device)
+        loader = PairLoader(PixelDataset(pixels, kept), recipe.batch_size, seed)
+        optimizer = recipe.build_optimizer(network)
+        scheduler = recipe.build_scheduler(optimizer, recipe.epochs * len(loader))
+        loss = NTXentLoss(recipe.temperature)
+        pairs = ViewPairs(recipe.views, seed, recipe.both_views)
+        handlers: list[Any] = [
+            pairs,
+            loader,
+            StopAtNaN(),
+            LrScheduleHandler(scheduler, print_lr=False, epoch_level=False),
+            TensorBoardStatsHandler(log_dir=str(folder / "tensorboard"), output_transform=from_engine(["loss"], first=True)),
+        ]
+        evaluator = _evaluator(network, loss, PixelDataset(pixels, held), recipe, seed, device, folder) if held else None
+        if evaluator is not None:
+            handlers.append(ValidationHandler(interval=max(1, recipe.epochs // 20), validator=evaluator))
+        trainer = SupervisedTrainer(
+            device=torch.device(device),
+            max_epochs=recipe.epochs,
+            train_data_loader=loader,
+            network=network,
+            optimizer=optimizer,
+            loss_function=loss,
+            inferer=SimpleInferer(),
+            prepare_batch=pairs,
+            decollate=False,
+            train_handlers=handlers,
+        )
+        state = {"network": network, "optimizer": optimizer, "scheduler": scheduler, "trainer": trainer}
+        CheckpointSaver(str(folder), state, save_interval=1, n_saved=2).attach(trainer)
+        if progress:
+            ProgressBar(desc="train detector").attach(trainer, output_transform=lambda out: {"loss": out[0]["loss"]})
+        if checkpoint is not None:
+            Checkpoint.load_objects(state, checkpoint=torch.load(checkpoint, map_location=device, weights_only=True))
+            logger.info("training goes on after epoch %d of %d", trainer.state.epoch, recipe.epochs)
+        if trainer.state.epoch < recipe.epochs:
+            trainer.run()
+        summary = {
+            "epochs": recipe.epochs,
+            "images": len(kept),
+            "validation_images": len(held),
+            "validation_loss": _final_loss(evaluator),
+        }
+    return Detector(network.to("cpu").eval(), recipe, preprocessing, seed, summary)
+
+
+def _evaluator(
+    network: torch.nn.Module,
+    loss: NTXentLoss,
+    dataset: PixelDataset,
+    recipe: Recipe,
+    seed: int,
+    device: str,
+    folder: Path,
+) -> SupervisedEvaluator:
+    """Contrastive loss on patients kept out of training, always with the same views."""
+    pairs = ViewPairs(recipe.views, seed + 1, recipe.both_views, repeat=True)
+    return SupervisedEvaluator(
+        device=torch.device(device),
+        val_data_loader=PairLoader(dataset, recipe.batch_size, seed),
+        network=network,
+        inferer=SimpleInferer(),
+        prepare_batch=pairs,
+        decollate=False,
+        key_val_metric={"validation_loss": Loss(loss, output_transform=lambda out: (out["pred"], out["label"]))},
+        metric_cmp_fn=lambda current, best: current < best,
+        val_handlers=[
+            pairs,
+            TensorBoardStatsHandler(log_dir=str(folder / "tensorboard"), output_transform=lambda _: None),
+        ],
+    )
+
+
+def _final_loss(evaluator: SupervisedEvaluator | None) -> float | None:
+    """Loss on the validation patients with the final weights."""
+    if evaluator is None:
+        return None
+    evaluator.run()
+    return round(float(evaluator.state.metrics["validation_loss"]), 6)
