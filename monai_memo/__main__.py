@@ -154,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import fire
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("ignite", "matplotlib", "monai", "PIL", "fontTools"):
+    for noisy in ("ignite", "faiss", "matplotlib", "monai", "PIL", "fontTools"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     status: list[int] = []
 
@@ -166,7 +166,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return str(component) if isinstance(component, str) else ""
 
     try:
-        fire.Fire(commands(), command=None if arguments is None else list(arguments), name="monai-memo", serialize=silent)
+        fire.Fire(
+            commands(), command=None if arguments is None else list(arguments), name="monai-memo", serialize=silent
+        )
     except MemoError as error:
         print(f"monai-memo: {error}", file=sys.stderr)
         sys.exit(REFUSED)

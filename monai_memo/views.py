@@ -70,7 +70,7 @@ class Views:
         """Broader: what generators and post-processing do to an image without making it another patient's."""
         return cls(
             rotation=15.0, p_rotation=0.8, zoom=0.18, shift=0.08, p_affine=0.8, p_flip=0.5, gamma=0.5, contrast=0.3,
-            p_intensity=0.6, blur=2.5, p_blur=0.5, noise=0.08, p_noise=0.5, region=0.28, p_erase=0.15, p_replace=0.15,
+            p_intensity=0.6, blur=2.5, p_blur=0.5, noise=0.08, p_noise=0.5, region=0.28, p_erase=0.25, p_replace=0.25,
         )  # fmt: skip
 
     def to_dict(self) -> dict[str, float]:
@@ -113,7 +113,9 @@ class Views:
             Same shape, in [0, 1].
         """
         if images.ndim not in (4, 5):
-            raise ValueError(f"images must have shape (batch, channels, *spatial) in 2D or 3D, got {tuple(images.shape)}")
+            raise ValueError(
+                f"images must have shape (batch, channels, *spatial) in 2D or 3D, got {tuple(images.shape)}"
+            )
         draw = _Draw(len(images), images.ndim - 2, images.device, generator)
         images = self._affine(images, draw)
         if self.p_intensity:

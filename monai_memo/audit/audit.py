@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +120,7 @@ class Audit:
                 settings.confidence,
             )
         with self._timed("write report"):
-            timing: dict[str, Any] = {"created": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+            timing: dict[str, Any] = {"created": datetime.now(UTC).isoformat(timespec="seconds")}
             timing["seconds"] = self._seconds
             result = build_result(
                 settings, prepared, detector, trained_here, comparison, rates, sensitivity, warnings, timing
@@ -241,7 +241,7 @@ class Audit:
                 prepared["training"].cohort,
                 detector.preprocessing,
             )
-        result = result.redacted() if settings.redacted else result
+        result = result.without_patients() if settings.redacted else result
         result.validate()
         try:
             result.write(staging)

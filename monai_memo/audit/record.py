@@ -77,8 +77,8 @@ def explain_calibration(configuration: AuditConfiguration, n_train: int, n_heldo
     text = (
         f"Size-matched calibration. A synthetic image counts as a copy if it is more similar to its nearest training "
         f"image than {100 * configuration.quantile:g} % of the {n_heldout} held-out images are to theirs, among the "
-        f"same {n_train} training images. With nothing copied, about {percent:.3g} % of the synthetic images would pass "
-        "this threshold by chance. "
+        f"same {n_train} training images. With nothing copied, about {percent:.3g} % of the synthetic images would "
+        "pass this threshold by chance. "
     )
     if n_heldout >= n_synthetic:
         return text + (

@@ -15,7 +15,15 @@ from monai_memo.files import write_json, write_text
 from monai_memo.statistics.calibration import MODES, expected_floor
 from monai_memo.statistics.simulation import World, coverage, null_rates
 
-FLOOR_SIZES = ((400, 40, 400), (400, 100, 400), (300, 150, 300), (200, 200, 200), (150, 300, 150), (100, 400, 100), (40, 400, 40))
+FLOOR_SIZES = (
+    (400, 40, 400),
+    (400, 100, 400),
+    (300, 150, 300),
+    (200, 200, 200),
+    (150, 300, 150),
+    (100, 400, 100),
+    (40, 400, 40),
+)
 COVERAGE_WORLDS = {
     "400 training, 200 held-out, 200 synthetic, 20 % copies": World(),
     "the same, nothing copied": World(copy_share=0.0),
@@ -29,7 +37,7 @@ COVERAGE_WORLDS = {
 def floor_table(audits: int, seed: int, progress: bool = True) -> list[dict[str, float]]:
     """Mean rates with nothing copied, for ratios of held-out to candidate images from 1:10 to 10:1."""
     rows = []
-    for n_train, n_heldout, n_synthetic in tqdm(FLOOR_SIZES, desc="floor", disable=not progress):
+    for n_train, n_heldout, n_synthetic in tqdm(FLOOR_SIZES, desc="floor", disable=None if progress else True):
         world = World(n_train, n_heldout, n_synthetic, copy_share=0.0, dim=64, decay=0.0)
         row: dict[str, float] = {"n_train": n_train, "n_heldout": n_heldout, "n_synthetic": n_synthetic}
         row["expected_paper"] = expected_floor(n_train, n_heldout)
@@ -50,7 +58,7 @@ def coverage_study(out: str, audits: int = 400, seed: int = 0, progress: bool = 
     floors = floor_table(audits, seed, progress)
     rows = []
     cases = [(mode, name, world) for mode in MODES for name, world in COVERAGE_WORLDS.items()]
-    for mode, name, world in tqdm(cases, desc="coverage", disable=not progress):
+    for mode, name, world in tqdm(cases, desc="coverage", disable=None if progress else True):
         for quantity, row in coverage(world, mode, audits, seed).items():
             rows.append({"mode": mode, "world": name, "quantity": quantity, **row})
     record = {
@@ -70,7 +78,8 @@ def _markdown(record: dict[str, Any]) -> str:
     lines = [
         f"Nothing copied, mean rates over {record['audits']} simulated audits (percent).",
         "",
-        "| training | held-out | synthetic | paper, expected | paper N_copies | paper N_mem | matched N_copies | matched N_mem |",
+        "| training | held-out | synthetic | paper, expected | paper N_copies | paper N_mem "
+        "| matched N_copies | matched N_mem |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in record["floors"]:

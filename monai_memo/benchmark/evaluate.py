@@ -96,7 +96,9 @@ class Evaluation:
         for number, kind in enumerate(self.arguments["kinds"]):
             rng = np.random.default_rng([self.arguments["seed"], number])
             n_train = len(training.cohort)
-            originals = np.sort(rng.choice(n_train, self.arguments["per_kind"], replace=n_train < self.arguments["per_kind"]))
+            originals = np.sort(
+                rng.choice(n_train, self.arguments["per_kind"], replace=n_train < self.arguments["per_kind"])
+            )
             copies = plant(np.asarray(training.pixels[originals], dtype=np.float32), kind, self.arguments["seed"])
             similarity, nearest = index.search(self._embed(detector, copies))
             retrieved = nearest[:, 0] == originals

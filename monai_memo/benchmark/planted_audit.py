@@ -138,7 +138,9 @@ def _one(folder: Path, planted: dict[str, Any], seed: int, arguments: dict[str, 
     result = audit.run()
     detector = Detector.load(folder / "audit" / "detector.pt")
     pixels = {
-        name: prepare(Cohort.from_source(sources[name], name), detector.preprocessing, folder / "pixels", progress=False).pixels
+        name: prepare(
+            Cohort.from_source(sources[name], name), detector.preprocessing, folder / "pixels", progress=False
+        ).pixels
         for name in ("training", "unseen")
     }
     index = EmbeddingIndex(detector.embed(pixels["training"], progress=False))

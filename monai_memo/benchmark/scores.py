@@ -81,10 +81,7 @@ def kind_score(
         return float(roc_auc_score(truth, np.concatenate([p, n])))
 
     draws = np.array(
-        [
-            auc(rng.choice(positives, len(positives)), rng.choice(negatives, len(negatives)))
-            for _ in range(n_bootstrap)
-        ]
+        [auc(rng.choice(positives, len(positives)), rng.choice(negatives, len(negatives))) for _ in range(n_bootstrap)]
     )
     tpr: dict[str, Interval | None] = {}
     for rate in FALSE_POSITIVE_RATES:
@@ -108,7 +105,13 @@ def markdown_table(scores: list[KindScore]) -> str:
             return "too few negatives"
         return f"{interval.value:.3f} ({interval.low:.3f}-{interval.high:.3f})"
 
-    header = ["kind", "n", "AUC", *(f"TPR at {100 * rate:g} % FPR" for rate in FALSE_POSITIVE_RATES), "original nearest"]
+    header = [
+        "kind",
+        "n",
+        "AUC",
+        *(f"TPR at {100 * rate:g} % FPR" for rate in FALSE_POSITIVE_RATES),
+        "original nearest",
+    ]
     lines = [" | ".join(header), " | ".join("---" for _ in header)]
     for score in scores:
         cells = [cell(score.auc), *(cell(value) for value in score.tpr.values()), cell(score.retrieval)]

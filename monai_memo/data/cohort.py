@@ -116,6 +116,8 @@ def split_by_patient(cohort: Cohort, fractions: Mapping[str, float], seed: int) 
     for name, start, end in zip(fractions, [0, *ends[:-1]], ends, strict=True):
         chosen = set(patients[order[start:end]])
         if not chosen:
-            raise CohortError(f"{cohort.source} has {len(patients)} patients: too few for a part {name!r} of {fractions[name]}")
+            raise CohortError(
+                f"{cohort.source} has {len(patients)} patients: too few for a part {name!r} of {fractions[name]}"
+            )
         parts[name] = cohort.subset((i for i, patient in enumerate(cohort.patient_ids) if patient in chosen), name)
     return parts

@@ -44,7 +44,9 @@ def write_demo_cohorts(
         raise ConfigurationError(f"modality must be one of {', '.join(PHANTOMS)}, got {modality!r}")
     n_copies = round(copy_share * n_synthetic)
     if not 0 <= copy_share <= 1 or n_copies > n_train:
-        raise ConfigurationError(f"{n_copies} copies need a share between 0 and 1 and as many training images, got {n_train}")
+        raise ConfigurationError(
+            f"{n_copies} copies need a share between 0 and 1 and as many training images, got {n_train}"
+        )
     folder = Path(folder)
     dims = 2 if modality == "chest" else 3
     shape = (size or (64 if dims == 2 else 32),) * dims

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,9 @@ class Preprocessing:
         if self.channels not in (1, 3):
             raise ConfigurationError(f"channels must be 1 or 3, got {self.channels!r}")
         if self.spacing is not None and (len(self.spacing) != 3 or self.spatial_dims != 3 or min(self.spacing) <= 0):
-            raise ConfigurationError(f"spacing must have three positive numbers (mm) and needs 3D, got {self.spacing!r}")
+            raise ConfigurationError(
+                f"spacing must have three positive numbers (mm) and needs 3D, got {self.spacing!r}"
+            )
         if not 0 <= self.percentiles[0] < self.percentiles[1] <= 100:
             raise ConfigurationError(f"percentiles must rise between 0 and 100, got {self.percentiles!r}")
 
@@ -115,7 +117,7 @@ class Preprocessing:
         # Averaging while shrinking keeps fine structure from turning into aliases; enlarging is linear.
         shrunk = tuple(min(have, want) for have, want in zip(shape, self.size, strict=True))
         if shrunk != shape:
-            pool = functional.adaptive_avg_pool2d if self.spatial_dims == 2 else functional.adaptive_avg_pool3d
+            pool: Any = functional.adaptive_avg_pool2d if self.spatial_dims == 2 else functional.adaptive_avg_pool3d
             tensor = pool(tensor, shrunk)
         if shrunk != self.size:
             mode = "bilinear" if self.spatial_dims == 2 else "trilinear"
@@ -124,7 +126,7 @@ class Preprocessing:
 
     def resized(self, size: int | Sequence[int]) -> Preprocessing:
         """The same preprocessing at another size."""
-        return Preprocessing(**{**asdict(self), "size": as_size(size, self.spatial_dims)})
+        return replace(self, size=as_size(size, self.spatial_dims))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, for JSON and for the detector file."""

@@ -74,7 +74,8 @@ def check_overlap(cohorts: Sequence[Cohort], allow: bool = False) -> list[str]:
         for one, other in combinations(ordered, 2):
             identical[one, other].append(f"{present[one]} = {present[other]}")
     for (one, other), pairs in identical.items():
-        text = f"{len(pairs)} byte-identical image{'s' if len(pairs) > 1 else ''} in both the {one} and the {other} cohort: "
+        plural = "s" if len(pairs) > 1 else ""
+        text = f"{len(pairs)} byte-identical image{plural} in both the {one} and the {other} cohort: "
         text += _names(sorted(pairs)) + "."
         if "synthetic" in (one, other):
             text += " Either the folders were mixed up, or the generator wrote a real image out verbatim."

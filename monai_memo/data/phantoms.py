@@ -33,7 +33,9 @@ def _soft(inside: NDArray[np.float64], edge: float = 0.06) -> NDArray[np.float64
     return np.asarray(1 / (1 + np.exp(np.clip(inside / edge, -40, 40))))
 
 
-def _posed(grid: list[NDArray[np.float64]], rng: np.random.Generator, turn: float, move: float) -> list[NDArray[np.float64]]:
+def _posed(
+    grid: list[NDArray[np.float64]], rng: np.random.Generator, turn: float, move: float
+) -> list[NDArray[np.float64]]:
     """Turn and shift the coordinates a little, as patients never lie the same way."""
     angle = rng.normal(0, turn)
     first, second, *rest = grid
@@ -60,7 +62,9 @@ def chest_phantom(patient: int, size: Sequence[int] = (64, 64), visit: int = 0) 
     person, exam = _rngs(patient, visit, 1)
     y, x = _posed(_grid(size), exam, turn=0.03, move=0.02)
     width, height = person.normal(0.78, 0.06), person.normal(0.05, 0.05)
-    body = _soft((np.abs(x) / (width + 0.12 + 0.12 * _soft(0.45 + y, 0.1))) ** 4 + (np.maximum(-y - 0.75, 0) * 2.5) ** 2 - 1)
+    body = _soft(
+        (np.abs(x) / (width + 0.12 + 0.12 * _soft(0.45 + y, 0.1))) ** 4 + (np.maximum(-y - 0.75, 0) * 2.5) ** 2 - 1
+    )
     image = 0.55 * body + 0.08 * body * _texture(size, 0.12, person)
     for side in (-1, 1):
         centre_x, centre_y = side * person.normal(0.40, 0.03), height + person.normal(0.0, 0.04)
@@ -72,7 +76,9 @@ def chest_phantom(patient: int, size: Sequence[int] = (64, 64), visit: int = 0) 
         image -= lung * (person.normal(0.36, 0.03) - 0.05 * _texture(size, 0.04, person))
     spacing, tilt, phase = person.normal(0.165, 0.012), person.normal(0.28, 0.08), person.uniform(0, 1)
     rib = np.abs(((y + tilt * np.abs(x) ** 1.6) / spacing + phase) % 1 - 0.5)
-    image += person.normal(0.10, 0.02) * _soft(rib - 0.16, 0.05) * body * _soft(np.abs(x) - width + 0.02) * _soft(y - 0.55)
+    image += (
+        person.normal(0.10, 0.02) * _soft(rib - 0.16, 0.05) * body * _soft(np.abs(x) - width + 0.02) * _soft(y - 0.55)
+    )
     for side in (-1, 1):
         slope, top = person.normal(0.22, 0.06), person.normal(-0.72, 0.04)
         image += 0.14 * _soft(np.abs(y - top + slope * (side * x - 0.1)) - 0.035, 0.02) * _soft(-side * x + 0.08) * body
@@ -84,7 +90,9 @@ def chest_phantom(patient: int, size: Sequence[int] = (64, 64), visit: int = 0) 
     image += person.normal(0.26, 0.03) * _soft(heart - 1, 0.15)
     for _ in range(int(person.integers(0, 4))):
         spot_y, spot_x = person.uniform(-0.45, 0.4), person.uniform(0.25, 0.6) * person.choice([-1, 1])
-        image += person.uniform(0.1, 0.25) * np.exp(-((y - spot_y) ** 2 + (x - spot_x) ** 2) / person.uniform(0.004, 0.03))
+        image += person.uniform(0.1, 0.25) * np.exp(
+            -((y - spot_y) ** 2 + (x - spot_x) ** 2) / person.uniform(0.004, 0.03)
+        )
     return _finish(image, exam, 0.02)
 
 
@@ -114,7 +122,11 @@ def knee_phantom(patient: int, size: Sequence[int] = (32, 32, 32), visit: int = 
     for side in (-1, 1):
         ring = np.sqrt((x - side * person.normal(0.32, 0.03)) ** 2 + y**2) - person.normal(0.22, 0.03)
         image -= 0.4 * np.exp(-((ring / 0.07) ** 2) - (((z - joint) / 0.06) ** 2)) * leg
-    cap = ((x / 0.25) ** 2 + ((y - person.normal(0.68, 0.03)) / 0.14) ** 2 + ((z - joint - person.normal(0.3, 0.06)) / 0.28) ** 2) - 1
+    cap = (
+        (x / 0.25) ** 2
+        + ((y - person.normal(0.68, 0.03)) / 0.14) ** 2
+        + ((z - joint - person.normal(0.3, 0.06)) / 0.28) ** 2
+    ) - 1
     image = image * (1 - _soft(cap, 0.2)) + 0.75 * _soft(cap, 0.2)
     for _ in range(4):
         vessel_x, vessel_y, bend = person.uniform(-0.6, 0.6), person.uniform(-0.75, -0.4), person.normal(0, 0.2)

@@ -74,7 +74,10 @@ class _Store:
         self.state: dict[str, Any] = {"fingerprint": fingerprint, "seen": 0, "kept": [], "skipped": {}, "notes": {}}
         try:
             found = json.loads(self.state_path.read_text(encoding="utf-8"))
-            if found["fingerprint"] == fingerprint and self.pixels.stat().st_size >= len(found["kept"]) * self.row_bytes:
+            if (
+                found["fingerprint"] == fingerprint
+                and self.pixels.stat().st_size >= len(found["kept"]) * self.row_bytes
+            ):
                 self.state = found
         except (OSError, ValueError, KeyError, TypeError):
             pass  # nothing there yet, or not ours
@@ -118,7 +121,9 @@ class _Store:
         return str(self.state["content_sha256"])
 
 
-def _load(preprocessing: Preprocessing, position: int, image: CohortImage) -> tuple[int, str, np.ndarray | None, str | None]:
+def _load(
+    preprocessing: Preprocessing, position: int, image: CohortImage
+) -> tuple[int, str, np.ndarray | None, str | None]:
     try:
         array, note = preprocessing.load(image.path)
     except UnusableImageError as error:
@@ -165,7 +170,7 @@ def prepare(
             total=len(cohort),
             initial=store.state["seen"],
             desc=f"read {cohort.name}",
-            disable=not progress or store.state["seen"] == len(cohort),
+            disable=None if progress and store.state["seen"] < len(cohort) else True,
         ) as bar,
     ):
         for block in _blocks(store.state["seen"], len(cohort)):

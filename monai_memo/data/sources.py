@@ -32,9 +32,7 @@ def is_dicom(path: Path) -> bool:
         return False
 
 
-def read_source(
-    source: str | Path, name: str, patient_pattern: str | None = None
-) -> tuple[list[CohortImage], bool]:
+def read_source(source: str | Path, name: str, patient_pattern: str | None = None) -> tuple[list[CohortImage], bool]:
     """Images of a cohort and whether their patients are known. See ``Cohort.from_source``."""
     text = str(source)
     match = re.fullmatch(r"(.+\.json):([\w-]+)", text)
@@ -48,7 +46,7 @@ def read_source(
     if path.suffix.lower() == ".json":
         return _read_table(_datalist_rows(path, key), path, name)
     raise CohortError(
-        f"the {name} cohort must be a folder, a .csv (columns image, patient_id) or a .json datalist, got the file {path}"
+        f"the {name} cohort must be a folder, a .csv (columns image, patient_id) or a .json datalist, got {path}"
     )
 
 
@@ -113,7 +111,9 @@ def _csv_rows(path: Path) -> list[dict[str, Any]]:
     with open(path, newline="", encoding="utf-8-sig") as stream:
         reader = csv.DictReader(stream)
         if reader.fieldnames is None or "image" not in reader.fieldnames:
-            raise CohortError(f"{path} needs a column 'image'; its columns are: {', '.join(reader.fieldnames or ['none'])}")
+            raise CohortError(
+                f"{path} needs a column 'image'; its columns are: {', '.join(reader.fieldnames or ['none'])}"
+            )
         return list(reader)
 
 

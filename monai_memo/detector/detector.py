@@ -98,7 +98,9 @@ class Detector:
         if not isinstance(record, dict) or record.get("kind") != KIND:
             raise DetectorError(f"{path} is no detector file of monai_memo; make one with: monai-memo train-detector")
         if record["format"] > FORMAT:
-            raise DetectorError(f"{path} has format {record['format']}, this version reads up to {FORMAT}: update monai_memo")
+            raise DetectorError(
+                f"{path} has format {record['format']}, this version reads up to {FORMAT}: update monai_memo"
+            )
         try:
             recipe = Recipe.from_dict(record["recipe"])
             network = recipe.build_network()
@@ -155,7 +157,9 @@ class Detector:
                 done = len(found)
                 result[:done] = found
         network = self.network.to(device).eval()
-        bar = tqdm(total=len(pixels), initial=done, desc="embed", disable=not progress or done == len(pixels))
+        bar = tqdm(
+            total=len(pixels), initial=done, desc="embed", disable=None if progress and done < len(pixels) else True
+        )
         since = 0
         with torch.inference_mode(), bar:
             for start in range(done, len(pixels), batch_size):

@@ -22,10 +22,9 @@ class StopAtNaN:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        output = engine.state.output[0] if isinstance(engine.state.output, list) else engine.state.output
-        loss = float(output["loss"])
+        loss = float(engine.state.output["loss"].detach())  # type: ignore[call-overload, index]
         if not math.isfinite(loss):
             raise TrainingError(
-                f"the loss is {loss} at step {engine.state.iteration} (epoch {engine.state.epoch}). The last checkpoint "
-                "is from before. Check the images for extreme values, or train with a lower learning rate."
+                f"the loss is {loss} at step {engine.state.iteration} (epoch {engine.state.epoch}). The last "
+                "checkpoint is from before. Check the images for extreme values, or train with a lower learning rate."
             )

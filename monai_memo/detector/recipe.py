@@ -87,7 +87,7 @@ class Recipe:
                 warmup=0.0, weight_decay=0.0, temperature=0.07,
             )  # fmt: skip
         return cls(
-            name, network, Views.default(), both_views=True, epochs=epochs or 100,
+            name, network, Views.default(), both_views=True, epochs=epochs or 120,
             batch_size=batch_size or (32 if spatial_dims == 2 else 16), learning_rate=1e-3, final_rate=0.0,
             warmup=0.1, weight_decay=1e-4, temperature=0.07,
         )  # fmt: skip

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from ignite.contrib.handlers import ProgressBar
-from ignite.handlers import Checkpoint
+from ignite.engine import Events
+from ignite.handlers import Checkpoint, ProgressBar
 from ignite.metrics import Loss
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
-from monai.handlers import CheckpointSaver, LrScheduleHandler, TensorBoardStatsHandler, ValidationHandler, from_engine
+from monai.handlers import CheckpointSaver, LrScheduleHandler, TensorBoardStatsHandler, ValidationHandler
 from monai.inferers import SimpleInferer
 from numpy.typing import NDArray
 
@@ -138,9 +138,13 @@ def train_detector(
             loader,
             StopAtNaN(),
             LrScheduleHandler(scheduler, print_lr=False, epoch_level=False),
-            TensorBoardStatsHandler(log_dir=str(folder / "tensorboard"), output_transform=from_engine(["loss"], first=True)),
+            TensorBoardStatsHandler(
+                log_dir=str(folder / "tensorboard"), output_transform=lambda out: float(out["loss"].detach())
+            ),
         ]
-        evaluator = _evaluator(network, loss, PixelDataset(pixels, held), recipe, seed, device, folder) if held else None
+        evaluator = (
+            _evaluator(network, loss, PixelDataset(pixels, held), recipe, seed, device, folder) if held else None
+        )
         if evaluator is not None:
             handlers.append(ValidationHandler(interval=max(1, recipe.epochs // 20), validator=evaluator))
         trainer = SupervisedTrainer(
@@ -158,7 +162,7 @@ def train_detector(
         state = {"network": network, "optimizer": optimizer, "scheduler": scheduler, "trainer": trainer}
         CheckpointSaver(str(folder), state, save_interval=1, n_saved=2).attach(trainer)
         if progress:
-            ProgressBar(desc="train detector").attach(trainer, output_transform=lambda out: {"loss": out[0]["loss"]})
+            _attach_progress(trainer)
         if checkpoint is not None:
             Checkpoint.load_objects(state, checkpoint=torch.load(checkpoint, map_location=device, weights_only=True))
             logger.info("training goes on after epoch %d of %d", trainer.state.epoch, recipe.epochs)
@@ -171,6 +175,21 @@ def train_detector(
             "validation_loss": _final_loss(evaluator),
         }
     return Detector(network.to("cpu").eval(), recipe, preprocessing, seed, summary)
+
+
+def _attach_progress(trainer: SupervisedTrainer) -> None:
+    """One bar over all epochs, on a terminal only."""
+    bar = ProgressBar(
+        desc="train detector",
+        disable=None,
+        bar_format="{desc} {percentage:3.0f}% |{bar}| {elapsed}<{remaining}{postfix}",
+    )
+    bar.attach(
+        trainer,
+        event_name=Events.EPOCH_COMPLETED,
+        closing_event_name=Events.COMPLETED,
+        output_transform=lambda out: {"loss": float(out["loss"].detach())},
+    )
 
 
 def _evaluator(
@@ -195,7 +214,7 @@ def _evaluator(
         metric_cmp_fn=lambda current, best: current < best,
         val_handlers=[
             pairs,
-            TensorBoardStatsHandler(log_dir=str(folder / "tensorboard"), output_transform=lambda _: None),
+            TensorBoardStatsHandler(log_dir=str(folder / "tensorboard"), iteration_log=False),
         ],
     )
 

@@ -43,7 +43,9 @@ class NTXentLoss(nn.Module):
             ValueError: an odd number of rows or fewer than two pairs.
         """
         if embeddings.ndim != 2 or len(embeddings) % 2 or len(embeddings) < 4:
-            raise ValueError(f"embeddings must have shape (2 * pairs, dim) with two pairs or more, got {tuple(embeddings.shape)}")
+            raise ValueError(
+                f"embeddings must have shape (2 * pairs, dim) with two pairs or more, got {tuple(embeddings.shape)}"
+            )
         embeddings = embeddings - embeddings.mean(dim=1, keepdim=True)
         first, second = embeddings.chunk(2)
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:

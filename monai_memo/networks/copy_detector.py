@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from monai.networks.blocks import Convolution
 from monai.networks.nets import Regressor, resnet50
 from torch import Tensor, nn

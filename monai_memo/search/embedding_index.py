@@ -62,7 +62,7 @@ class EmbeddingIndex:
         if len(embeddings) == 0:
             raise ValueError("an index needs at least one embedding")
         vectors = normalise(embeddings)
-        self._index = faiss.IndexFlatIP(vectors.shape[1])
+        self._index: faiss.Index = faiss.IndexFlatIP(vectors.shape[1])
         self._index.add(vectors)
 
     def __len__(self) -> int:

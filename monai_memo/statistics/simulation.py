@@ -83,7 +83,9 @@ def null_rates(world: World, mode: str, audits: int, seed: int, quantile: float 
     for child in np.random.SeedSequence(seed).spawn(audits):
         sims, _ = world.audit(np.random.default_rng(child))
         tau, tau_memorized = thresholds(sims, mode, quantile)
-        rates.append(((sims.synthetic_to_training > tau).mean(), (sims.training_to_nearest_synthetic > tau_memorized).mean()))
+        rates.append(
+            ((sims.synthetic_to_training > tau).mean(), (sims.training_to_nearest_synthetic > tau_memorized).mean())
+        )
     copies, memorized = np.mean(rates, axis=0)
     return float(copies), float(memorized)
 

@@ -16,7 +16,9 @@ def test_compare_finds_what_full_matrices_show() -> None:
     full = np.corrcoef(embeddings["training"], np.concatenate([embeddings["heldout"], embeddings["synthetic"]]))
     to_heldout, to_synthetic = full[:40, 40:70], full[:40, 70:]
     sims = comparison.sims
-    np.testing.assert_allclose(sims.training_to_heldout, -np.sort(-to_heldout, axis=1)[:, : sims.training_to_heldout.shape[1]], atol=1e-6)
+    np.testing.assert_allclose(
+        sims.training_to_heldout, -np.sort(-to_heldout, axis=1)[:, : sims.training_to_heldout.shape[1]], atol=1e-6
+    )
     np.testing.assert_allclose(sims.heldout_to_training, to_heldout.max(axis=0), atol=1e-6)
     np.testing.assert_allclose(sims.training_to_nearest_synthetic, to_synthetic.max(axis=1), atol=1e-6)
     np.testing.assert_allclose(sims.synthetic_to_training, to_synthetic.max(axis=0), atol=1e-6)

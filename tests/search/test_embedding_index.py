@@ -42,7 +42,7 @@ def test_save_and_load(tmp_path: Path) -> None:
     again = EmbeddingIndex.load(index.save(tmp_path / "index.faiss"))
     np.testing.assert_array_equal(index.search(queries)[1], again.search(queries)[1])
     assert [path.name for path in tmp_path.iterdir()] == ["index.faiss"]
-    with pytest.raises(FileNotFoundError, match="nothing.faiss"):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.faiss"):
         EmbeddingIndex.load(tmp_path / "nothing.faiss")
 
 

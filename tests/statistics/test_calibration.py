@@ -87,7 +87,7 @@ def test_fewer_heldout_than_synthetic_raises_the_level() -> None:
 def test_too_few_heldout_patients_are_refused() -> None:
     assert smallest_heldout(0.95) == 19
     require_heldout(19, 0.95)
-    with pytest.raises(CalibrationError, match="18 held-out patients .* at least 19"):
+    with pytest.raises(CalibrationError, match=r"18 held-out patients .* at least 19"):
         require_heldout(18, 0.95)
 
 

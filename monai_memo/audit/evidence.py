@@ -1,0 +1,114 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Evidence: a synthetic image and its nearest training image, side by side, with what differs between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monai_memo.audit.result import Match
+from monai_memo.data.cohort import Cohort
+from monai_memo.data.loading import Preprocessing
+from monai_memo.errors import UnusableImageError
+
+SHOWN_SIZE = {2: 224, 3: 64}
+PLANES = ("sagittal", "coronal", "axial")
+AXES = {2: ("up-down", "left-right"), 3: ("left-right", "front-back", "up-down")}
+
+
+@dataclass(frozen=True)
+class PairEvidence:
+    """One pair, ready to be shown.
+
+    Attributes:
+        match: names and similarity.
+        synthetic, training: ``(planes, rows, columns)`` in [0, 1]; one plane in 2D, three in 3D. The training image is
+            mirrored where that fits the synthetic image better.
+        difference: synthetic minus training, -1 to 1.
+        mirrored: which mirror was applied, in words; empty for none.
+        correlation: Pearson correlation of the pixels after mirroring.
+        planes: name of each plane; empty in 2D.
+    """
+
+    match: Match
+    synthetic: NDArray[np.float32]
+    training: NDArray[np.float32]
+    difference: NDArray[np.float32]
+    mirrored: str
+    correlation: float
+    planes: tuple[str, ...]
+
+
+def pixel_correlation(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
+    """Pearson correlation of all pixels; 0 if one image is constant."""
+    a, b = first.ravel() - first.mean(), second.ravel() - second.mean()
+    length = np.linalg.norm(a) * np.linalg.norm(b)
+    return float(a @ b / length) if length > 0 else 0.0
+
+
+def align(training: NDArray[np.float32], synthetic: NDArray[np.float32]) -> tuple[NDArray[np.float32], str, float]:
+    """Mirror the training image so that it fits the synthetic one best.
+
+    Args:
+        training, synthetic: ``(*spatial)``.
+
+    Returns:
+        The training image as shown, the mirror in words (empty for none), and the correlation of the pixels.
+    """
+    dims = training.ndim
+    best = (training, "", pixel_correlation(training, synthetic))
+    for axes in (chosen for n in range(1, dims + 1) for chosen in combinations(range(dims), n)):
+        candidate = np.flip(training, axes)
+        correlation = pixel_correlation(candidate, synthetic)
+        if correlation > best[2]:
+            best = (candidate, " and ".join(AXES[dims][axis] for axis in axes), correlation)
+    return best
+
+
+def central_planes(volume: NDArray[np.float32]) -> NDArray[np.float32]:
+    """``(x, y, z)`` to the three planes through its middle, each upright and of the same size."""
+    middle = [length // 2 for length in volume.shape]
+    planes = [np.rot90(np.take(volume, middle[axis], axis=axis)) for axis in range(3)]
+    rows, columns = (max(plane.shape[axis] for plane in planes) for axis in (0, 1))
+    padded = np.zeros((3, rows, columns), dtype=np.float32)
+    for number, plane in enumerate(planes):
+        top, left = (rows - plane.shape[0]) // 2, (columns - plane.shape[1]) // 2
+        padded[number, top : top + plane.shape[0], left : left + plane.shape[1]] = plane
+    return padded
+
+
+def pair_evidence(match: Match, synthetic: NDArray[np.float32], training: NDArray[np.float32]) -> PairEvidence:
+    """Evidence for one pair of images of the same shape ``(channels, *spatial)``, in [0, 1]."""
+    first, second = synthetic.mean(axis=0), training.mean(axis=0)
+    second, mirrored, correlation = align(second, first)
+    if first.ndim == 3:
+        first, second = central_planes(first), central_planes(second)
+    else:
+        first, second = first[None], second[None]
+    planes = PLANES if len(first) == 3 else ()
+    return PairEvidence(match, first, second, first - second, mirrored, correlation, planes)
+
+
+def collect_evidence(
+    matches: Sequence[Match], synthetic: Cohort, training: Cohort, preprocessing: Preprocessing
+) -> list[PairEvidence]:
+    """Load the pairs again, at a size for people, and compare them.
+
+    A file that has become unreadable since it was audited is left out.
+    """
+    shown = preprocessing.resized(SHOWN_SIZE[preprocessing.spatial_dims])
+    paths = {name: {image.image_id: image.path for image in cohort.images}
+             for name, cohort in (("synthetic", synthetic), ("training", training))}  # fmt: skip
+    evidence = []
+    for match in matches:
+        try:
+            pair = shown(paths["synthetic"][match.synthetic]), shown(paths["training"][match.nearest_training])
+        except UnusableImageError:
+            continue
+        evidence.append(pair_evidence(match, *pair))
+    return evidence

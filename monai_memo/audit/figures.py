@@ -1,0 +1,114 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Figures of an audit. Colours of Okabe and Ito, which colour-blind readers can tell apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from monai_memo.audit.evidence import PairEvidence
+from monai_memo.audit.result import AuditResult, Estimate
+from monai_memo.files import write_with
+
+SYNTHETIC, CONTROL, LINE = "#D55E00", "#0072B2", "#333333"
+
+
+def _histograms(figure: Figure, position: tuple[int, int, int], result: AuditResult, parts: Mapping[str, str],
+                tau: Estimate, title: str, axis_label: str) -> None:  # fmt: skip
+    axes = figure.add_subplot(*position)
+    samples = {label: np.asarray(result.distributions[key]) for label, key in parts.items()}
+    low, high = min(values.min() for values in samples.values()), max(values.max() for values in samples.values())
+    edges = np.linspace(low, max(high, low + 1e-3), 41).tolist()
+    for (label, values), colour in zip(samples.items(), (CONTROL, SYNTHETIC), strict=True):
+        weights = np.full(len(values), 100 / len(values))
+        axes.hist(values, edges, weights=weights, color=colour, alpha=0.55, label=label)
+    axes.axvspan(tau.low, tau.high, color=LINE, alpha=0.12, lw=0)
+    axes.axvline(tau.value, color=LINE, lw=1.5, ls="--", label=f"threshold {tau.value:.3f}, interval shaded")
+    axes.set_xlabel(axis_label)
+    axes.set_ylabel("share of images (%)")
+    axes.set_title(title, fontsize=11, loc="left")
+    axes.legend(fontsize=8, frameon=False, loc="upper left")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def distribution_figure(result: AuditResult) -> Figure:
+    """Similarities with their thresholds, as in the paper: for copies and for memorized training images."""
+    figure = Figure(figsize=(9.6, 3.8), layout="constrained")
+    _histograms(
+        figure, (1, 2, 1), result,
+        {"unseen real patients": "heldout_to_training", "synthetic images": "synthetic_to_training"},
+        result.tau, "Copies", "similarity to the nearest training image",
+    )  # fmt: skip
+    _histograms(
+        figure, (1, 2, 2), result,
+        {"nearest held-out image": "training_to_heldout", "nearest synthetic image": "training_to_synthetic"},
+        result.tau_memorized, "Memorized training images", "similarity of a training image",
+    )  # fmt: skip
+    return figure
+
+
+def rates_figure(result: AuditResult) -> Figure:
+    """Rates with their intervals next to those of the control."""
+    rows: list[tuple[str, Estimate, str]] = [
+        ("synthetic images called copies", result.n_copies.rate, SYNTHETIC),
+        ("control: unseen patients called copies", result.control_copies, CONTROL),
+        ("training images called memorized", result.n_mem.rate, SYNTHETIC),
+    ]
+    if result.control_mem is not None:
+        rows.append(("control: memorized, by unseen patients", result.control_mem, CONTROL))
+    figure = Figure(figsize=(9.6, 0.55 * len(rows) + 0.9), layout="constrained")
+    axes = figure.add_subplot()
+    for place, (_, estimate, colour) in enumerate(rows):
+        axes.plot([100 * estimate.low, 100 * estimate.high], [place, place], color=colour, lw=3, solid_capstyle="butt")
+        axes.plot(100 * estimate.value, place, "o", color=colour, ms=8)
+    axes.set_yticks(range(len(rows)), [label for label, _, _ in rows])
+    axes.invert_yaxis()
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlim(left=0)
+    axes.set_xlabel(f"percent, with {100 * result.calibration['confidence']:g} % interval")
+    axes.grid(axis="x", alpha=0.3)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    return figure
+
+
+def pair_figure(pair: PairEvidence) -> Figure:
+    """One pair: synthetic, training, difference; in 3D one row per plane."""
+    planes, rows, columns = pair.synthetic.shape
+    figure = Figure(figsize=(6.6, 2.2 * planes * rows / columns), layout="constrained")
+    axes = figure.subplots(planes, 3, squeeze=False)
+    for plane in range(planes):
+        for place, (array, colours) in enumerate(
+            ((pair.synthetic, "gray"), (pair.training, "gray"), (pair.difference, "PuOr_r"))
+        ):
+            low = -1 if colours != "gray" else 0
+            axes[plane, place].imshow(array[plane], cmap=colours, vmin=low, vmax=1)
+            axes[plane, place].set_xticks([])
+            axes[plane, place].set_yticks([])
+            for spine in axes[plane, place].spines.values():
+                spine.set_visible(False)
+        if pair.planes:
+            axes[plane, 0].set_ylabel(pair.planes[plane], fontsize=8)
+    return figure
+
+
+def png_bytes(figure: Figure, dpi: int = 110) -> bytes:
+    """Render without a display."""
+    import io
+
+    stream = io.BytesIO()
+    FigureCanvasAgg(figure)
+    # The name of the software in the file would change with every version of Matplotlib.
+    figure.savefig(stream, format="png", dpi=dpi, metadata={"Software": None})
+    return stream.getvalue()
+
+
+def write_figure(path: str | Path, figure: Figure) -> bytes:
+    """Write a PNG atomically and return its bytes."""
+    content = png_bytes(figure)
+    write_with(path, lambda temporary: temporary.write_bytes(content))
+    return content

@@ -1,0 +1,125 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The report: one HTML file that opens anywhere, with the verdict first."""
+
+from __future__ import annotations
+
+import base64
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from monai_memo.audit.evidence import PairEvidence
+from monai_memo.audit.figures import distribution_figure, pair_figure, png_bytes, rates_figure, write_figure
+from monai_memo.audit.result import REMOVED, AuditResult, Count, Estimate
+from monai_memo.audit.verdict import percent
+from monai_memo.files import write_text
+
+LEVELS = {
+    "copies_found": ("Copies found", "&#9888;"),
+    "inconclusive": ("Not conclusive", "?"),
+    "no_excess": ("No excess of copies", "&#10003;"),
+}
+OMITTED = ("train", "heldout", "synthetic", "out", "redacted", "progress", "keep_work", "workers")
+
+
+def _count(count: Count) -> str:
+    """``31 of 100 (24 to 39)``; zero is phrased so that nobody reads it as proof."""
+    if count.value == 0:
+        return f"0 of {count.of} (up to {count.high:.0f}, {percent(count.rate.high)}, cannot be excluded)"
+    return f"{count.value} of {count.of} ({count.low:.0f} to {count.high:.0f})"
+
+
+def _rate(estimate: Estimate) -> str:
+    return f"{percent(estimate.value)} ({percent(estimate.low)} to {percent(estimate.high)})"
+
+
+def _similarity(estimate: Estimate) -> str:
+    return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
+
+
+def _data_uri(content: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(content).decode("ascii")
+
+
+def repeat_command(result: AuditResult) -> str:
+    """The command line that repeats the audit. Names of folders are placeholders in a redacted report."""
+    settings = result.configuration
+    parts = ["monai-memo", "audit"]
+    for name in ("train", "heldout", "synthetic", "out"):
+        value = f"<{name}>" if settings.get(name) == REMOVED else shlex.quote(str(settings.get(name)))
+        parts += [f"--{name}", value]
+    for name, value in settings.items():
+        if name in OMITTED or value is None or value is False or value == REMOVED:
+            continue
+        parts.append(f"--{name}" if value is True else f"--{name} {shlex.quote(str(value).replace(' ', ''))}")
+    return " ".join(parts)
+
+
+def _skipped(result: AuditResult) -> list[dict[str, Any]]:
+    """Skipped images by cohort: total, reasons with counts, and the first names."""
+    rows = []
+    for name, summary in result.cohorts.items():
+        if summary.skipped:
+            reasons = Counter(item["reason"] for item in summary.skipped)
+            names = [f"{item['image']} ({item['reason']})" for item in summary.skipped]
+            rows.append({"cohort": name, "total": len(names), "reasons": reasons.most_common(), "names": names[:50]})
+    return rows
+
+
+def _gallery(evidence: Sequence[PairEvidence]) -> list[dict[str, Any]]:
+    return [
+        {
+            "image": _data_uri(png_bytes(pair_figure(pair), dpi=90)),
+            "match": pair.match,
+            "mirrored": pair.mirrored,
+            "correlation": f"{pair.correlation:.2f}",
+            "similarity": f"{pair.match.similarity:.3f}",
+        }
+        for pair in evidence
+    ]
+
+
+def render_report(result: AuditResult, evidence: Sequence[PairEvidence] | None, figures: dict[str, bytes]) -> str:
+    """The report as HTML text. Without evidence there is no gallery."""
+    environment = Environment(
+        loader=PackageLoader("monai_memo.audit"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters.update(count=_count, rate=_rate, similarity=_similarity, percent=percent)
+    word, icon = LEVELS[result.verdict["level"]]
+    return environment.get_template("report.html.jinja").render(
+        result=result,
+        word=word,
+        icon=icon,
+        figures={name: _data_uri(content) for name, content in figures.items()},
+        gallery=_gallery(evidence or []),
+        skipped=_skipped(result),
+        command=repeat_command(result),
+        confidence=f"{100 * result.calibration['confidence']:g} %",
+        patients_unknown=[name for name in ("training", "heldout") if not result.cohorts[name].patients_known],
+        titles={"training": "Training", "heldout": "Held-out", "synthetic": "Synthetic"},
+    )
+
+
+def write_report(
+    result: AuditResult, evidence: Sequence[PairEvidence] | None, folder: str | Path, redacted: bool = False
+) -> Path:
+    """Write ``report.html`` and ``figures/*.png``.
+
+    Args:
+        evidence: pairs for the gallery; ignored if ``redacted``.
+        redacted: no patient pixel, name, id or path; ``result`` must come from ``AuditResult.without_patients``.
+    """
+    if redacted and not result.redacted:
+        raise ValueError("a redacted report takes a result without patients: AuditResult.without_patients()")
+    folder = Path(folder)
+    figures = {
+        "distributions": write_figure(folder / "figures" / "distributions.png", distribution_figure(result)),
+        "rates": write_figure(folder / "figures" / "rates.png", rates_figure(result)),
+    }
+    return write_text(folder / "report.html", render_report(result, None if redacted else evidence, figures))
