@@ -49,7 +49,13 @@ def _strict(command: Callable[..., Any], takes: Callable[..., Any], doc: str) ->
         return command(**arguments)
 
     # Required options get None as default here, so that the message above is shown and not fire's usage text.
-    shown = [parameter.replace(kind=inspect.Parameter.POSITIONAL_OR_KEYWORD) for parameter in known]
+    shown = [
+        parameter.replace(
+            kind=inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            default=None if parameter.default is inspect.Parameter.empty else parameter.default,
+        )
+        for parameter in known
+    ]
     rest = inspect.Parameter("further", inspect.Parameter.VAR_KEYWORD)
     run.__signature__ = inspect.Signature([*shown, rest])  # type: ignore[attr-defined]
     run.__doc__ = doc

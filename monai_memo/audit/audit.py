@@ -127,6 +127,8 @@ class Audit:
             )
             self._seconds["total"] = round(time.perf_counter() - start, 3)
             self._write(result, prepared, detector)
+        logger.info("%s", result.verdict["headline"])
+        logger.info("report: %s", (self.out / "report.html").resolve())
         if not settings.keep_work:
             shutil.rmtree(self.work, ignore_errors=True)
         return result

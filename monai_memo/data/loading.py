@@ -135,7 +135,8 @@ class Preprocessing:
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Preprocessing:
         """Inverse of ``to_dict``."""
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in record.items()})
+        values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in record.items()}
+        return cls(**values)
 
     def describe(self) -> str:
         """One sentence for the report."""

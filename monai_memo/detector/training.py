@@ -4,10 +4,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,17 +17,17 @@ from ignite.engine import Events
 from ignite.handlers import Checkpoint, ProgressBar
 from ignite.metrics import Loss
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
-from monai.handlers import CheckpointSaver, LrScheduleHandler, TensorBoardStatsHandler, ValidationHandler
+from monai.handlers import LrScheduleHandler, TensorBoardStatsHandler, ValidationHandler
 from monai.inferers import SimpleInferer
 from numpy.typing import NDArray
 
 from monai_memo.data.loading import Preprocessing
+from monai_memo.detector.checkpoints import AtomicCheckpointSaver, fingerprint, last_checkpoint
 from monai_memo.detector.detector import Detector
 from monai_memo.detector.guards import StopAtNaN
 from monai_memo.detector.pairs import PairLoader, PixelDataset, ViewPairs
 from monai_memo.detector.recipe import Recipe
 from monai_memo.errors import TrainingError
-from monai_memo.files import write_json
 from monai_memo.losses.nt_xent import NTXentLoss
 
 logger = logging.getLogger(__name__)
@@ -60,30 +57,6 @@ def split_validation(patient_ids: Sequence[str], fraction: float, seed: int) -> 
     if len(validation) < 4:
         return list(range(len(patient_ids))), []
     return [i for i, patient in enumerate(patient_ids) if patient not in chosen], validation
-
-
-def _fingerprint(pixels: NDArray[np.floating], recipe: Recipe, preprocessing: Preprocessing, seed: int) -> str:
-    digest = hashlib.sha256(json.dumps([recipe.to_dict(), preprocessing.to_dict(), seed, pixels.shape]).encode())
-    for start in range(0, len(pixels), 256):
-        digest.update(np.ascontiguousarray(pixels[start : start + 256]).tobytes())
-    return digest.hexdigest()
-
-
-def _last_checkpoint(folder: Path, fingerprint: str) -> Path | None:
-    """The newest checkpoint of this very run; those of another run are removed."""
-    marker = folder / "run.json"
-    try:
-        same = json.loads(marker.read_text(encoding="utf-8"))["fingerprint"] == fingerprint
-    except (OSError, ValueError, KeyError, TypeError):
-        same = False
-    if not same:
-        if folder.exists():
-            logger.info("%s holds another training: starting anew", folder)
-            shutil.rmtree(folder)
-        write_json(marker, {"fingerprint": fingerprint})
-        return None
-    found = [path for path in folder.glob("*.pt") if path.stem.rpartition("=")[2].isdigit()]
-    return max(found, key=lambda path: int(path.stem.rpartition("=")[2]), default=None)
 
 
 def train_detector(
@@ -123,7 +96,7 @@ def train_detector(
     folder = Path(folder)
     ids = [str(i) for i in range(len(pixels))] if patient_ids is None else list(patient_ids)
     kept, held = split_validation(ids, validation_fraction, seed)
-    checkpoint = _last_checkpoint(folder, _fingerprint(pixels, recipe, preprocessing, seed))
+    checkpoint = last_checkpoint(folder, fingerprint(pixels, recipe, preprocessing, seed))
     with deterministic(seed), warnings.catch_warnings():
         # The order of two scheduler calls at a resume, and a notice of ignite about its own folders.
         warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")
@@ -160,7 +133,7 @@ def train_detector(
             train_handlers=handlers,
         )
         state = {"network": network, "optimizer": optimizer, "scheduler": scheduler, "trainer": trainer}
-        CheckpointSaver(str(folder), state, save_interval=1, n_saved=2).attach(trainer)
+        AtomicCheckpointSaver(str(folder), state, save_interval=1, n_saved=2).attach(trainer)
         if progress:
             _attach_progress(trainer)
         if checkpoint is not None:

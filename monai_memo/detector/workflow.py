@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from monai_memo.data.cohort import Cohort
 from monai_memo.data.loading import Preprocessing
 from monai_memo.data.prepared import PreparedCohort, prepare
+from monai_memo.detector.checkpoints import fingerprint, last_checkpoint
 from monai_memo.detector.detector import Detector
 from monai_memo.detector.recipe import Recipe
-from monai_memo.detector.training import SMALLEST_COHORT, _fingerprint, _last_checkpoint
+from monai_memo.detector.training import SMALLEST_COHORT
 from monai_memo.errors import TrainingError
 from monai_memo.networks.copy_detector import CopyDetector
 
@@ -53,7 +54,7 @@ def newest_checkpoint(
         pixels: ``(n, channels, *spatial)`` in [0, 1], the training images.
     """
     with idist.one_rank_first():
-        found = _last_checkpoint(Path(folder), _fingerprint(pixels, recipe, preprocessing, seed))
+        found = last_checkpoint(Path(folder), fingerprint(pixels, recipe, preprocessing, seed))
     return None if found is None else str(found)
 
 

@@ -1,0 +1,119 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from monai_memo.__main__ import FINISHED, REFUSED, SKIPPED, main
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as end:
+        main([str(argument) for argument in arguments])
+    return int(end.value.code or 0)
+
+
+def audit(folder: Path, out: Path, detector: Path, *further: str) -> int:
+    return run(
+        "audit", "--train", folder / "training", "--heldout", folder / "heldout", "--synthetic", folder / "synthetic",
+        "--out", out, "--detector", detector, "--n_bootstrap", 200, "--planted", 10, "--gallery", 1, "--noprogress",
+        *further,
+    )  # fmt: skip
+
+
+def test_audit_prints_numbers_and_where_the_report_is(
+    demo_folder: Path, detector_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert audit(demo_folder, tmp_path / "out", detector_file) == FINISHED
+    shown = capsys.readouterr().out
+    assert "N_copies" in shown and "N_mem" in shown and str(tmp_path / "out" / "report.html") in shown
+
+
+def test_exit_status_tells_of_skipped_images(
+    demo_folder: Path, detector_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(demo_folder, tmp_path / "in")
+    np.save(folder / "synthetic" / "bad.npy", np.full((32, 32), np.inf))
+    assert audit(folder, tmp_path / "out", detector_file) == SKIPPED
+    captured = capsys.readouterr()
+    assert "images were skipped (1 in synthetic)" in captured.out
+    assert json.loads((tmp_path / "out" / "audit.json").read_text())["cohorts"]["synthetic"]["skipped"] == [
+        {"image": "bad.npy", "reason": "contains NaN or infinity"}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("audit", "--train", "x"), "missing option --heldout, --synthetic, --out"),
+        (
+            ("audit", "--train", "a", "--heldout", "b", "--synthetic", "c", "--out", "d", "--seeed", "3"),
+            "unknown option --seeed",
+        ),
+        (("evaluate", "--train", "a", "--negatives", "b", "--out", "d", "--kinds", "twist,flip"), "got twist"),
+        (("demo", "--modality", "brain"), "modality must be one of"),
+    ],
+)
+def test_refusals_come_before_any_work(
+    arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert run(*arguments) == REFUSED
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.pt"))
+
+
+def test_train_detector_evaluate_and_audit_with_it(
+    demo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "detector"
+    training = demo_folder / "training"
+    assert run("train-detector", "--train", training, "--out", out, "--epochs", 2, "--size", 32, "--noprogress") == 0
+    assert (out / "detector.pt").exists() and not (out / "work").exists()
+    status = run("evaluate", "--train", training, "--negatives", demo_folder / "heldout", "--out", tmp_path / "e",
+                 "--detector", out / "detector.pt", "--per_kind", 12, "--kinds", "noise,flip", "--noprogress")  # fmt: skip
+    assert status == FINISHED
+    record = json.loads((tmp_path / "e" / "evaluation.json").read_text())
+    scores = {score["kind"]: score for score in record["scores"]}
+    assert set(scores) == {"noise", "flip", "all"} and scores["all"]["n"] == 24
+    assert 0 <= scores["noise"]["auc"]["low"] <= scores["noise"]["auc"]["value"] <= 1
+    assert scores["noise"]["tpr"]["0.001"] is None  # 40 negatives cannot tell
+    assert "too few negatives" in (tmp_path / "e" / "evaluation.md").read_text()
+
+
+def test_demo_prints_the_planted_truth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status = run("demo", "--out", tmp_path / "demo", "--n_train", 40, "--n_heldout", 24, "--n_synthetic", 20,
+                 "--epochs", 2, "--size", 32, "--n_bootstrap", 100, "--gallery", 1, "--noprogress")  # fmt: skip
+    assert status == FINISHED
+    shown = capsys.readouterr().out
+    assert shown.count("planted: 6") == 2 and "report.html" in shown
+
+
+def test_coverage_study_writes_its_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from monai_memo.benchmark import coverage
+    from monai_memo.statistics.simulation import World
+
+    monkeypatch.setattr(coverage, "FLOOR_SIZES", ((60, 30, 60),))
+    monkeypatch.setattr(coverage, "COVERAGE_WORLDS", {"small": World(60, 40, 40)})
+    assert run("coverage", "--out", tmp_path, "--audits", 5, "--noprogress") == FINISHED
+    assert "| small | copies |" in (tmp_path / "coverage.md").read_text()
+
+
+def test_planted_audit_compares_with_the_truth(
+    demo_folder: Path, detector_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = ["image,patient_id"] + [f"{path},{path.stem}" for path in sorted((demo_folder / "training").iterdir())]
+    (tmp_path / "all.csv").write_text("\n".join(rows) + "\n")
+    status = run("planted-audit", "--cohort", tmp_path / "all.csv", "--out", tmp_path / "out", "--seeds", 1,
+                 "--shares", "0.35,0.4,0.15,0.1", "--detector", detector_file, "--planting_size", 32,
+                 "--n_bootstrap", 100, "--noprogress")  # fmt: skip
+    assert status == FINISHED
+    row = json.loads((tmp_path / "out" / "planted_audit.json").read_text())["audits"][0]
+    assert row["planted"] == 4 and row["n_synthetic"] == 13 and row["unseen"] == 6
+    assert 0 <= row["planted_found"] <= 4

@@ -1,0 +1,102 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The house rules: who may import whom, how long a file may be, what must not be in the repository."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "monai_memo"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# Each room may import from itself, from errors and files, and from the rooms named here.
+GROUND = ("data", "views", "networks", "losses", "search", "statistics")
+DETECTOR = (*GROUND, "detector")
+AUDIT = (*DETECTOR, "audit", "metrics")
+MAY_IMPORT: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(GROUND, ()),
+    "errors": (),
+    "files": (),
+    "detector": ("data", "views", "networks", "losses"),
+    "audit": DETECTOR,
+    "metrics": DETECTOR,
+    "handlers": (*AUDIT, "handlers"),
+    "benchmark": AUDIT,
+    "demo": AUDIT,
+    "__main__": (*AUDIT, "benchmark", "demo"),
+    "__init__": (*AUDIT, "benchmark"),
+}
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_nothing_imports_upward(path: Path) -> None:
+    mine = room(path)
+    allowed = {mine, "errors", "files", *MAY_IMPORT[mine]}
+    used = {name.split(".")[1] for name in imports(path) if name.startswith("monai_memo.")}
+    assert used <= allowed, f"{path.name} in {mine} imports from {sorted(used - allowed)}"
+
+
+def test_statistics_sees_arrays_only() -> None:
+    for path in (PACKAGE / "statistics").glob("*.py"):
+        tops = {name.split(".")[0] for name in imports(path)}
+        assert not tops & {"torch", "monai", "ignite", "faiss"}, path.name
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_files_are_short_and_licensed(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 300
+    assert lines[:2] == ["# Copyright (c) monai_memo contributors", "# SPDX-License-Identifier: Apache-2.0"]
+    assert ast.get_docstring(ast.parse("\n".join(lines))), "a file says what it is"
+
+
+def test_the_core_works_without_torchvision() -> None:
+    code = (
+        "import sys; sys.modules['torchvision'] = None\n"
+        "import monai_memo\n"
+        "for name in monai_memo.__all__: getattr(monai_memo, name)\n"
+        "import monai_memo.__main__ as m; m.commands()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=120)
+
+
+def test_import_is_quick_and_unknown_names_are_errors() -> None:
+    code = "import sys, monai_memo; assert 'torch' not in sys.modules and 'monai' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    import monai_memo
+
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = monai_memo.nothing
+
+
+def test_repository_holds_no_data_and_no_machine_paths() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode != 0:
+        pytest.skip("not a git checkout")
+    for name in listed.stdout.splitlines():
+        path = ROOT / name
+        assert path.suffix not in (".jpeg", ".jpg", ".gz", ".nii", ".dcm"), name
+        if path.suffix in (".py", ".md", ".json", ".cfg", ".toml", ".txt", ".sh", ".jinja") and path != Path(__file__):
+            text = path.read_text(encoding="utf-8")
+            for place in ("/tmp/", "/home/", "/root/", "/work/"):
+                assert place not in text, f"{name} names {place}"
