@@ -43,7 +43,7 @@ def _strict(command: Callable[..., Any], takes: Callable[..., Any], doc: str) ->
             shown = ", ".join("--" + name for name in unknown) or f"{len(values)} positional arguments"
             known_text = ", ".join("--" + name for name in names)
             raise ConfigurationError(f"unknown option {shown}. Known: {known_text}")
-        missing = [p.name for p in known if p.default is inspect.Parameter.empty and p.name not in arguments]
+        missing = [p.name for p in known if p.default is inspect.Parameter.empty and arguments.get(p.name) is None]
         if missing:
             raise ConfigurationError(f"missing option {', '.join('--' + name for name in missing)}. See --help.")
         return command(**arguments)
