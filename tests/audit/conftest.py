@@ -83,9 +83,18 @@ def record() -> AuditResult:
             "trained_for_this_audit": True,
         },
         preprocessing={"spatial_dims": 2, "sentence": "Every image was scaled."},
-        configuration={"train": "/hospital/training", "heldout": "/hospital/heldout", "synthetic": "/hospital/synthetic",
-                       "out": "/hospital/out", "detector": None, "recipe": "default", "size": [64, 64], "seed": 4,
-                       "allow_overlap": True, "patient_pattern": "anna"},
+        configuration={
+            "train": "/hospital/training",
+            "heldout": "/hospital/heldout",
+            "synthetic": "/hospital/synthetic",
+            "out": "/hospital/out",
+            "detector": None,
+            "recipe": "default",
+            "size": [64, 64],
+            "seed": 4,
+            "allow_overlap": True,
+            "patient_pattern": "anna",
+        },
         software={"python": "3.11", "torch": "2"},
         warnings=[
             "1 patient in both the training and the heldout cohort: anna.",
@@ -97,7 +106,7 @@ def record() -> AuditResult:
         },
         timing={"created": "2026-01-01T00:00:00+00:00", "seconds": {"total": 1.0}},
         matches=matches,
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture
