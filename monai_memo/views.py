@@ -25,7 +25,7 @@ class Views:
     All strengths are upper ends of a uniform draw; all ``p_`` are probabilities.
 
     Attributes:
-        rotation: degrees, either way; in 3D about a random axis.
+        rotation: degrees on the grid of pixels or voxels, either way; in 3D about a random axis.
         p_rotation: of a rotation.
         zoom: share, in or out.
         shift: share of the image's length, along each axis.
@@ -137,7 +137,9 @@ class Views:
             return images
         dims = draw.dims
         angle = draw.uniform(-self.rotation, self.rotation) * draw.chosen(self.p_rotation) * math.pi / 180
-        turn = _rotation(angle, draw)
+        # affine_grid measures every axis from -1 to 1: without the lengths, oblong images would be sheared, not turned.
+        lengths = torch.tensor(images.shape[:1:-1], dtype=torch.float32, device=images.device)
+        turn = _rotation(angle, draw) * (lengths.view(1, -1) / lengths.view(-1, 1))
         scale = 1 / (1 + draw.uniform(-self.zoom, self.zoom) * draw.chosen(self.p_affine))
         matrix = turn * scale.view(-1, 1, 1)
         # affine_grid counts axes backwards: its first coordinate is the last axis of the tensor.

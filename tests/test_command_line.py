@@ -76,8 +76,9 @@ def test_train_detector_evaluate_and_audit_with_it(
     training = demo_folder / "training"
     assert run("train-detector", "--train", training, "--out", out, "--epochs", 2, "--size", 32, "--noprogress") == 0
     assert (out / "detector.pt").exists() and not (out / "work").exists()
-    status = run("evaluate", "--train", training, "--negatives", demo_folder / "heldout", "--out", tmp_path / "e",
-                 "--detector", out / "detector.pt", "--per_kind", 12, "--kinds", "noise,flip", "--noprogress")  # fmt: skip
+    cohorts = ("--train", training, "--negatives", demo_folder / "heldout", "--out", tmp_path / "e")
+    options = ("--detector", out / "detector.pt", "--per_kind", 12, "--kinds", "noise,flip", "--noprogress")
+    status = run("evaluate", *cohorts, *options)
     assert status == FINISHED
     record = json.loads((tmp_path / "e" / "evaluation.json").read_text())
     scores = {score["kind"]: score for score in record["scores"]}

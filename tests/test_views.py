@@ -48,6 +48,26 @@ def test_rotation_stays_within_its_degrees(images: torch.Tensor) -> None:
     assert (small - images).abs().mean() < 0.5 * (large - images).abs().mean()
 
 
+def spreads(image: torch.Tensor) -> np.ndarray:
+    """Variances along the principal axes, in pixels: a rotation keeps them, a shear does not."""
+    places = np.stack(np.meshgrid(*(np.arange(length) for length in image.shape), indexing="ij"), axis=-1)
+    cloud, weight = places.reshape(-1, image.ndim).astype(float), image.numpy().ravel().astype(float)
+    return np.linalg.eigvalsh(np.cov(cloud.T, aweights=weight, ddof=0))
+
+
+@pytest.mark.parametrize("shape", [(32, 64), (64, 32), (24, 48, 48)], ids=str)
+def test_oblong_images_are_turned_and_not_sheared(shape: tuple[int, ...]) -> None:
+    axes = np.meshgrid(*(np.arange(length) - (length - 1) / 2 for length in shape), indexing="ij")
+    widths = np.linspace(1.5, 4.0, len(shape))
+    blob = np.exp(-0.5 * sum((axis / width) ** 2 for axis, width in zip(axes, widths, strict=True)))
+    images = torch.from_numpy(blob.astype(np.float32)).repeat(8, 1, *(1 for _ in shape))
+    found = replace(NOTHING, rotation=40.0, p_rotation=1.0)(images, generator())
+    assert not torch.allclose(found, images, atol=0.1)
+    for image in found:
+        # Interpolation widens the blob a little, by up to a quarter of a square pixel.
+        np.testing.assert_allclose(spreads(image[0]), widths**2, atol=0.35)
+
+
 def test_regions_are_erased_or_replaced_up_to_their_share() -> None:
     images = torch.linspace(0, 1, 32 * 32).view(1, 1, 32, 32).repeat(64, 1, 1, 1)
     changed = (replace(NOTHING, region=0.25, p_erase=1.0)(images, generator()) != images).float().mean(dim=(1, 2, 3))

@@ -79,8 +79,9 @@ class Cohort:
             source: a folder (searched recursively), a ``.csv`` with a column ``image`` and, if known, ``patient_id``,
                 or a ``.json`` MONAI datalist; ``datalist.json:validation`` names another list than ``training``.
             name: part that the cohort plays.
-            patient_pattern: for folders, a regular expression that finds the patient in the relative path (its first
-                group, or the whole match).
+            patient_pattern: a regular expression that finds the patient in the relative path (its first group, or the
+                whole match). In folders it goes before the PatientID of DICOM files; a table's own ``patient_id`` goes
+                before it.
 
         Raises:
             CohortError: nothing there, nothing readable there, or a table without the columns it needs.

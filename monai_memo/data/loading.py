@@ -20,7 +20,7 @@ from monai.transforms import Orientation, Spacing
 from torch.nn import functional
 
 from monai_memo.data.cohort import Cohort
-from monai_memo.data.reading import is_colour, read_image, spatial_dims_of, with_affine
+from monai_memo.data.reading import read_image, spatial_dims_of, with_affine
 from monai_memo.errors import CohortError, ConfigurationError, UnusableImageError
 
 DEFAULT_SIZE = {2: (64, 64), 3: (32, 32, 32)}
@@ -77,26 +77,25 @@ class Preprocessing:
             UnusableImageError: missing, unreadable, of other dimensions, with NaN or infinity, empty or constant.
         """
         array, affine = read_image(path)
-        note = None
-        if is_colour(array.shape):
-            colour = np.moveaxis(array.astype(np.float64), -1, 0)
-            note = COLOUR_NOTE if self.channels == 1 else None
-            colour = colour[:1] if len(colour) == 2 else colour[:3]
-            if self.channels == 1 and len(colour) == 3:
-                colour = np.tensordot(LUMINANCE, colour, axes=1)[None]
-            array = colour
-        else:
-            array = array[None]
         if array.ndim - 1 != self.spatial_dims:
             raise UnusableImageError(path, f"a {array.ndim - 1}D image in a {self.spatial_dims}D audit")
+        if len(array) > 4:
+            raise UnusableImageError(path, f"has {len(array)} channels, which is no colour")
+        note = COLOUR_NOTE if len(array) > 1 and self.channels == 1 else None
+        if len(array) > 1:  # an alpha channel is left out
+            array = array[:1] if len(array) == 2 else array[:3].astype(np.float64)
+        if self.channels == 1 and len(array) == 3:
+            array = np.tensordot(LUMINANCE, array, axes=1)[None]
         if self.channels == 3 and len(array) == 1:
             array = np.repeat(array, 3, axis=0)
         scaled = self._scale(path, array)
         if self.spatial_dims == 3 and affine is not None:
-            volume = Orientation(axcodes=self.orientation, labels=AXIS_LABELS)(with_affine(scaled[0], affine))
+            if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine[:3, :3]) < 3:
+                raise UnusableImageError(path, "has an affine that does not say how the volume lies")
+            volume = Orientation(axcodes=self.orientation, labels=AXIS_LABELS)(with_affine(scaled, affine))
             if self.spacing is not None:
                 volume = Spacing(pixdim=self.spacing, mode="bilinear", padding_mode="zeros")(volume)
-            scaled = np.repeat(np.asarray(volume), len(scaled), axis=0)
+            scaled = np.asarray(volume)
         return self._resize(scaled).clip(0, 1), note
 
     def _scale(self, path: str | Path, array: np.ndarray) -> np.ndarray:
@@ -109,7 +108,11 @@ class Preprocessing:
             low, high = values.min(), values.max()
         if high <= low:
             raise UnusableImageError(path, "constant")
-        return (np.clip(values, low, high) - low) / (high - low)
+        with np.errstate(over="ignore"):
+            width = high - low
+        if not np.isfinite(width):
+            raise UnusableImageError(path, "has a range of intensity too wide for its numbers")
+        return (np.clip(values, low, high) - low) / width
 
     def _resize(self, array: np.ndarray) -> np.ndarray:
         tensor = torch.as_tensor(np.ascontiguousarray(array, dtype=np.float32))[None]

@@ -19,23 +19,29 @@ def _size(image: CohortImage) -> int:
     return image.path.stat().st_size if image.path.exists() else -1
 
 
-def _by_content(cohorts: Sequence[Cohort]) -> dict[str, list[tuple[str, CohortImage]]]:
-    """Group images with the same bytes. Only images of the same size are read."""
-    by_size: dict[int, list[tuple[str, CohortImage]]] = defaultdict(list)
-    for cohort in cohorts:
+def _by_content(cohorts: Sequence[Cohort]) -> list[list[tuple[int, CohortImage]]]:
+    """Group images with the same bytes, each with the number of its cohort.
+
+    Only images of a size that occurs twice are read; with several cohorts, in two of them.
+    """
+    by_size: dict[int, list[tuple[int, CohortImage]]] = defaultdict(list)
+    for number, cohort in enumerate(cohorts):
         for image in cohort.images:
-            by_size[_size(image)].append((cohort.name, image))
-    by_hash: dict[str, list[tuple[str, CohortImage]]] = defaultdict(list)
+            by_size[_size(image)].append((number, image))
+    by_hash: dict[str, list[tuple[int, CohortImage]]] = defaultdict(list)
     for size, group in by_size.items():
-        if size > 0 and len(group) > 1:
-            for name, image in group:
-                by_hash[sha256_of(image.path)].append((name, image))
-    return {digest: group for digest, group in by_hash.items() if len(group) > 1}
+        if size > 0 and len(group) > 1 and (len(cohorts) == 1 or len({number for number, _ in group}) > 1):
+            for number, image in group:
+                try:
+                    by_hash[sha256_of(image.path)].append((number, image))
+                except OSError:
+                    continue  # no permission: skipped by name when it is loaded
+    return [group for group in by_hash.values() if len(group) > 1]
 
 
 def repeated_images(cohort: Cohort) -> list[list[str]]:
     """Groups of byte-identical images within one cohort, by id."""
-    return [[image.image_id for _, image in group] for group in _by_content([cohort]).values()]
+    return [[image.image_id for _, image in group] for group in _by_content([cohort])]
 
 
 def _names(items: Sequence[str], most: int = 10) -> str:
@@ -67,13 +73,16 @@ def check_overlap(cohorts: Sequence[Cohort], allow: bool = False) -> list[str]:
                     f"{len(shared)} patient{'s' if len(shared) > 1 else ''} in both the {first.name} and the "
                     f"{second.name} cohort: {_names(shared)}."
                 )
-    identical: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for group in _by_content(cohorts).values():
-        present = {name: image.image_id for name, image in reversed(group)}
-        ordered = [cohort.name for cohort in cohorts if cohort.name in present]
-        for one, other in combinations(ordered, 2):
-            identical[one, other].append(f"{present[one]} = {present[other]}")
-    for (one, other), pairs in identical.items():
+    identical: dict[tuple[int, int], list[str]] = defaultdict(list)
+    for group in _by_content(cohorts):
+        present: dict[int, list[str]] = defaultdict(list)
+        for number, image in group:
+            present[number].append(image.image_id)
+        for earlier, later in combinations(sorted(present), 2):
+            # Each image of the later cohort counts, with one example from the earlier one.
+            identical[earlier, later] += [f"{present[earlier][0]} = {image_id}" for image_id in present[later]]
+    for (earlier, later), pairs in sorted(identical.items()):
+        one, other = cohorts[earlier].name, cohorts[later].name
         plural = "s" if len(pairs) > 1 else ""
         text = f"{len(pairs)} byte-identical image{plural} in both the {one} and the {other} cohort: "
         text += _names(sorted(pairs)) + "."

@@ -24,6 +24,7 @@ from monai_memo.errors import CohortError, OutputError, UnusableImageError
 from monai_memo.files import write_json
 
 BLOCK = 256
+VERSION = 2  # raise it when the same file and settings come to give other pixels: older caches are then not reused
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,14 @@ class PreparedCohort:
 
 
 def _fingerprint(cohort: Cohort, preprocessing: Preprocessing) -> str:
-    digest = hashlib.sha256(json.dumps(preprocessing.to_dict(), sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([VERSION, preprocessing.to_dict()], sort_keys=True).encode())
     for image in cohort.images:
-        status = image.path.stat() if image.path.exists() else None
-        stamp = (status.st_size, status.st_mtime_ns) if status else None
-        digest.update(f"{image.image_id}|{image.path.resolve()}|{stamp}\n".encode())
+        stamps = []
+        # The time of a DICOM series' folder stays when a slice is overwritten.
+        for path in sorted(image.path.iterdir()) if image.path.is_dir() else [image.path]:
+            status = path.stat() if path.exists() else None
+            stamps.append((path.name, status.st_size, status.st_mtime_ns) if status else None)
+        digest.update(f"{image.image_id}|{image.path.resolve()}|{stamps}\n".encode())
     return digest.hexdigest()
 
 
@@ -96,6 +100,9 @@ class _Store:
                 self.state["notes"][image_id] = remark
         self.state["seen"] += len(block)
         try:
+            if self.state["seen"] == len(block):
+                # A kill right after this must not leave another cache's state beside our pixels.
+                self.state_path.unlink(missing_ok=True)
             with open(self.pixels, "r+b" if self.pixels.exists() else "wb") as stream:
                 stream.seek(kept * self.row_bytes)
                 stream.write(b"".join(array.tobytes() for array in arrays))

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import nibabel
 import numpy as np
 from monai.data import MetaTensor
 from monai.data.image_reader import ITKReader, NibabelReader, NumpyReader, PILReader
+from PIL import Image
 
+from monai_memo.data.sources import dicom_files
 from monai_memo.errors import UnusableImageError
 
 PICTURES = (".png", ".jpg", ".jpeg")
@@ -24,13 +27,11 @@ def _ends(path: Path, endings: tuple[str, ...]) -> bool:
 
 
 def is_colour(shape: tuple[int, ...]) -> bool:
-    """``(rows, columns, 2 to 4)``: grey with alpha, RGB or RGBA, and not a volume of so few slices."""
+    """``(rows, columns, 2 to 4)``: grey with alpha, RGB or RGBA. For pictures and npy; other formats tell it."""
     return len(shape) == 3 and shape[-1] in COLOURS and min(shape[:2]) > 4
 
 
 def _dims(shape: tuple[int, ...]) -> int:
-    if is_colour(shape):
-        return 2
     return sum(1 for length in shape if length > 1)
 
 
@@ -45,11 +46,14 @@ def spatial_dims_of(path: str | Path) -> int:
         raise UnusableImageError(path, "missing")
     try:
         if path.is_dir():
+            if not dicom_files(path):
+                raise UnusableImageError(path, "a folder without DICOM files")
             return 3
         if _ends(path, PICTURES):
             return 2
         if _ends(path, (".npy",)):
-            dims = _dims(np.load(path, mmap_mode="r", allow_pickle=False).shape)
+            shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
+            dims = 2 if is_colour(shape) else _dims(shape)
         elif _ends(path, NIFTI):
             header: Any = nibabel.load(path).header  # type: ignore[attr-defined]
             dims = _dims(tuple(header.get_data_shape()))
@@ -59,8 +63,7 @@ def spatial_dims_of(path: str | Path) -> int:
             reader = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
             reader.SetFileName(str(path))
             reader.ReadImageInformation()
-            shape = [int(reader.GetDimensions(axis)) for axis in range(reader.GetNumberOfDimensions())]
-            dims = _dims(tuple(shape))
+            dims = _dims(tuple(int(reader.GetDimensions(axis)) for axis in range(reader.GetNumberOfDimensions())))
     except UnusableImageError:
         raise
     except Exception as error:
@@ -70,49 +73,86 @@ def spatial_dims_of(path: str | Path) -> int:
     return dims
 
 
+def _without_palette(image: Image.Image) -> Image.Image:
+    """Palette numbers and ink amounts are no intensities: CMYK read as it is would come out inverted."""
+    return image.convert("RGB") if image.mode in ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV") else image
+
+
+def _read_nifti(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
+    reader = NibabelReader()
+    image: Any = reader.read(str(path))
+    if path.name.lower().endswith(".gz"):
+        # nibabel stops before the checksum at the end of the file, so that a flipped bit would pass as intensity.
+        image = type(image).from_bytes(gzip.decompress(path.read_bytes()))
+    array, meta = reader.get_data(image)
+    if array.dtype.names:  # NIfTI's RGB type
+        array = np.stack([array[name] for name in array.dtype.names], axis=-1)
+    return array, meta
+
+
+def _read_itk(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
+    reader = ITKReader()
+    array, meta = reader.get_data(reader.read(str(path)))
+    if path.is_dir():
+        slices = len(dicom_files(path))
+        found = array.shape[2] if array.ndim > 2 else 1
+        if found != slices:  # ITK leaves damaged slices and further series out without an error
+            raise UnusableImageError(path, f"only {found} of {slices} slices form one readable series")
+    return array, meta
+
+
 def read_image(path: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
     """Pixels of an image and, for volumes with one, the affine.
 
     Returns:
-        2D: ``(rows, columns)`` or ``(rows, columns, colours)``, upright; 3D: ``(x, y, z)``. Affine ``(4, 4)`` to RAS in
-        mm, or None.
+        2D: ``(channels, rows, columns)``, upright; 3D: ``(channels, x, y, z)``; one channel unless the file has colour.
+        Affine ``(4, 4)`` to RAS in mm, or None.
 
     Raises:
-        UnusableImageError: missing or unreadable (truncated files included).
+        UnusableImageError: missing, unreadable (truncated files included), empty, or not made of real numbers.
     """
     path = Path(path)
     if not path.exists():
         raise UnusableImageError(path, "missing")
+    meta: dict[str, Any] = {}
+    is_file = not path.is_dir()
+    is_array = is_file and _ends(path, (".npy",))
+    is_picture = is_file and _ends(path, PICTURES)
     try:
-        if not path.is_dir() and _ends(path, PICTURES):
+        if is_picture:
             # MONAI's readers transpose pictures by default; people expect rows first.
-            reader: Any = PILReader(reverse_indexing=False)
-        elif not path.is_dir() and _ends(path, (".npy",)):
+            pictures = PILReader(converter=_without_palette, reverse_indexing=False)
+            array, _ = pictures.get_data(pictures.read(str(path)))
+        elif is_array:
             # An object array would be unpickled, that is, run: refused by the default of numpy.load.
-            reader = NumpyReader(allow_pickle=False)
-        elif not path.is_dir() and _ends(path, NIFTI):
-            reader = NibabelReader()
+            arrays = NumpyReader(allow_pickle=False)
+            array, _ = arrays.get_data(arrays.read(str(path)))
+        elif is_file and _ends(path, NIFTI):
+            array, meta = _read_nifti(path)
         else:
-            reader = ITKReader()
-        array, meta = reader.get_data(reader.read(str(path)))
+            array, meta = _read_itk(path)
         array = np.asarray(array)
+    except UnusableImageError:
+        raise
     except Exception as error:
         raise UnusableImageError(path, "unreadable") from error
     if array.size == 0:
         raise UnusableImageError(path, "empty")
-    has_affine = isinstance(reader, NibabelReader | ITKReader)
-    affine = np.asarray(meta["affine"], dtype=np.float64) if has_affine and "affine" in meta else None
-    if isinstance(reader, PILReader) or is_colour(array.shape):
+    if array.dtype.kind not in "biuf":
+        raise UnusableImageError(path, f"holds {array.dtype.name} values instead of real numbers")
+    colour = is_colour(array.shape) if is_picture or is_array else array.ndim > len(meta["spatial_shape"])
+    array = np.moveaxis(array, -1, 0) if colour else array[None]
+    array = array.reshape(len(array), *(length for length in array.shape[1:] if length > 1))
+    if is_picture or is_array:
         return array, None
-    array = np.squeeze(array)
-    if array.ndim == 2 and has_affine:
-        return array.T, None  # stored (x, y): rows come second
-    return array, affine if array.ndim == 3 else None
+    if array.ndim == 3:
+        return array.swapaxes(1, 2), None  # stored (x, y): rows come second
+    return array, np.asarray(meta["affine"], dtype=np.float64) if array.ndim == 4 else None
 
 
 def with_affine(volume: np.ndarray, affine: np.ndarray | None) -> MetaTensor:
-    """``(1, x, y, z)`` tensor that MONAI's spatial transforms understand."""
+    """``(channels, x, y, z)`` tensor that MONAI's spatial transforms understand."""
     import torch
 
-    tensor = torch.as_tensor(np.ascontiguousarray(volume, dtype=np.float64))[None]
+    tensor = torch.as_tensor(np.ascontiguousarray(volume, dtype=np.float64))
     return MetaTensor(tensor, affine=torch.as_tensor(affine) if affine is not None else None)

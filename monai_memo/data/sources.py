@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,15 @@ from monai_memo.data.cohort import CohortImage
 from monai_memo.errors import CohortError
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".npy", ".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".dcm")
+PROJECTIONS = ("CR", "DX", "IO", "MG", "PX", "RG")  # DICOM modalities whose images never are slices of a volume
 ACCEPTED = "PNG, JPEG, npy, NIfTI, NRRD, MHA/MHD, DICOM files or folders of DICOM series"
 
 
 def is_dicom(path: Path) -> bool:
-    """By the ending, or by the magic word after the preamble of a file without one."""
-    if path.suffix.lower() == ".dcm":
+    """By the ending, or by the magic word after the preamble of a file without one. A DICOMDIR holds no image."""
+    if path.name.upper() == "DICOMDIR":
+        return False
+    if path.suffix.lower() in (".dcm", ".dicom", ".ima"):
         return True
     if path.suffix and not re.fullmatch(r"\.\d+", path.suffix):  # series often end in .0001 or in a UID
         return False
@@ -30,6 +34,11 @@ def is_dicom(path: Path) -> bool:
             return stream.read(132)[128:] == b"DICM"
     except OSError:
         return False
+
+
+def dicom_files(folder: Path) -> list[Path]:
+    """The DICOM files directly in a folder, hidden ones left out."""
+    return [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".") and is_dicom(path)]
 
 
 def read_source(source: str | Path, name: str, patient_pattern: str | None = None) -> tuple[list[CohortImage], bool]:
@@ -42,9 +51,9 @@ def read_source(source: str | Path, name: str, patient_pattern: str | None = Non
     if path.is_dir():
         return _read_folder(path, name, patient_pattern)
     if path.suffix.lower() == ".csv":
-        return _read_table(_csv_rows(path), path, name)
+        return _read_table(_csv_rows(path), path, name, patient_pattern)
     if path.suffix.lower() == ".json":
-        return _read_table(_datalist_rows(path, key), path, name)
+        return _read_table(_datalist_rows(path, key), path, name, patient_pattern)
     raise CohortError(
         f"the {name} cohort must be a folder, a .csv (columns image, patient_id) or a .json datalist, got {path}"
     )
@@ -59,62 +68,92 @@ def _read_folder(folder: Path, name: str, pattern: str | None) -> tuple[list[Coh
             dicoms.append(path)
         elif path.name.lower().endswith(ENDINGS):
             files.append(path)
-    series, patients = _dicom_series(dicoms)
+    series, patients, damaged = _dicom_series(dicoms)
     paths = sorted([*files, *series])
     if not paths:
         raise CohortError(f"no images in the {name} folder {folder}: put {ACCEPTED} there")
-    ids = {path: path.relative_to(folder).as_posix() or path.name for path in paths}
+    # The folder itself may be the one DICOM series.
+    ids = {path: folder.resolve().name if path == folder else path.relative_to(folder).as_posix() for path in paths}
     if pattern is not None:
-        patients = _patients_by_pattern(ids, pattern)
-    known = bool(patients) and all(path in patients for path in paths)
-    return [CohortImage(path, ids[path], patients[path] if known else ids[path]) for path in paths], known
+        found = _patients_by_pattern(ids.values(), pattern)
+        patients = {path: found[image_id] for path, image_id in ids.items()}
+    # A damaged file is skipped later; it must not make the patients of all others unknown.
+    known = bool(patients) and all(path in patients or path in damaged for path in paths)
+    return [
+        CohortImage(path, ids[path], patients.get(path, ids[path]) if known else ids[path]) for path in paths
+    ], known
 
 
-def _patients_by_pattern(ids: Mapping[Path, str], pattern: str) -> dict[Path, str]:
+def _patients_by_pattern(ids: Iterable[str], pattern: str) -> dict[str, str]:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
         raise CohortError(f"patient_pattern {pattern!r} is not a regular expression: {error}") from error
-    found = {path: compiled.search(image_id) for path, image_id in ids.items()}
-    missed = [ids[path] for path, match in found.items() if match is None]
+    matches = {image_id: compiled.search(image_id) for image_id in ids}
+    found = {image_id: match.group(min(compiled.groups, 1)) for image_id, match in matches.items() if match}
+    missed = [image_id for image_id in matches if not found.get(image_id)]  # an empty match names no patient
     if missed:
+        more = ", ..." if len(missed) > 3 else ""
         raise CohortError(
-            f"patient_pattern {pattern!r} does not match {len(missed)} of {len(ids)} images, for example {missed[0]}"
+            f"patient_pattern {pattern!r} finds no patient in {len(missed)} of {len(matches)} images, for example "
+            f"{', '.join(missed[:3])}{more}. It is applied to the path of each image as written here."
         )
-    return {path: match.group(1) if compiled.groups else match.group(0) for path, match in found.items() if match}
+    return found
 
 
-def _dicom_series(paths: Iterable[Path]) -> tuple[list[Path], dict[Path, str]]:
-    """Group DICOM files: a folder that holds one series of several slices is one image, other files stand alone."""
+def _dicom_series(paths: Iterable[Path]) -> tuple[list[Path], dict[Path, str], set[Path]]:
+    """Group DICOM files: a folder that holds one series of several slices is one image, other files stand alone.
+
+    Returns:
+        Images (files and folders), the patient of those that name one, and the files with a damaged header.
+    """
     import pydicom
 
-    by_folder: dict[Path, list[tuple[Path, str, str]]] = defaultdict(list)
+    tags = ["SeriesInstanceUID", "PatientID", "Modality"]
+    by_folder: dict[Path, list[tuple[Path, str, str, str]]] = defaultdict(list)
+    damaged: dict[Path, list[Path]] = defaultdict(list)
     for path in paths:
         try:
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID", "PatientID"])
-            series, patient = str(header.get("SeriesInstanceUID", "")), str(header.get("PatientID", ""))
-        except Exception:  # a damaged header: the image is kept and skipped by name when it is loaded
-            series, patient = "", ""
-        by_folder[path.parent].append((path, series, patient))
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
+            series, patient, modality = (str(header.get(tag) or "").strip() for tag in tags)
+        except Exception:  # the image is kept here, and skipped by name when it is loaded
+            damaged[path.parent].append(path)
+        else:
+            by_folder[path.parent].append((path, series, patient, modality))
     found: list[Path] = []
     patients: dict[Path, str] = {}
     for folder, rows in by_folder.items():
-        uids = {series for _, series, _ in rows}
-        images = [folder] if len(rows) > 1 and len(uids) == 1 and "" not in uids else [path for path, _, _ in rows]
-        by_image = {folder: rows[0][2]} if images == [folder] else {path: patient for path, _, patient in rows}
-        found += images
+        series_ids = {series for _, series, _, _ in rows}
+        flat = any(modality in PROJECTIONS for _, _, _, modality in rows)
+        if len(rows) > 1 and len(series_ids) == 1 and "" not in series_ids and not flat:
+            damaged.pop(folder, None)  # damaged slices belong to the volume, which then cannot be used
+            by_image = {folder: rows[0][2]}
+        else:
+            by_image = {path: patient for path, _, patient, _ in rows}
+        found += by_image
         patients.update({image: patient for image, patient in by_image.items() if patient})
-    return found, patients
+    alone = {path for group in damaged.values() for path in group}
+    return [*found, *alone], patients, alone
 
 
 def _csv_rows(path: Path) -> list[dict[str, Any]]:
-    with open(path, newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream)
-        if reader.fieldnames is None or "image" not in reader.fieldnames:
-            raise CohortError(
-                f"{path} needs a column 'image'; its columns are: {', '.join(reader.fieldnames or ['none'])}"
-            )
-        return list(reader)
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            if reader.fieldnames is None or "image" not in reader.fieldnames:
+                raise CohortError(
+                    f"{path} needs a column 'image'; its columns are: {', '.join(reader.fieldnames or ['none'])}"
+                )
+            rows = list(reader)
+            lines = reader.line_num
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise CohortError(f"{path} is not a CSV in UTF-8: {error}. Save it again with that encoding.") from error
+    blank = sum(1 for row in rows if not (row["image"] or "").strip())
+    if blank:
+        raise CohortError(
+            f"{path} leaves the column 'image' empty in {blank} of {lines - 1} lines. Fill or remove them."
+        )
+    return rows
 
 
 def _datalist_rows(path: Path, key: str) -> list[dict[str, Any]]:
@@ -127,28 +166,36 @@ def _datalist_rows(path: Path, key: str) -> list[dict[str, Any]]:
             raise CohortError(f"{path} has no list {key!r}; it has: {', '.join(content)}. Name one as {path}:NAME")
         content = content[key]
     rows = [{"image": row} if isinstance(row, str) else row for row in content] if isinstance(content, list) else []
-    if not rows or not all(isinstance(row, dict) and isinstance(row.get("image"), str) for row in rows):
+    if not rows and content == []:
+        raise CohortError(f"{path} lists no images under {key!r}")
+    if not rows or not all(isinstance(row, dict) and str(row.get("image") or "").strip() for row in rows):
         raise CohortError(f"{path}: every entry of the datalist needs an 'image' with one path")
+    if not all(isinstance(row["image"], str) for row in rows):
+        raise CohortError(f"{path}: an 'image' of the datalist has to be one path, lists are not supported")
     return rows
 
 
-def _read_table(rows: list[dict[str, Any]], path: Path, name: str) -> tuple[list[CohortImage], bool]:
+def _read_table(
+    rows: list[dict[str, Any]], path: Path, name: str, pattern: str | None
+) -> tuple[list[CohortImage], bool]:
     if not rows:
         raise CohortError(f"the {name} cohort {path} lists no images")
-    known = all(str(row.get("patient_id") or "").strip() for row in rows)
-    images = []
-    for row in rows:
-        image_id = row["image"].strip()
-        # An absolute path stays as it is when joined.
-        patient = str(row["patient_id"]).strip() if known else image_id
-        columns = {str(k): str(v) for k, v in row.items() if k not in ("image", "patient_id")}
-        images.append(CohortImage(path.parent / image_id, image_id, patient, columns))
-    if not any(image.path.exists() for image in images):
+    # "./a.png" and "a.png" are one image and get one id.
+    ids = [Path(os.path.normpath(row["image"].strip())).as_posix() for row in rows]
+    given = [str(row.get("patient_id") if row.get("patient_id") is not None else "").strip() for row in rows]
+    if any(given) and not all(given):
+        raise CohortError(f"{path} gives a patient_id for some images only; it is missing for {ids[given.index('')]}")
+    # An absolute path stays as it is when joined.
+    paths = [path.parent / row["image"].strip() for row in rows]
+    if not any(item.exists() for item in paths):
         raise CohortError(
-            f"none of the {len(images)} images of {path} exists, for example {images[0].path}. "
+            f"none of the {len(rows)} images of {path} exists, for example {paths[0]}. "
             "Paths are relative to the folder of the table."
         )
-    if not known and any(str(row.get("patient_id") or "").strip() for row in rows):
-        missing = next(row["image"] for row in rows if not str(row.get("patient_id") or "").strip())
-        raise CohortError(f"{path} gives a patient_id for some images only; it is missing for {missing}")
-    return images, known
+    known = all(given) or pattern is not None
+    patients = given if all(given) else ids
+    if pattern is not None and not all(given):
+        found = _patients_by_pattern(ids, pattern)
+        patients = [found[image_id] for image_id in ids]
+    columns = [{str(k): str(v) for k, v in row.items() if k not in ("image", "patient_id", None)} for row in rows]
+    return [CohortImage(*image) for image in zip(paths, ids, patients, columns, strict=True)], known

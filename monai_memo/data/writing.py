@@ -19,14 +19,27 @@ def save_image(path: str | Path, image: np.ndarray) -> Path:
 
     Args:
         path: ``.png`` (8 bit, 2D), ``.nii`` / ``.nii.gz`` (3D, unit spacing, RAS) or ``.npy``.
-        image: ``(1, *spatial)`` float in [0, 1].
+        image: ``(channels, *spatial)`` float in [0, 1]; one channel, or three for a colour PNG; any number for npy.
+
+    Raises:
+        ConfigurationError: a shape or ending that does not fit, NaN or infinity.
+        OutputError: the folder cannot be written or the disk is full.
     """
     path = Path(path)
-    values = np.asarray(image, dtype=np.float32)[0]
+    whole = np.asarray(image, dtype=np.float32)
     name = path.name.lower()
+    if not np.isfinite(whole).all():
+        raise ConfigurationError(f"{path}: the image contains NaN or infinity")
+    if name.endswith((".png", ".nii", ".nii.gz")):
+        wanted = (1, 3) if name.endswith(".png") else (1,)
+        if whole.ndim < 3 or len(whole) not in wanted:
+            raise ConfigurationError(
+                f"{path}: expected (channels, *spatial) with channels in {wanted}, got shape {whole.shape}"
+            )
+    values = whole[0] if len(whole) == 1 else np.moveaxis(whole, 0, -1)
     if name.endswith(".png"):
-        if values.ndim != 2:
-            raise ConfigurationError(f"{path}: a PNG takes a 2D image, got shape {np.shape(image)}")
+        if whole.ndim != 3:
+            raise ConfigurationError(f"{path}: a PNG takes a 2D image, got shape {whole.shape}")
         picture = Image.fromarray(np.round(values.clip(0, 1) * 255).astype(np.uint8))
         return write_with(path, lambda temporary: picture.save(temporary, format="PNG"))
     if name.endswith((".nii", ".nii.gz")):
@@ -38,5 +51,5 @@ def save_image(path: str | Path, image: np.ndarray) -> Path:
             return write_with(path, lambda temporary: temporary.write_bytes(gzip.compress(volume.to_bytes(), mtime=0)))
         return write_with(path, lambda temporary: temporary.write_bytes(volume.to_bytes()))
     if name.endswith(".npy"):
-        return write_with(path, lambda temporary: np.save(temporary, np.asarray(image, dtype=np.float32)))
+        return write_with(path, lambda temporary: np.save(temporary, whole))
     raise ConfigurationError(f"{path}: images are written as .png, .nii, .nii.gz or .npy")

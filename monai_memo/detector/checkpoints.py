@@ -8,6 +8,8 @@ import hashlib
 import json
 import logging
 import shutil
+import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 
 from monai_memo.data.loading import Preprocessing
 from monai_memo.detector.recipe import Recipe
+from monai_memo.errors import TrainingError
 from monai_memo.files import write_json
 
 logger = logging.getLogger(__name__)
@@ -40,26 +43,61 @@ class AtomicCheckpointSaver(CheckpointSaver):
             self._interval_checkpoint.save_handler = DiskSaver(save_dir, atomic=True, require_empty=False)
 
 
-def fingerprint(pixels: NDArray[np.floating], recipe: Recipe, preprocessing: Preprocessing, seed: int) -> str:
-    """What makes a training this one: images, recipe, preprocessing and seed."""
-    digest = hashlib.sha256(json.dumps([recipe.to_dict(), preprocessing.to_dict(), seed, pixels.shape]).encode())
+def fingerprint(
+    pixels: NDArray[np.floating],
+    recipe: Recipe,
+    preprocessing: Preprocessing,
+    seed: int,
+    partition: Sequence[Sequence[int]] | None = None,
+) -> str:
+    """What makes a training this one: images, recipe, preprocessing, seed, and which images are for validation."""
+    settings = [recipe.to_dict(), preprocessing.to_dict(), seed, pixels.shape]
+    if partition is not None:
+        settings.append([[int(i) for i in part] for part in partition])
+    digest = hashlib.sha256(json.dumps(settings).encode())
     for start in range(0, len(pixels), 256):
         digest.update(np.ascontiguousarray(pixels[start : start + 256]).tobytes())
     return digest.hexdigest()
 
 
 def last_checkpoint(folder: Path, identity: str) -> Path | None:
-    """The newest checkpoint of this very run; those of another run are removed."""
-    marker = folder / "run.json"
-    try:
-        same = json.loads(marker.read_text(encoding="utf-8"))["fingerprint"] == identity
-    except (OSError, ValueError, KeyError, TypeError):
-        same = False
-    if not same:
-        if folder.exists():
-            logger.info("%s holds another training: starting anew", folder)
-            shutil.rmtree(folder)
+    """The newest whole checkpoint of this very run; those of another run are removed, and nothing else.
+
+    Raises:
+        TrainingError: the folder holds checkpoints or logs that are not known to be of a detector training.
+    """
+    marker, logs = folder / "run.json", folder / "tensorboard"
+    found = sorted(
+        (path for path in folder.glob("checkpoint_epoch=*.pt") if _epoch(path).isdigit()),
+        key=lambda path: int(_epoch(path)),
+        reverse=True,
+    )
+    if not marker.exists() and not found and not logs.exists():
         write_json(marker, {"fingerprint": identity})
         return None
-    found = [path for path in folder.glob("*.pt") if path.stem.rpartition("=")[2].isdigit()]
-    return max(found, key=lambda path: int(path.stem.rpartition("=")[2]), default=None)
+    try:
+        earlier = json.loads(marker.read_text(encoding="utf-8"))["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrainingError(
+            f"{folder} holds run.json, tensorboard or checkpoints, but not of a detector training. They are left as "
+            "they are: name another folder."
+        ) from error
+    if earlier != identity:
+        logger.info("%s holds another training: starting anew", folder)
+        for path in found:
+            path.unlink()
+        shutil.rmtree(logs, ignore_errors=True)
+        # Last, so that a kill before this line leaves a folder that is still cleared next time.
+        write_json(marker, {"fingerprint": identity})
+        return None
+    for path in found:
+        # A cut archive has lost its directory, which stands at the end. Only a power cut leaves one.
+        if zipfile.is_zipfile(path):
+            return path
+        logger.warning("%s is damaged: going on from the checkpoint before", path)
+        path.unlink()
+    return None
+
+
+def _epoch(path: Path) -> str:
+    return path.stem.rpartition("=")[2]

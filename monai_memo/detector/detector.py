@@ -25,6 +25,14 @@ from monai_memo.networks.copy_detector import CopyDetector
 KIND, FORMAT = "monai_memo detector", 1
 
 
+def _digest(recipe: Any, preprocessing: Any, weights: Mapping[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256(json.dumps([recipe, preprocessing]).encode())
+    for name, tensor in sorted(weights.items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def _version(package: str) -> str:
     try:
         return version(package)
@@ -61,11 +69,7 @@ class Detector:
     @property
     def sha256(self) -> str:
         """Hash of weights, recipe and preprocessing: equal detectors have equal hashes, whenever they were saved."""
-        digest = hashlib.sha256(json.dumps([self.recipe.to_dict(), self.preprocessing.to_dict()]).encode())
-        for name, tensor in sorted(self.network.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return _digest(self.recipe.to_dict(), self.preprocessing.to_dict(), self.network.state_dict())
 
     def save(self, path: str | Path) -> Path:
         """Write one file, atomically. It holds tensors and plain types only."""
@@ -78,6 +82,7 @@ class Detector:
             "seed": self.seed,
             "training_summary": self.training_summary,
             "versions": self.versions,
+            "sha256": self.sha256,
         }
         return write_with(path, lambda temporary: torch.save(record, temporary))
 
@@ -86,7 +91,7 @@ class Detector:
         """Read a detector file. Nothing in it is executed (``weights_only=True``).
 
         Raises:
-            DetectorError: missing, damaged, of another kind or of a newer format.
+            DetectorError: missing, damaged (also by single bytes), of another kind or of a newer format.
         """
         path = Path(path)
         if not path.is_file():
@@ -97,18 +102,27 @@ class Detector:
             raise DetectorError(f"{path} is damaged or no detector file: {error.__class__.__name__}") from error
         if not isinstance(record, dict) or record.get("kind") != KIND:
             raise DetectorError(f"{path} is no detector file of monai_memo; make one with: monai-memo train-detector")
-        if record["format"] > FORMAT:
-            raise DetectorError(
-                f"{path} has format {record['format']}, this version reads up to {FORMAT}: update monai_memo"
-            )
         try:
+            if record["format"] > FORMAT:
+                raise DetectorError(
+                    f"it has format {record['format']}, this version reads up to {FORMAT}: update monai_memo"
+                )
             recipe = Recipe.from_dict(record["recipe"])
             network = recipe.build_network()
             network.load_state_dict(record["weights"])
             preprocessing = Preprocessing.from_dict(record["preprocessing"])
-        except (KeyError, TypeError, RuntimeError, MemoError) as error:
+            detector = cls(
+                network, recipe, preprocessing, record["seed"], record["training_summary"], record["versions"]
+            )
+            # torch.load does not look at the checksums of its archive: changed bytes would be wrong weights.
+            # The first files have no hash; they are read unchecked.
+            actual = _digest(record["recipe"], record["preprocessing"], record["weights"])
+            damaged = record.get("sha256", actual) != actual
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, MemoError) as error:
             raise DetectorError(f"{path} is incomplete or does not fit this version: {error}") from error
-        return cls(network, recipe, preprocessing, record["seed"], record["training_summary"], record["versions"])
+        if damaged:
+            raise DetectorError(f"{path} is damaged: its content is not what was saved. Copy it again, or train anew.")
+        return detector
 
     def check_fits(self, spatial_dims: int, channels: int, image_size: Sequence[int] | None = None) -> None:
         """Refuse a cohort that the detector was not made for.

@@ -86,7 +86,8 @@ class ViewPairs:
     """Turn a batch of images into pairs: MONAI's ``prepare_batch``.
 
     The draws depend on seed, epoch and step alone, so that a training that was killed and resumed sees the same views
-    as one that was not. Attach it to the engine, so that it knows the epoch and the step.
+    as one that was not. Attach it to the engine, so that it knows the epoch and the step. Attached to a trainer it also
+    seeds torch at every step, for dropout.
 
     Args:
         views: what counts as the same image.
@@ -107,11 +108,17 @@ class ViewPairs:
         length = engine.state.epoch_length or 1
         self._epoch = 0 if self.repeat else engine.state.epoch
         self._step = (engine.state.iteration - 1) % length
+        if not self.repeat:
+            # Dropout draws from torch's own generator, which a resumed training would meet in another state.
+            torch.manual_seed(self._key())
 
-    def _generator(self) -> torch.Generator:
+    def _key(self) -> int:
         rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
         key = np.random.SeedSequence([self.seed, self._epoch, self._step, rank]).generate_state(2, np.uint32)
-        return torch.Generator().manual_seed((int(key[0]) << 31) ^ int(key[1]))
+        return (int(key[0]) << 31) ^ int(key[1])
+
+    def _generator(self) -> torch.Generator:
+        return torch.Generator().manual_seed(self._key())
 
     def __call__(
         self, batch: dict[str, Tensor], device: str | torch.device | None = None, non_blocking: bool = False, **_: Any

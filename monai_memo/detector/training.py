@@ -79,14 +79,14 @@ def train_detector(
         pixels: ``(n, channels, *spatial)`` in [0, 1].
         recipe: network, views and optimisation.
         preprocessing: how the pixels were made; kept in the detector.
-        folder: for checkpoints and TensorBoard logs of this training alone.
+        folder: for checkpoints and TensorBoard logs of this training alone; those of another training are replaced.
         seed: of weights, order and views.
         patient_ids: patient of each image, for a validation split by patient.
         validation_fraction: share of patients kept for the validation loss; 0 trains on all.
         progress: show a progress bar.
 
     Raises:
-        TrainingError: fewer than 8 images, or a loss that is not a number.
+        TrainingError: fewer than 8 images, a loss that is not a number, or a folder with files of another origin.
     """
     if len(pixels) < SMALLEST_COHORT:
         raise TrainingError(
@@ -96,7 +96,7 @@ def train_detector(
     folder = Path(folder)
     ids = [str(i) for i in range(len(pixels))] if patient_ids is None else list(patient_ids)
     kept, held = split_validation(ids, validation_fraction, seed)
-    checkpoint = last_checkpoint(folder, fingerprint(pixels, recipe, preprocessing, seed))
+    checkpoint = last_checkpoint(folder, fingerprint(pixels, recipe, preprocessing, seed, (kept, held)))
     with deterministic(seed), warnings.catch_warnings():
         # The order of two scheduler calls at a resume, and a notice of ignite about its own folders.
         warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")

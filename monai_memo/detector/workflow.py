@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import ignite.distributed as idist
@@ -42,7 +43,12 @@ def prepare_for_training(
 
 
 def newest_checkpoint(
-    folder: str | Path, pixels: NDArray[np.floating], recipe: Recipe, preprocessing: Preprocessing, seed: int
+    folder: str | Path,
+    pixels: NDArray[np.floating],
+    recipe: Recipe,
+    preprocessing: Preprocessing,
+    seed: int,
+    partition: Sequence[Sequence[int]] | None = None,
 ) -> str | None:
     """Where to go on: the newest checkpoint of this very training, or None.
 
@@ -52,9 +58,10 @@ def newest_checkpoint(
     Args:
         folder: of the checkpoints of one training.
         pixels: ``(n, channels, *spatial)`` in [0, 1], the training images.
+        partition: positions for training and for validation; with another partition the training starts anew.
     """
     with idist.one_rank_first():
-        found = last_checkpoint(Path(folder), fingerprint(pixels, recipe, preprocessing, seed))
+        found = last_checkpoint(Path(folder), fingerprint(pixels, recipe, preprocessing, seed, partition))
     return None if found is None else str(found)
 
 

@@ -46,6 +46,7 @@ class CopyDetector(nn.Module):
         ConfigurationError: unknown architecture or an image size that does not come down to 4.
 
     Example:
+        >>> import torch
         >>> net = CopyDetector(spatial_dims=2, image_size=[32, 32])
         >>> net.embed(torch.rand(3, 1, 32, 32)).shape
         torch.Size([3, 128])

@@ -13,6 +13,7 @@ from PIL import Image
 from monai_memo.data.cohort import Cohort
 from monai_memo.data.loading import COLOUR_NOTE, Preprocessing, guess_preprocessing
 from monai_memo.data.phantoms import chest_phantom, knee_phantom
+from monai_memo.data.reading import spatial_dims_of
 from monai_memo.data.writing import save_image
 from monai_memo.errors import CohortError, ConfigurationError, UnusableImageError
 
@@ -101,6 +102,51 @@ def test_16_bit_png_and_colour(tmp_path: Path) -> None:
     assert Preprocessing(2, (32, 32), channels=3)(tmp_path / "grey.npy").shape == (3, 32, 32)
 
 
+def test_palette_and_cmyk_pictures_are_not_inverted(tmp_path: Path) -> None:
+    grey = (chest_phantom(0)[0] * 255).astype(np.uint8)
+    picture = Image.fromarray(np.stack([grey] * 3, axis=-1))
+    picture.save(tmp_path / "grey.png")
+    picture.quantize(64).save(tmp_path / "palette.png")
+    picture.convert("CMYK").save(tmp_path / "cmyk.jpg", quality=95)
+    reference = TWO(tmp_path / "grey.png").ravel()
+    for name in ("palette.png", "cmyk.jpg"):
+        assert np.corrcoef(TWO(tmp_path / name).ravel(), reference)[0, 1] > 0.98
+
+
+def test_a_volume_of_three_slices_is_no_colour_picture(tmp_path: Path) -> None:
+    volume = knee_phantom(0, (20, 18, 3))[0]
+    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "x.nii.gz")
+    itk.imwrite(itk.image_from_array(np.ascontiguousarray(volume.T)), str(tmp_path / "x.mha"))
+    for name in ("x.nii.gz", "x.mha"):
+        assert spatial_dims_of(tmp_path / name) == 3
+        found, note = THREE.load(tmp_path / name)
+        assert found.shape == (1, 16, 16, 16) and note is None
+
+
+def test_colour_nifti_becomes_luminance(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 255, (40, 24, 3), dtype=np.uint8)
+    colours = values.view(np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])).reshape(40, 24)
+    nibabel.save(nibabel.Nifti1Image(np.ascontiguousarray(colours.T)[:, :, None], np.eye(4)), tmp_path / "x.nii")
+    np.save(tmp_path / "x.npy", values)
+    found, note = TWO.load(tmp_path / "x.nii")
+    np.testing.assert_allclose(found, TWO(tmp_path / "x.npy"), atol=1e-6)
+    assert note == COLOUR_NOTE
+
+
+def test_every_flipped_bit_in_a_compressed_volume_is_found(tmp_path: Path) -> None:
+    path = save_image(tmp_path / "x.nii.gz", knee_phantom(0, (16, 16, 16)))
+    whole, intact = path.read_bytes(), THREE(path)
+    # The last byte before the checksum ends in padding: flipped there, the file still holds the same image.
+    for position in np.linspace(20, len(whole) - 20, 25).astype(int):
+        changed = bytearray(whole)
+        changed[position] ^= 0x10
+        path.write_bytes(bytes(changed))
+        with pytest.raises(UnusableImageError, match="unreadable"):
+            THREE(path)
+    path.write_bytes(whole)
+    np.testing.assert_array_equal(THREE(path), intact)
+
+
 def broken(tmp_path: Path, kind: str) -> Path:
     rng = np.random.default_rng(0)
     path = tmp_path / ("x.nii.gz" if kind == "nifti" else "x.png" if kind == "truncated" else "x.npy")
@@ -113,7 +159,15 @@ def broken(tmp_path: Path, kind: str) -> Path:
     elif kind == "object":
         np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
     else:
-        values = {"nan": rng.random((16, 16)), "constant": np.ones((16, 16)), "3D": rng.random((16, 16, 16))}[kind]
+        values = {
+            "nan": rng.random((16, 16)),
+            "constant": np.ones((16, 16)),
+            "3D": rng.random((16, 16, 16)),
+            "empty": np.zeros((0, 16)),
+            "text": np.array([["a", "b"], ["c", "d"]]),
+            "complex": rng.random((16, 16)) + 1j,
+            "wide": np.tile([-1.7e308, 1.7e308], (16, 8)),
+        }[kind]
         if kind == "nan":
             values[3, 4] = np.nan
         np.save(path, values)
@@ -129,6 +183,10 @@ def broken(tmp_path: Path, kind: str) -> Path:
         ("nan", "contains NaN or infinity"),
         ("constant", "constant"),
         ("3D", "a 3D image in a 2D audit"),
+        ("empty", "empty"),
+        ("text", "holds str32 values instead of real numbers"),
+        ("complex", "holds complex128 values instead of real numbers"),
+        ("wide", "has a range of intensity too wide for its numbers"),
     ],
 )
 def test_unusable_images_are_named_with_a_reason(tmp_path: Path, kind: str, reason: str) -> None:
@@ -137,6 +195,16 @@ def test_unusable_images_are_named_with_a_reason(tmp_path: Path, kind: str, reas
     assert error.value.reason == reason
     with pytest.raises(UnusableImageError, match="missing"):
         TWO(tmp_path / "nothing.png")
+
+
+def test_a_volume_with_a_singular_affine_is_named(tmp_path: Path) -> None:
+    image = nibabel.Nifti1Image(knee_phantom(0, (16, 16, 16))[0], np.eye(4))
+    raw = bytearray(image.to_bytes())
+    header = nibabel.Nifti1Header(bytes(raw[:348]))
+    header["sform_code"], header["srow_x"], header["srow_y"], header["srow_z"] = 1, 0, 0, 0
+    (tmp_path / "x.nii").write_bytes(header.binaryblock + bytes(raw[348:]))
+    with pytest.raises(UnusableImageError, match="affine"):
+        THREE(tmp_path / "x.nii")
 
 
 def test_guessing_dimensions(tmp_path: Path) -> None:
@@ -177,3 +245,14 @@ def test_written_images_read_back_and_are_the_same_bytes_twice(tmp_path: Path) -
     np.testing.assert_allclose(TWO(tmp_path / "a.png")[0], ((image[0] - low) / (high - low)).clip(0, 1), atol=0.01)
     with pytest.raises(ConfigurationError, match=r"written as \.png"):
         save_image(tmp_path / "a.gif", image)
+    colour = np.stack([image[0], 0 * image[0], image[0]])
+    assert np.asarray(Image.open(save_image(tmp_path / "c.png", colour)))[..., 1].max() == 0
+    for name, bad in (
+        ("d.png", volume),
+        ("d.png", image[[0, 0]]),
+        ("d.nii", volume[[0, 0]]),
+        ("d.npy", image * np.nan),
+    ):
+        with pytest.raises(ConfigurationError, match=r"d\.(png|nii|npy)"):
+            save_image(tmp_path / name, bad)
+    assert not list(tmp_path.glob("d.*"))

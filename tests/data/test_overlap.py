@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from monai_memo.data import overlap as module
 from monai_memo.data.cohort import Cohort
 from monai_memo.data.overlap import check_overlap, repeated_images
 from monai_memo.errors import CohortOverlapError
@@ -42,6 +43,28 @@ def test_identical_files_are_refused_by_name(tmp_path: Path) -> None:
     ):
         check_overlap(cohorts)
     assert len(check_overlap(cohorts, allow=True)) == 1
+
+
+def test_every_identical_synthetic_image_counts_and_ten_are_listed(tmp_path: Path) -> None:
+    a, b = folder(tmp_path / "a", ["1.npy"], 0), folder(tmp_path / "b", ["x.npy"], 10)
+    for number in range(13):
+        shutil.copy(a / "1.npy", b / f"copy{number:02d}.npy")
+    (warning,) = check_overlap([Cohort.from_source(a, "training"), Cohort.from_source(b, "synthetic")], allow=True)
+    assert warning.startswith("13 byte-identical images in both the training and the synthetic cohort")
+    assert "copy09.npy" in warning and "copy10.npy" not in warning and "and 3 more" in warning
+
+
+def test_only_sizes_that_stand_in_two_cohorts_are_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = folder(tmp_path / "a", ["1.npy", "2.npy"], 0), folder(tmp_path / "b", ["3.npy"], 10)
+    np.save(b / "3.npy", np.random.default_rng(0).random((9, 9)))
+    hashed: list[Path] = []
+    original = module.sha256_of
+    monkeypatch.setattr(module, "sha256_of", lambda path: hashed.append(Path(path)) or original(path))
+    assert check_overlap([Cohort.from_source(a, "training"), Cohort.from_source(b, "heldout")]) == []
+    assert hashed == []
+    shutil.copy(a / "1.npy", b / "4.npy")
+    assert len(check_overlap([Cohort.from_source(a, "training"), Cohort.from_source(b, "heldout")], allow=True)) == 1
+    assert len(hashed) == 3
 
 
 def test_repeats_within_a_cohort_are_grouped(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from monai_memo.data import prepared as module
-from monai_memo.data.cohort import Cohort
+from monai_memo.data.cohort import Cohort, CohortImage
 from monai_memo.data.loading import Preprocessing
 from monai_memo.data.phantoms import chest_phantom
 from monai_memo.data.prepared import prepare
@@ -127,3 +127,43 @@ def test_nothing_usable_and_nowhere_to_write_are_named(tmp_path: Path, folder: P
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="cannot write"):
         prepare(Cohort.from_source(folder, "training"), SETTINGS, tmp_path / "file" / "work", progress=False)
+
+
+def test_a_full_disk_is_named_and_the_run_can_go_on(folder: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "training.f16").symlink_to("/dev/full")  # every write to it fails with ENOSPC
+    cohort = Cohort.from_source(folder, "training")
+    with pytest.raises(OutputError, match=r"training\.f16: No space left on device.*Free some space"):
+        prepare(cohort, SETTINGS, work, progress=False)
+    (work / "training.f16").unlink()
+    assert prepare(cohort, SETTINGS, work, progress=False).pixels.shape == (12, 1, 16, 16)
+
+
+def test_a_kill_while_a_cache_is_replaced_does_not_mix_two_preprocessings(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cohort, work = Cohort.from_source(folder, "training"), tmp_path / "work"
+    first = prepare(cohort, SETTINGS, work, progress=False)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_json", killed)  # pixels of the larger size are written, their state is not
+        with pytest.raises(KeyboardInterrupt):
+            prepare(cohort, SETTINGS.resized(32), work, progress=False)
+    again = prepare(cohort, SETTINGS, work, progress=False)
+    assert again.content_sha256 == first.content_sha256
+    np.testing.assert_allclose(again.pixels[3], SETTINGS(folder / "03.png"), atol=1e-3)
+
+
+def test_an_overwritten_slice_of_a_series_is_noticed(tmp_path: Path) -> None:
+    scan = tmp_path / "scan"
+    scan.mkdir()
+    (scan / "1.dcm").write_bytes(b"one")
+    image = CohortImage(scan, "scan", "scan")
+    cohort = Cohort("training", (image,), "x", False)
+    before = module._fingerprint(cohort, SETTINGS)
+    (scan / "1.dcm").write_bytes(b"three")
+    assert module._fingerprint(cohort, SETTINGS) != before

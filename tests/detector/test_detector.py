@@ -39,10 +39,25 @@ def test_damaged_and_foreign_files_are_refused(detector_file: Path, tmp_path: Pa
     torch.save({**record, "format": 99}, tmp_path / "newer.pt")
     with pytest.raises(DetectorError, match="has format 99"):
         Detector.load(tmp_path / "newer.pt")
+    for key in set(record) - {"kind", "sha256"}:
+        torch.save({name: value for name, value in record.items() if name != key}, tmp_path / "less.pt")
+        with pytest.raises(DetectorError, match=f"incomplete or does not fit .*'{key}'"):
+            Detector.load(tmp_path / "less.pt")
     record["weights"].popitem()
     torch.save(record, tmp_path / "lacking.pt")
     with pytest.raises(DetectorError, match="incomplete or does not fit"):
         Detector.load(tmp_path / "lacking.pt")
+
+
+def test_single_changed_bytes_are_noticed(detector_file: Path, tmp_path: Path) -> None:
+    content = bytearray(detector_file.read_bytes())
+    for share in (0.3, 0.5, 0.7):  # in the weights, where torch.load itself notices nothing
+        changed = bytearray(content)
+        changed[int(share * len(content))] ^= 1
+        (tmp_path / "changed.pt").write_bytes(changed)
+        assert torch.load(tmp_path / "changed.pt", weights_only=True)["kind"]
+        with pytest.raises(DetectorError, match="is damaged: its content is not what was saved"):
+            Detector.load(tmp_path / "changed.pt")
 
 
 class _Evil:

@@ -81,7 +81,24 @@ def test_killed_training_ends_with_the_same_weights(tmp_path: Path) -> None:
         assert torch.equal(tensor, states["killed"][key]), key
 
 
-def _train_until(folder: Path, recipe: Recipe, epoch: int) -> dict[str, torch.Tensor]:
+def test_resumed_training_draws_the_same_dropout(tmp_path: Path) -> None:
+    recipe = Recipe.named("paper", 3, (16, 16, 16), epochs=6, batch_size=4)
+    volumes, settings = np.stack([knee_phantom(i, (16, 16, 16)) for i in range(10)]), Preprocessing(3, (16, 16, 16))
+    _train_until(tmp_path / "stopped", recipe, 2, volumes, settings)
+    torch.manual_seed(123)
+    resumed = _train_until(tmp_path / "stopped", recipe, 4, volumes, settings)
+    whole = _train_until(tmp_path / "whole", recipe, 4, volumes, settings)
+    for key, tensor in whole.items():
+        assert torch.equal(tensor, resumed[key]), key
+
+
+def _train_until(
+    folder: Path,
+    recipe: Recipe,
+    epoch: int,
+    pixels: np.ndarray = PIXELS,
+    settings: Preprocessing = SETTINGS,
+) -> dict[str, torch.Tensor]:
     """Train up to this epoch of a longer recipe and return the weights of its checkpoint."""
     from ignite.engine import Events
     from monai.engines import SupervisedTrainer
@@ -95,7 +112,7 @@ def _train_until(folder: Path, recipe: Recipe, epoch: int) -> dict[str, torch.Te
     patch = pytest.MonkeyPatch()
     patch.setattr(SupervisedTrainer, "run", run)
     try:
-        train_detector(PIXELS, recipe, SETTINGS, folder, seed=5, progress=False, validation_fraction=0.1)
+        train_detector(pixels, recipe, settings, folder, seed=5, progress=False, validation_fraction=0.1)
     finally:
         patch.undo()
     found: dict[str, torch.Tensor] = torch.load(folder / f"checkpoint_epoch={epoch}.pt", weights_only=True)["network"]
@@ -107,6 +124,31 @@ def test_a_checkpoint_of_another_run_is_not_used(tmp_path: Path) -> None:
     again = train_detector(PIXELS[:40], small(), SETTINGS, tmp_path / "run", seed=1, progress=False)
     fresh = train_detector(PIXELS[:40], small(), SETTINGS, tmp_path / "fresh", seed=1, progress=False)
     assert again.sha256 == fresh.sha256
+    other = train_detector(
+        PIXELS[:40], small(), SETTINGS, tmp_path / "run", seed=1, progress=False, validation_fraction=0.3
+    )
+    assert other.training_summary["images"] == 28 and other.sha256 != fresh.sha256
+
+
+@pytest.mark.parametrize("name", ["run.json", "checkpoint_epoch=3.pt", "tensorboard"])
+def test_files_of_other_origin_are_left_alone(tmp_path: Path, name: str) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    train_detector(PIXELS[:8], small(1), SETTINGS, tmp_path, seed=1, progress=False)
+    train_detector(PIXELS[:8], small(1), SETTINGS, tmp_path, seed=2, progress=False)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    foreign = tmp_path / "foreign" / name
+    foreign.parent.mkdir()
+    foreign.write_text("{}")
+    with pytest.raises(TrainingError, match=r"not of a detector training\. They are left"):
+        train_detector(PIXELS[:8], small(1), SETTINGS, foreign.parent, progress=False)
+    assert foreign.read_text() == "{}"
+
+
+def test_a_cut_checkpoint_is_skipped(tmp_path: Path) -> None:
+    whole = train_detector(PIXELS[:16], small(), SETTINGS, tmp_path, progress=False)
+    newest = tmp_path / "checkpoint_epoch=3.pt"
+    newest.write_bytes(newest.read_bytes()[:2000])
+    assert train_detector(PIXELS[:16], small(), SETTINGS, tmp_path, progress=False).sha256 == whole.sha256
 
 
 @pytest.mark.parametrize("name", ["default", "paper"])
