@@ -206,6 +206,7 @@ class Audit:
             preprocessing.size,
             channels=preprocessing.channels,
             epochs=settings.epochs,
+            n_images=len(training.pixels),
         )
         return train_detector(
             training.pixels,

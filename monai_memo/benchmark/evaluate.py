@@ -134,6 +134,7 @@ class Evaluation:
                 preprocessing.size,
                 channels=preprocessing.channels,
                 epochs=arguments["epochs"],
+                n_images=len(prepared["training"].pixels),
             )
             detector = train_detector(
                 prepared["training"].pixels,

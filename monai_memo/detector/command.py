@@ -49,7 +49,12 @@ def train_detector_command(
     detector = train_detector(
         prepared.pixels,
         Recipe.named(
-            recipe, preprocessing.spatial_dims, preprocessing.size, channels=preprocessing.channels, epochs=epochs
+            recipe,
+            preprocessing.spatial_dims,
+            preprocessing.size,
+            channels=preprocessing.channels,
+            epochs=epochs,
+            n_images=len(prepared.pixels),
         ),
         preprocessing,
         work / "training",

@@ -18,6 +18,7 @@ from monai_memo.networks.copy_detector import CopyDetector
 from monai_memo.views import Views
 
 NAMES = ("default", "paper")
+DEFAULT_EPOCHS, FEWEST_STEPS = 120, 2500
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,14 @@ class Recipe:
         channels: int = 1,
         epochs: int | None = None,
         batch_size: int | None = None,
+        n_images: int | None = None,
     ) -> Recipe:
         """A recipe for images of this kind.
 
         ``"paper"``: Dar et al., arXiv 2402.01054, Methods: Adam 1e-4, cosine to half, 200 epochs, batches of 64 (2D)
         or 10 (3D), temperature 0.07. ``"default"``: broader views, smaller batches and a higher rate, for minutes on a
-        few CPU cores.
+        few CPU cores: 120 epochs, or more where ``n_images`` would make that less than 2,500 steps. (Of copies planted
+        among 72 MRI volumes a detector found 55 % after 120 epochs and 90 % after 500.)
 
         Raises:
             ConfigurationError: unknown name, or epochs or batch size out of range.
@@ -86,9 +89,11 @@ class Recipe:
                 batch_size=batch_size or (64 if spatial_dims == 2 else 10), learning_rate=1e-4, final_rate=0.5,
                 warmup=0.0, weight_decay=0.0, temperature=0.07,
             )  # fmt: skip
+        batch = batch_size or (32 if spatial_dims == 2 else 16)
+        least = 0 if n_images is None else math.ceil(FEWEST_STEPS / max(1, n_images // batch))
         return cls(
-            name, network, Views.default(), both_views=True, epochs=epochs or 120,
-            batch_size=batch_size or (32 if spatial_dims == 2 else 16), learning_rate=1e-3, final_rate=0.0,
+            name, network, Views.default(), both_views=True, epochs=epochs or max(DEFAULT_EPOCHS, least),
+            batch_size=batch, learning_rate=1e-3, final_rate=0.0,
             warmup=0.1, weight_decay=1e-4, temperature=0.07,
         )  # fmt: skip
 

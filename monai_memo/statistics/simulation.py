@@ -113,7 +113,7 @@ def coverage(
     seed: int = 0,
     n_bootstrap: int = 500,
     quantile: float = 0.95,
-    fresh: int = 4000,
+    fresh: int = 20_000,
 ) -> dict[str, dict[str, float]]:
     """How often the 95 % intervals of simulated audits hold the true value.
 

@@ -170,6 +170,16 @@ def test_nan_loss_names_the_step_and_keeps_the_last_good_checkpoint(tmp_path: Pa
         assert "network" in torch.load(path, weights_only=True)
 
 
+def test_small_cohorts_are_trained_for_more_epochs() -> None:
+    def epochs(name: str, dims: int, n_images: int) -> int:
+        return Recipe.named(name, dims, (32,) * dims, n_images=n_images).epochs
+
+    assert epochs("default", 3, 72) == 625  # 4 steps of 16 volumes an epoch, 2,500 steps
+    assert epochs("default", 2, 5000) == epochs("default", 2, 800) == 120
+    assert epochs("paper", 3, 72) == 200
+    assert Recipe.named("default", 3, (32, 32, 32), n_images=72, epochs=7).epochs == 7
+
+
 def test_too_few_images_and_bad_recipes_are_named(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="7 training images are too few"):
         train_detector(PIXELS[:7], small(), SETTINGS, tmp_path, progress=False)
