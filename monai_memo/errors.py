@@ -37,6 +37,10 @@ class DetectorError(MemoError):
     """A detector file is damaged, of another kind, or does not fit the cohort (dimensions, channels)."""
 
 
+class GeneratorError(MemoError):
+    """Weights of a generator are missing, damaged or of another network, or its latents do not have the right shape."""
+
+
 class CalibrationError(MemoError):
     """There are too few held-out images for the threshold that was asked for."""
 

@@ -98,6 +98,27 @@ class Preprocessing:
             scaled = np.asarray(volume)
         return self._resize(scaled).clip(0, 1), note
 
+    def from_array(self, image: np.ndarray, name: str = "image") -> np.ndarray:
+        """Scale and resize an image that is in memory already, as ``load`` does with one from a file.
+
+        Orientation and spacing are not touched: an array does not say how it lies.
+
+        Args:
+            image: ``(channels, *spatial)`` with as many channels as this preprocessing gives.
+            name: for the error.
+
+        Returns:
+            ``(channels, *size)`` float32 in [0, 1].
+
+        Raises:
+            UnusableImageError: another shape, NaN or infinity, or constant.
+        """
+        if image.ndim != self.spatial_dims + 1 or len(image) != self.channels:
+            raise UnusableImageError(
+                name, f"has shape {image.shape} instead of {self.channels} channels and {self.spatial_dims} axes"
+            )
+        return self._resize(self._scale(name, image)).clip(0, 1)
+
     def _scale(self, path: str | Path, array: np.ndarray) -> np.ndarray:
         """Per image, since scanners and exports differ by factors of 10,000 and more."""
         values = array.astype(np.float64)

@@ -22,13 +22,15 @@ from monai.inferers import SimpleInferer
 from numpy.typing import NDArray
 
 from monai_memo.data.loading import Preprocessing
-from monai_memo.detector.checkpoints import AtomicCheckpointSaver, fingerprint, last_checkpoint
 from monai_memo.detector.detector import Detector
-from monai_memo.detector.guards import StopAtNaN
-from monai_memo.detector.pairs import PairLoader, PixelDataset, ViewPairs
+from monai_memo.detector.fingerprint import fingerprint
+from monai_memo.detector.pairs import ViewPairs
 from monai_memo.detector.recipe import Recipe
 from monai_memo.errors import TrainingError
 from monai_memo.losses.nt_xent import NTXentLoss
+from monai_memo.training.batches import PixelDataset, SeededLoader
+from monai_memo.training.checkpoints import AtomicCheckpointSaver, last_checkpoint
+from monai_memo.training.guards import StopAtNaN
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +103,7 @@ def train_detector(
         # The order of two scheduler calls at a resume, and a notice of ignite about its own folders.
         warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")
         network = recipe.build_network().to(device)
-        loader = PairLoader(PixelDataset(pixels, kept), recipe.batch_size, seed)
+        loader = SeededLoader(PixelDataset(pixels, kept), recipe.batch_size, seed)
         optimizer = recipe.build_optimizer(network)
         scheduler = recipe.build_scheduler(optimizer, recipe.epochs * len(loader))
         loss = NTXentLoss(recipe.temperature)
@@ -178,7 +180,7 @@ def _evaluator(
     pairs = ViewPairs(recipe.views, seed + 1, recipe.both_views, repeat=True)
     return SupervisedEvaluator(
         device=torch.device(device),
-        val_data_loader=PairLoader(dataset, recipe.batch_size, seed),
+        val_data_loader=SeededLoader(dataset, recipe.batch_size, seed),
         network=network,
         inferer=SimpleInferer(),
         prepare_batch=pairs,

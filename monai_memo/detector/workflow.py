@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from monai_memo.data.cohort import Cohort
 from monai_memo.data.loading import Preprocessing
 from monai_memo.data.prepared import PreparedCohort, prepare
-from monai_memo.detector.checkpoints import fingerprint, last_checkpoint
 from monai_memo.detector.detector import Detector
+from monai_memo.detector.fingerprint import fingerprint
 from monai_memo.detector.recipe import Recipe
 from monai_memo.detector.training import SMALLEST_COHORT
 from monai_memo.errors import TrainingError
 from monai_memo.networks.copy_detector import CopyDetector
+from monai_memo.training.checkpoints import last_checkpoint
 
 
 def prepare_for_training(

@@ -9,7 +9,7 @@ import json
 import logging
 import shutil
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,6 @@ from ignite.handlers import DiskSaver
 from monai.handlers import CheckpointSaver
 from numpy.typing import NDArray
 
-from monai_memo.data.loading import Preprocessing
-from monai_memo.detector.recipe import Recipe
 from monai_memo.errors import TrainingError
 from monai_memo.files import write_json
 
@@ -43,20 +41,15 @@ class AtomicCheckpointSaver(CheckpointSaver):
             self._interval_checkpoint.save_handler = DiskSaver(save_dir, atomic=True, require_empty=False)
 
 
-def fingerprint(
-    pixels: NDArray[np.floating],
-    recipe: Recipe,
-    preprocessing: Preprocessing,
-    seed: int,
-    partition: Sequence[Sequence[int]] | None = None,
-) -> str:
-    """What makes a training this one: images, recipe, preprocessing, seed, and which images are for validation."""
-    settings = [recipe.to_dict(), preprocessing.to_dict(), seed, pixels.shape]
-    if partition is not None:
-        settings.append([[int(i) for i in part] for part in partition])
+def fingerprint_of(settings: Any, pixels: Iterable[NDArray[np.generic]] = ()) -> str:
+    """What makes a training this one: a hash of its settings (JSON types) and of the arrays it is trained on.
+
+    Arrays may be memory-mapped; they are read in blocks.
+    """
     digest = hashlib.sha256(json.dumps(settings).encode())
-    for start in range(0, len(pixels), 256):
-        digest.update(np.ascontiguousarray(pixels[start : start + 256]).tobytes())
+    for array in pixels:
+        for start in range(0, len(array), 256):
+            digest.update(np.ascontiguousarray(array[start : start + 256]).tobytes())
     return digest.hexdigest()
 
 
@@ -64,7 +57,7 @@ def last_checkpoint(folder: Path, identity: str) -> Path | None:
     """The newest whole checkpoint of this very run; those of another run are removed, and nothing else.
 
     Raises:
-        TrainingError: the folder holds checkpoints or logs that are not known to be of a detector training.
+        TrainingError: the folder holds checkpoints or logs that are not known to be of a training with this library.
     """
     marker, logs = folder / "run.json", folder / "tensorboard"
     found = sorted(
@@ -79,8 +72,8 @@ def last_checkpoint(folder: Path, identity: str) -> Path | None:
         earlier = json.loads(marker.read_text(encoding="utf-8"))["fingerprint"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrainingError(
-            f"{folder} holds run.json, tensorboard or checkpoints, but not of a detector training. They are left as "
-            "they are: name another folder."
+            f"{folder} holds run.json, tensorboard or checkpoints, but not of a training of this library. They are "
+            "left as they are: name another folder."
         ) from error
     if earlier != identity:
         logger.info("%s holds another training: starting anew", folder)

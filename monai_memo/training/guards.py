@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from ignite.engine import Engine, Events
 
@@ -15,16 +16,24 @@ class StopAtNaN:
     """Ignite handler: end the training at the first loss that is NaN or infinite, and name the step.
 
     It runs before the checkpoint of the epoch is written, so that the last one on disk is a good one.
+
+    Args:
+        keys: losses in the engine's output.
     """
+
+    def __init__(self, keys: Sequence[str] = ("loss",)) -> None:
+        self.keys = tuple(keys)
 
     def attach(self, engine: Engine) -> None:
         """Look at the loss after every step of a trainer."""
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        loss = float(engine.state.output["loss"].detach())  # type: ignore[call-overload, index]
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"the loss is {loss} at step {engine.state.iteration} (epoch {engine.state.epoch}). The last "
-                "checkpoint is from before. Check the images for extreme values, or train with a lower learning rate."
-            )
+        for key in self.keys:
+            loss = float(engine.state.output[key].detach())  # type: ignore[call-overload, index]
+            if not math.isfinite(loss):
+                raise TrainingError(
+                    f"the {key.replace('_', ' ')} is {loss} at step {engine.state.iteration} (epoch "
+                    f"{engine.state.epoch}). The last checkpoint is from before. Check the images for extreme values, "
+                    "or train with a lower learning rate."
+                )

@@ -1,0 +1,153 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""A trained latent diffusion model as one object: sample, reconstruct, and denoise from a real image."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.inferers import Inferer, LatentDiffusionInferer
+from monai.networks.nets import AutoencoderKL, DiffusionModelUNet
+from monai.networks.schedulers import Scheduler
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from monai_memo.errors import ConfigurationError
+from monai_memo.generators.latents import check_latents
+
+
+class MeanReconstruction(Inferer):
+    """Inferer for an AutoencoderKL: decode the mean of the latents, without noise."""
+
+    def __call__(self, inputs: Tensor, network: nn.Module, *_: Any, **__: Any) -> Tensor:
+        """Reconstruction of ``(batch, channels, *spatial)``."""
+        autoencoder: Any = getattr(network, "module", network)
+        result: Tensor = autoencoder.reconstruct(inputs)
+        return result
+
+
+class LatentDiffusion:
+    """Autoencoder, diffusion model, sampling scheduler and scale factor.
+
+    All methods take and give NumPy arrays ``(n, channels, *spatial)`` float32 in [0, 1], are seeded image by image and
+    do not depend on the batch size.
+
+    Args:
+        autoencoder, diffusion: trained networks.
+        scheduler: for sampling; DDIM makes it deterministic after the first noise.
+        scale_factor: that the diffusion model was trained with.
+        latent_shape: ``(channels, *spatial)``.
+        num_inference_steps: of the scheduler.
+        batch_size: images at once.
+        device: that the networks are moved to.
+
+    Raises:
+        GeneratorError: networks that do not fit together.
+    """
+
+    def __init__(
+        self,
+        autoencoder: AutoencoderKL,
+        diffusion: DiffusionModelUNet,
+        scheduler: Scheduler,
+        scale_factor: float,
+        latent_shape: Sequence[int],
+        num_inference_steps: int = 50,
+        batch_size: int = 16,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        check_latents(autoencoder, diffusion, latent_shape)
+        self.autoencoder, self.diffusion = autoencoder, diffusion
+        self.scheduler = copy.deepcopy(scheduler)
+        self.scheduler.set_timesteps(num_inference_steps)
+        self.latent_shape, self.batch_size = tuple(int(n) for n in latent_shape), batch_size
+        self.scale_factor, self.device = float(scale_factor), torch.device(device)
+
+    def sample(self, seeds: Sequence[int]) -> NDArray[np.float32]:
+        """One new image for each seed.
+
+        Args:
+            seeds: not negative; equal seeds give equal images.
+        """
+
+        def draw(chosen: range) -> Tensor:
+            return self._denoise(_noise([seeds[i] for i in chosen], self.latent_shape), self.scheduler)
+
+        return self._in_batches(len(seeds), draw)
+
+    def round_trip(self, images: NDArray[np.floating]) -> NDArray[np.float32]:
+        """What the autoencoder makes of images: encode (mean) and decode."""
+
+        def reconstruct(chosen: range) -> Tensor:
+            result: Tensor = self.autoencoder.reconstruct(self._tensor(images, chosen))
+            return result
+
+        return self._in_batches(len(images), reconstruct)
+
+    def denoise_from(self, images: NDArray[np.floating], strength: float, seed: int = 0) -> NDArray[np.float32]:
+        """Add noise to the latents of real images, and let the model remove it: near copies made by the model itself.
+
+        SDEdit, Meng et al., arXiv 2108.01073.
+
+        Args:
+            images: ``(n, channels, *spatial)`` in [0, 1].
+            strength: between 0 (``round_trip``) and 1 (noise of the last timestep: hardly anything of the image left).
+            seed: of the noise.
+
+        Raises:
+            ConfigurationError: a strength outside [0, 1].
+        """
+        if not 0 <= strength <= 1:
+            raise ConfigurationError(f"strength must lie between 0 and 1, got {strength!r}")
+        scheduler = copy.deepcopy(self.scheduler)
+        timesteps = scheduler.timesteps[scheduler.timesteps <= strength * (scheduler.num_train_timesteps - 1)]
+        if strength == 0 or len(timesteps) == 0:
+            return self.round_trip(images)
+        scheduler.timesteps = timesteps
+
+        def draw(chosen: range) -> Tensor:
+            latents = self.autoencoder.encode(self._tensor(images, chosen))[0] * self.scale_factor
+            noise = _noise([seed + i for i in chosen], self.latent_shape).to(self.device)
+            start = timesteps[:1].to(self.device).expand(len(chosen))
+            return self._denoise(scheduler.add_noise(latents, noise, start), scheduler)
+
+        return self._in_batches(len(images), draw)
+
+    def _tensor(self, images: NDArray[np.floating], chosen: range) -> Tensor:
+        return torch.from_numpy(np.asarray(images[chosen.start : chosen.stop], dtype=np.float32)).to(self.device)
+
+    def _denoise(self, noise: Tensor, scheduler: Scheduler) -> Tensor:
+        inferer = LatentDiffusionInferer(scheduler, scale_factor=self.scale_factor)
+        result: Tensor = inferer.sample(
+            input_noise=noise.to(self.device),
+            autoencoder_model=self.autoencoder,
+            diffusion_model=self.diffusion,
+            scheduler=scheduler,
+            verbose=False,
+        )
+        return result
+
+    def _in_batches(self, n: int, make: Callable[[range], Tensor]) -> NDArray[np.float32]:
+        networks = (self.autoencoder, self.diffusion)
+        modes = [network.training for network in networks]
+        for network in networks:
+            network.to(self.device).eval()
+        blocks = []
+        # A scheduler with noise of its own (DDPM) must not disturb the training that goes on around it.
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            for start in range(0, n, self.batch_size):
+                torch.manual_seed(start)
+                images = make(range(start, min(start + self.batch_size, n)))
+                blocks.append(images.float().clamp(0, 1).cpu().numpy())
+        for network, mode in zip(networks, modes, strict=True):
+            network.train(mode)
+        return np.concatenate(blocks) if blocks else np.empty((0,), dtype=np.float32)
+
+
+def _noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
+    """Standard normal noise ``(len(seeds), *shape)``, drawn on the CPU so that it is the same on every device."""
+    return torch.stack([torch.randn(tuple(shape), generator=torch.Generator().manual_seed(int(s))) for s in seeds])

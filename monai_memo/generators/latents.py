@@ -1,0 +1,188 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Latents of a cohort, encoded once and cached: the second stage then trains without the autoencoder."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import numpy as np
+import torch
+from monai.networks.nets import AutoencoderKL, DiffusionModelUNet
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from monai_memo.errors import ConfigurationError, GeneratorError
+from monai_memo.files import write_json, write_with
+from monai_memo.generators.weights import weights_sha256
+from monai_memo.training.checkpoints import fingerprint_of
+from monai_memo.views import Views
+
+logger = logging.getLogger(__name__)
+
+
+def latent_shape(image_size: Sequence[int], channels: int, levels: int) -> list[int]:
+    """``[channels, *spatial]`` of an autoencoder's latents: each level after the first halves the image.
+
+    Raises:
+        ConfigurationError: an image that cannot be halved evenly so often.
+
+    Example:
+        >>> latent_shape([64, 32], channels=4, levels=3)
+        [4, 16, 8]
+    """
+    factor = 2 ** (levels - 1)
+    if levels < 1 or any(length % factor for length in image_size):
+        raise ConfigurationError(
+            f"image_size {list(image_size)} must be divisible by {factor}: the autoencoder has {levels} levels"
+        )
+    return [channels, *(length // factor for length in image_size)]
+
+
+def check_latents(autoencoder: AutoencoderKL, diffusion: DiffusionModelUNet, shape: Sequence[int]) -> None:
+    """Refuse an autoencoder and a diffusion model that do not fit together, before hours are spent on them.
+
+    Args:
+        shape: ``(channels, *spatial)`` of the latents.
+
+    Raises:
+        GeneratorError: another number of channels, or a size that the diffusion model cannot halve and double again.
+    """
+    if getattr(autoencoder, "latent_channels", shape[0]) != shape[0]:
+        raise GeneratorError(
+            f"the autoencoder has {autoencoder.latent_channels} latent channels, latent_shape is {list(shape)}. "
+            "Set latent_channels to what the autoencoder was trained with."
+        )
+    wanted = getattr(diffusion, "in_channels", shape[0])
+    if wanted != shape[0]:
+        raise GeneratorError(
+            f"the diffusion model takes {wanted} channels, the autoencoder's latents have {shape[0]} "
+            f"(latent_shape {list(shape)}). They belong to different models: name the autoencoder that the diffusion "
+            "model was trained with."
+        )
+    factor = 2 ** (len(getattr(diffusion, "block_out_channels", (1,))) - 1)
+    if any(length % factor for length in shape[1:]):
+        raise GeneratorError(
+            f"latents of {list(shape)} cannot be halved evenly {factor.bit_length() - 1} times by the diffusion "
+            "model: choose another image_size or fewer diffusion_channels"
+        )
+
+
+@dataclass(frozen=True)
+class Latents(Dataset[dict[str, Tensor]]):
+    """Cached latents of one cohort.
+
+    Attributes:
+        values: ``(n, variants, 2, channels, *spatial)`` float16, means and standard deviations, memory-mapped. The
+            first variant is the image as it is, the others are augmented.
+        scale_factor: 1 / standard deviation of the latents, so that scaled ones have variance 1 (Rombach et al.,
+            arXiv 2112.10752, appendix G).
+    """
+
+    values: NDArray[np.float16]
+    scale_factor: float
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, position: int) -> dict[str, Tensor]:
+        """``{"image": (2, channels, *spatial)}``; a variant drawn with torch's generator if there are several."""
+        variants = self.values.shape[1]
+        variant = int(torch.randint(variants, ())) if variants > 1 else 0
+        return {"image": torch.from_numpy(self.values[position, variant].astype(np.float32))}
+
+
+def scale_factor_of(values: NDArray[np.floating]) -> float:
+    """1 / standard deviation of latents drawn from means and deviations, ``(n, variants, 2, channels, *spatial)``."""
+    mean = np.asarray(values[:, 0, 0], dtype=np.float64)
+    spread = np.asarray(values[:, 0, 1], dtype=np.float64)
+    return float(1 / np.sqrt(mean.var() + np.square(spread).mean()))
+
+
+def encode_latents(
+    pixels: NDArray[np.floating],
+    autoencoder: AutoencoderKL,
+    folder: str | Path,
+    name: str,
+    shape: Sequence[int],
+    views: Views | None = None,
+    variants: int = 1,
+    batch_size: int = 16,
+    device: str | torch.device = "cpu",
+    seed: int = 0,
+    progress: bool = True,
+) -> Latents:
+    """Encode images, or read what was encoded before with the same images, weights and settings.
+
+    Args:
+        pixels: ``(n, channels, *spatial)`` in [0, 1].
+        autoencoder: trained.
+        folder: for ``<name>.npy`` and ``<name>.json``; rank 0 writes, the others read.
+        shape: ``(channels, *spatial)`` that the latents must have.
+        views: augmentation; None encodes every image once.
+        variants: versions of each image, the plain one included, where there is augmentation.
+        seed: of the augmentation.
+
+    Raises:
+        GeneratorError: latents of another shape than ``shape``, or not finite.
+    """
+    folder = Path(folder)
+    path, marker = folder / f"{name}.npy", folder / f"{name}.json"
+    count = max(1, variants) if views is not None else 1
+    settings = [weights_sha256(autoencoder), None if views is None else views.to_dict(), count, seed, list(shape)]
+    with idist.one_rank_first():
+        identity = fingerprint_of(settings, [pixels])
+        if not _is_cached(path, marker, identity):
+            values = _encode(pixels, autoencoder, shape, views, count, batch_size, device, seed, progress)
+            marker.unlink(missing_ok=True)
+            write_with(path, lambda temporary: np.save(temporary, values))
+            write_json(marker, {"identity": identity, "scale_factor": scale_factor_of(values)})
+    record: dict[str, Any] = json.loads(marker.read_text(encoding="utf-8"))
+    return Latents(np.load(path, mmap_mode="r", allow_pickle=False), record["scale_factor"])
+
+
+def _is_cached(path: Path, marker: Path, identity: str) -> bool:
+    try:
+        return path.is_file() and json.loads(marker.read_text(encoding="utf-8"))["identity"] == identity
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _encode(
+    pixels: NDArray[np.floating],
+    autoencoder: nn.Module,
+    shape: Sequence[int],
+    views: Views | None,
+    variants: int,
+    batch_size: int,
+    device: str | torch.device,
+    seed: int,
+    progress: bool,
+) -> NDArray[np.float16]:
+    values = np.empty((len(pixels), variants, 2, *shape), dtype=np.float16)
+    autoencoder = autoencoder.to(device).eval()
+    generator = torch.Generator().manual_seed(seed)
+    starts = range(0, len(pixels), batch_size)
+    with torch.inference_mode():
+        for start in tqdm(starts, desc="encode", disable=None if progress else True):
+            images = torch.from_numpy(np.asarray(pixels[start : start + batch_size], dtype=np.float32)).to(device)
+            for variant in range(variants):
+                seen = images if variant == 0 or views is None else views(images, generator)
+                both = torch.stack(autoencoder.encode(seen), dim=1)
+                if tuple(both.shape[2:]) != tuple(shape):
+                    raise GeneratorError(
+                        f"the autoencoder gives latents of {tuple(both.shape[2:])}, latent_shape is {tuple(shape)}. "
+                        "Set image_size and latent_channels to what it was trained with."
+                    )
+                if not torch.isfinite(both).all():
+                    raise GeneratorError("the autoencoder gives latents that are not finite: train it again")
+                values[start : start + len(images), variant] = both.cpu().numpy()
+    return values

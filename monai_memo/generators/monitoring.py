@@ -1,0 +1,102 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Copy-rate handlers for a diffusion training, or none where there is no detector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ignite.engine import Engine
+
+from monai_memo.detector.detector import Detector
+from monai_memo.generators.cohorts import GeneratorCohorts
+from monai_memo.handlers.copy_rate_limit import BestUnderCopyRate, StopAtCopyRate
+from monai_memo.handlers.copy_rate_monitor import CopyRateMonitor, Draw
+from monai_memo.metrics.reference import copy_rate_from_cohorts
+
+
+class CopyRateHandlers:
+    """Monitor, and where limits are given the handlers that act on it, as one handler with one state.
+
+    A checkpoint without them can be gone on from with them, and the other way round.
+
+    Args:
+        detector_file: of the training cohort; None: nothing is monitored.
+        cohorts: what the generator is trained on, and what not.
+        draw: samples of the current model for seeds.
+        folder: for embeddings, ``copy_rate.csv`` and, under ``tensorboard``, events.
+        every, n_samples: see ``CopyRateMonitor``; they bound the cost.
+        keep_under: limit for ``BestUnderCopyRate``; None keeps no best model.
+        stop_above: limit for ``StopAtCopyRate``; None never stops.
+        save_best: what keeps the best model.
+        evaluator: with the validation loss that says which is best.
+        n_bootstrap: resamples of patients for the intervals.
+        seed: of samples and bootstrap.
+    """
+
+    def __init__(
+        self,
+        detector_file: str | Path | None,
+        cohorts: GeneratorCohorts,
+        draw: Draw,
+        folder: str | Path,
+        every: int = 1,
+        n_samples: int = 200,
+        keep_under: float | None = None,
+        stop_above: float | None = None,
+        save_best: Callable[[Engine], Any] | None = None,
+        evaluator: Engine | None = None,
+        n_bootstrap: int = 500,
+        seed: int = 0,
+        device: Any = "cpu",
+        workers: int | None = None,
+        progress: bool = True,
+    ) -> None:
+        self.handlers: dict[str, Any] = {}
+        if detector_file is None:
+            return
+        folder, detector = Path(folder), Detector.load(detector_file)
+        metric = copy_rate_from_cohorts(
+            detector,
+            cohorts.training,
+            cohorts.heldout,
+            folder / "embeddings",
+            device,
+            workers=workers,
+            progress=progress,
+            n_bootstrap=n_bootstrap,
+            seed=seed,
+        )
+        monitor = CopyRateMonitor(
+            draw,
+            detector,
+            metric,
+            folder / "copy_rate.csv",
+            folder / "tensorboard",
+            every,
+            n_samples,
+            seed,
+            device=device,
+        )
+        self.handlers["monitor"] = monitor
+        if keep_under is not None and save_best is not None:
+            self.handlers["best"] = BestUnderCopyRate(monitor, save_best, keep_under, evaluator=evaluator)
+        if stop_above is not None:
+            self.handlers["stop"] = StopAtCopyRate(monitor, stop_above)
+
+    def attach(self, engine: Engine) -> None:
+        """Attach them in the order in which they need one another."""
+        for handler in self.handlers.values():
+            handler.attach(engine)
+
+    def state_dict(self) -> dict[str, Any]:
+        """States by name."""
+        return {name: handler.state_dict() for name, handler in self.handlers.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore those that the checkpoint knows."""
+        for name, handler in self.handlers.items():
+            if name in state:
+                handler.load_state_dict(state[name])

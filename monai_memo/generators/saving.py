@@ -1,0 +1,58 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Write a generator's weights when its training has finished, and find where to go on when it has not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import numpy as np
+from ignite.engine import Engine, Events
+from numpy.typing import NDArray
+from torch import nn
+
+from monai_memo.generators.weights import save_weights
+from monai_memo.training.checkpoints import fingerprint_of, last_checkpoint
+
+
+def newest_checkpoint(
+    folder: str | Path, settings: Mapping[str, Any], pixels: Iterable[NDArray[np.generic]] = ()
+) -> str | None:
+    """Where to go on: the newest checkpoint of this very training, or None.
+
+    Call it before anything is written to ``folder``: checkpoints of a training with other settings or other images are
+    removed.
+
+    Args:
+        folder: of the checkpoints of one training.
+        settings: what makes it this training (JSON types).
+        pixels: the arrays it is trained on.
+    """
+    with idist.one_rank_first():
+        found = last_checkpoint(Path(folder), fingerprint_of(dict(settings), pixels))
+    return None if found is None else str(found)
+
+
+class WeightsSaver:
+    """Ignite handler: write the weights file at the end of the run, on rank 0.
+
+    Args:
+        path: of the file.
+        network: as built, not wrapped by ``DistributedDataParallel``; the averaged one where there is EMA.
+        record: further plain values for the file, such as the scale factor.
+    """
+
+    def __init__(self, path: str | Path, network: nn.Module, record: Mapping[str, Any] | None = None) -> None:
+        self.path, self.network, self.record = Path(path), network, dict(record or {})
+
+    def attach(self, engine: Engine) -> None:
+        """Write at the end of a trainer's run."""
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        if idist.get_rank() == 0:
+            save_weights(self.path, self.network, steps=engine.state.iteration, **self.record)
+            engine.logger.info("weights written to %s", self.path)

@@ -1,0 +1,153 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Report copy rates while a generator trains."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from numpy.typing import NDArray
+from torch.utils.tensorboard import SummaryWriter
+
+from monai_memo.detector.detector import Detector
+from monai_memo.errors import ConfigurationError
+from monai_memo.files import write_text
+from monai_memo.metrics.copy_rate import CopyRate
+from monai_memo.metrics.reference import embed_images
+
+Draw = Callable[[Sequence[int]], NDArray[np.floating]]
+
+
+class CopyRateMonitor:
+    """Ignite handler: every few epochs draw samples from the current model and audit them.
+
+    The numbers of ``metrics.copy_rate.copy_rates`` go to ``engine.state.metrics`` (``copy_rate_<name>``), to
+    TensorBoard (``copy_rate/<name>``, by training step) and to a CSV. It costs ``n_samples`` samples and embeddings each
+    time; the seconds spent are part of the record.
+
+    Every time the same seeds are used, so that a curve shows the model and not the draw. On several ranks each draws
+    its share.
+
+    Args:
+        draw: gives images ``(n, channels, *spatial)`` in [0, 1] for seeds.
+        detector: of the training cohort.
+        metric: with training and held-out embeddings by the same detector.
+        csv_path: of the table.
+        log_dir: for TensorBoard; None writes no events.
+        every: epochs between two audits.
+        n_samples: images per audit.
+        seed: the first of ``n_samples`` consecutive seeds.
+        batch_size: images embedded at once.
+        device: of the detector.
+
+    Attributes:
+        history: one record per audit: ``epoch``, ``step``, ``seconds``, ``n_unusable`` and the numbers.
+
+    Raises:
+        ConfigurationError: ``every`` or ``n_samples`` below 1.
+    """
+
+    def __init__(
+        self,
+        draw: Draw,
+        detector: Detector,
+        metric: CopyRate,
+        csv_path: str | Path,
+        log_dir: str | Path | None = None,
+        every: int = 1,
+        n_samples: int = 200,
+        seed: int = 0,
+        batch_size: int = 64,
+        device: Any = "cpu",
+    ) -> None:
+        for name, value in (("every", every), ("n_samples", n_samples)):
+            if value < 1:
+                raise ConfigurationError(f"{name} must be at least 1, got {value!r}")
+        self.draw, self.detector, self.metric = draw, detector, metric
+        self.csv_path, self.log_dir = Path(csv_path), None if log_dir is None else Path(log_dir)
+        self.every, self.n_samples, self.seed = every, n_samples, seed
+        self.batch_size, self.device = batch_size, device
+        self.history: list[dict[str, float]] = []
+        self._writer: SummaryWriter | None = None
+
+    def attach(self, engine: Engine) -> None:
+        """Audit after every ``every``-th epoch of a trainer. Attach it before handlers that use its numbers."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.every), self)
+        engine.add_event_handler(Events.COMPLETED, self._close)
+
+    def latest(self, epoch: int) -> dict[str, float] | None:
+        """The record of this epoch, if there was an audit."""
+        return self.history[-1] if self.history and self.history[-1]["epoch"] == epoch else None
+
+    def __call__(self, engine: Engine) -> None:
+        started = time.monotonic()
+        rank, world = idist.get_rank(), idist.get_world_size()
+        images = self.draw(range(self.seed, self.seed + self.n_samples)[rank::world])
+        embeddings, unusable = embed_images(self.detector, images, self.device, self.batch_size)
+        self.metric.reset()
+        self.metric(torch.from_numpy(embeddings).to(idist.device()))
+        unusable = int(idist.all_reduce(unusable))
+        try:
+            numbers = self.metric.summary()
+        except ValueError:  # a model that has gone wrong must not end the training that may put it right
+            engine.logger.warning("epoch %d: none of %d samples can be used", engine.state.epoch, self.n_samples)
+            return
+        finally:
+            self.metric.reset()
+        record = {
+            "epoch": engine.state.epoch,
+            "step": engine.state.iteration,
+            "seconds": round(time.monotonic() - started, 3),
+            "n_unusable": unusable,
+            **numbers,
+        }
+        self.history = [*(row for row in self.history if row["epoch"] < record["epoch"]), record]
+        engine.state.metrics |= {f"copy_rate_{name}": value for name, value in numbers.items()}
+        if rank == 0:
+            engine.logger.info(
+                "epoch %d: %d of %d samples are copies, excess over control %.3f (%.3f to %.3f)",
+                record["epoch"],
+                numbers["n_copies"],
+                numbers["n_synthetic"],
+                numbers["excess_copies"],
+                numbers["excess_copies_low"],
+                numbers["excess_copies_high"],
+            )
+            self._write(record)
+
+    def _write(self, record: Mapping[str, float]) -> None:
+        columns = list(dict.fromkeys(name for row in self.history for name in row))
+        stream = io.StringIO()
+        table = csv.DictWriter(stream, columns, lineterminator="\n")
+        table.writeheader()
+        table.writerows(self.history)
+        write_text(self.csv_path, stream.getvalue())
+        if self.log_dir is not None:
+            if self._writer is None:
+                self._writer = SummaryWriter(str(self.log_dir))
+            for name, value in record.items():
+                if name not in ("epoch", "step"):
+                    self._writer.add_scalar(f"copy_rate/{name}", value, int(record["step"]))
+            self._writer.flush()
+
+    def _close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The history, for checkpoints."""
+        return {"history": [dict(row) for row in self.history]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with a history."""
+        self.history = [dict(row) for row in state["history"]]

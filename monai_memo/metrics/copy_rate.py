@@ -1,0 +1,160 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Copy rate of synthetic images as a MONAI cumulative metric: embeddings in, rates out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.metrics import CumulativeIterationMetric
+from numpy.typing import NDArray
+from torch import Tensor
+
+from monai_memo.audit.comparison import compare
+from monai_memo.errors import ConfigurationError
+from monai_memo.statistics.intervals import Interval
+from monai_memo.statistics.rates import audit_rates
+
+INTERVALS = ("copies", "memorized", "control_copies", "excess_copies", "excess_memorized")
+
+
+def copy_rates(
+    training: NDArray[np.float32],
+    heldout: NDArray[np.float32],
+    synthetic: NDArray[np.float32],
+    training_patients: Sequence[str] | None = None,
+    heldout_patients: Sequence[str] | None = None,
+    **settings: Any,
+) -> dict[str, float]:
+    """The numbers of an audit (``statistics.rates.audit_rates``) as one flat record.
+
+    Args:
+        training, heldout, synthetic: embeddings ``(n, dim)`` by one copy detector.
+        training_patients, heldout_patients: patient of each image; without them every image is a patient of its own.
+        settings: ``mode``, ``quantile``, ``confidence``, ``n_bootstrap`` and ``seed`` of ``audit_rates``.
+
+    Returns:
+        ``n_synthetic``, ``n_copies``, ``n_mem``, ``tau``; rates between 0 and 1 ``copies``, ``memorized``,
+        ``control_copies`` and the excess over the control ``excess_copies``, ``excess_memorized`` (-1 to 1), each with
+        ``_low`` and ``_high``; ``nearest_similarity`` (median over synthetic images of the similarity to the nearest
+        training image, -1 to 1) and ``nearest_similarity_95`` (95th percentile). What cannot be had from cohorts of
+        this size is left out.
+
+    Raises:
+        CalibrationError: too few held-out patients.
+
+    Example:
+        >>> import numpy as np
+        >>> rng = np.random.default_rng(0)
+        >>> training, heldout = rng.normal(size=(40, 16)), rng.normal(size=(40, 16))
+        >>> copy_rates(training, heldout, training[:10], n_bootstrap=20)["n_copies"]
+        10.0
+    """
+    sims = compare(
+        {"training": training, "heldout": heldout, "synthetic": synthetic},
+        _patients(training_patients, len(training)),
+        _patients(heldout_patients, len(heldout)),
+    ).sims
+    rates = audit_rates(sims, **settings)
+    record = {
+        "n_synthetic": float(len(synthetic)),
+        "n_copies": float(rates.n_copies),
+        "n_mem": float(rates.n_memorized),
+        "tau": rates.tau.value,
+        "nearest_similarity": float(np.median(sims.synthetic_to_training)),
+        "nearest_similarity_95": float(np.percentile(sims.synthetic_to_training, 95)),
+    }
+    for name in INTERVALS:
+        interval: Interval | None = getattr(rates, name)
+        if interval is not None:
+            record |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+    return record
+
+
+def _patients(patients: Sequence[str] | None, n: int) -> Sequence[str]:
+    if patients is not None and len(patients) != n:
+        raise ConfigurationError(f"{len(patients)} patient ids for {n} embeddings: one for each is needed")
+    return [str(i) for i in range(n)] if patients is None else patients
+
+
+class CopyRate(CumulativeIterationMetric):
+    """Copy rate of all synthetic images seen since the last ``reset``.
+
+    Works with ``monai.handlers.IgniteMetricHandler``; embeddings of several ranks are gathered before anything is
+    counted, so that the rate does not depend on the number of ranks.
+
+    Args:
+        training, heldout: embeddings ``(n, dim)`` of the generator's training images and of unseen patients.
+        training_patients, heldout_patients: patient of each image.
+        quantity: what ``aggregate`` returns: a key of ``copy_rates``.
+        settings: of ``copy_rates``.
+
+    Example:
+        >>> import numpy as np
+        >>> rng = np.random.default_rng(0)
+        >>> training, heldout = rng.normal(size=(40, 16)), rng.normal(size=(40, 16))
+        >>> metric = CopyRate(training, heldout, n_bootstrap=20)
+        >>> _ = metric(torch.as_tensor(training[:6]))
+        >>> _ = metric(torch.as_tensor(training[6:10]))
+        >>> float(metric.aggregate())
+        1.0
+    """
+
+    def __init__(
+        self,
+        training: NDArray[np.floating],
+        heldout: NDArray[np.floating],
+        training_patients: Sequence[str] | None = None,
+        heldout_patients: Sequence[str] | None = None,
+        quantity: str = "copies",
+        **settings: Any,
+    ) -> None:
+        super().__init__()
+        self.training = np.asarray(training, dtype=np.float32)
+        self.heldout = np.asarray(heldout, dtype=np.float32)
+        if self.training.ndim != 2 or self.heldout.ndim != 2 or self.training.shape[1] != self.heldout.shape[1]:
+            raise ConfigurationError(
+                "training and heldout must be embeddings (n, dim) of one detector, got "
+                f"{self.training.shape} and {self.heldout.shape}"
+            )
+        self.training_patients = _patients(training_patients, len(self.training))
+        self.heldout_patients = _patients(heldout_patients, len(self.heldout))
+        self.quantity, self.settings = quantity, settings
+
+    def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **_: Any) -> Tensor:
+        """Embeddings ``(batch, dim)`` of synthetic images; ``y`` is not looked at."""
+        if y_pred.ndim != 2 or y_pred.shape[1] != self.training.shape[1]:
+            raise ValueError(f"y_pred must be embeddings (batch, {self.training.shape[1]}), got {tuple(y_pred.shape)}")
+        return y_pred.float()
+
+    def summary(self) -> dict[str, float]:
+        """All numbers of ``copy_rates``; the same on every rank.
+
+        Raises:
+            ValueError: no embeddings since the last reset.
+        """
+        gathered = self.get_buffer()
+        if not isinstance(gathered, Tensor) or len(gathered) == 0:
+            raise ValueError("no synthetic embeddings were given since the last reset")
+        return copy_rates(
+            self.training,
+            self.heldout,
+            gathered.cpu().numpy(),
+            self.training_patients,
+            self.heldout_patients,
+            **self.settings,
+        )
+
+    def aggregate(self) -> Tensor:  # type: ignore[override]
+        """The chosen quantity, a scalar.
+
+        Raises:
+            ConfigurationError: a quantity that ``copy_rates`` does not have, or not for cohorts of this size.
+        """
+        record = self.summary()
+        if self.quantity not in record:
+            raise ConfigurationError(f"quantity must be one of {', '.join(record)}, got {self.quantity!r}")
+        return torch.tensor(record[self.quantity], dtype=torch.float64)

@@ -1,0 +1,74 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Embeddings of real cohorts that synthetic images are compared with, and of images in memory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import numpy as np
+from numpy.typing import NDArray
+
+from monai_memo.data.cohort import Cohort
+from monai_memo.data.prepared import prepare
+from monai_memo.detector.detector import Detector
+from monai_memo.errors import UnusableImageError
+from monai_memo.metrics.copy_rate import CopyRate
+
+logger = logging.getLogger(__name__)
+
+
+def copy_rate_from_cohorts(
+    detector: Detector,
+    training: Cohort,
+    heldout: Cohort,
+    folder: str | Path,
+    device: Any = "cpu",
+    batch_size: int = 64,
+    workers: int | None = None,
+    progress: bool = True,
+    **settings: Any,
+) -> CopyRate:
+    """A ``CopyRate`` for these cohorts. Their files are read with the detector's preprocessing, as an audit does.
+
+    Args:
+        detector: trained on (at least) the training cohort.
+        folder: for the prepared images, which the next call finds again; rank 0 writes.
+        settings: further arguments of ``CopyRate``.
+    """
+    folder = Path(folder)
+    embeddings, patients = [], []
+    with idist.one_rank_first():
+        for cohort in (training, heldout):
+            prepared = prepare(cohort, detector.preprocessing, folder, workers, progress and idist.get_rank() == 0)
+            name = f"{cohort.name}-{detector.sha256[:12]}-{prepared.content_sha256[:12]}.npy"
+            embeddings.append(detector.embed(prepared.pixels, batch_size, str(device), progress, folder / name))
+            patients.append(prepared.cohort.patient_ids)
+    return CopyRate(*embeddings, *patients, **settings)
+
+
+def embed_images(
+    detector: Detector, images: Iterable[NDArray[np.floating]], device: Any = "cpu", batch_size: int = 64
+) -> tuple[NDArray[np.float32], int]:
+    """Embeddings of images in memory, scaled and resized as an audit does with files.
+
+    Args:
+        images: each ``(channels, *spatial)``.
+
+    Returns:
+        ``(n_usable, dim)`` embeddings, and how many images were not usable (constant, NaN).
+    """
+    usable, unusable = [], 0
+    for number, image in enumerate(images):
+        try:
+            usable.append(detector.preprocessing.from_array(np.asarray(image), f"image {number}"))
+        except UnusableImageError as error:
+            unusable += 1
+            logger.warning("left out: %s", error)
+    if not usable:
+        return np.empty((0, detector.network.embedding_dim), dtype=np.float32), unusable
+    return detector.embed(np.stack(usable), batch_size, str(device), progress=False), unusable

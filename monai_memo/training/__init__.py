@@ -1,0 +1,3 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Training that can be killed and repeated: seeded batches, atomic checkpoints, guards."""
