@@ -4,17 +4,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.optim.lr_scheduler import LRScheduler
 
 from monai_memo.errors import ConfigurationError
 from monai_memo.networks.copy_detector import CopyDetector
+from monai_memo.training.schedules import cosine_schedule
 from monai_memo.views import Views
 
 NAMES = ("default", "paper")
@@ -119,18 +119,3 @@ class Recipe:
     def from_dict(cls, record: Mapping[str, Any]) -> Recipe:
         """Inverse of ``to_dict``."""
         return cls(**{**record, "views": Views.from_dict(record["views"])})
-
-
-def cosine_schedule(
-    optimizer: torch.optim.Optimizer, steps: int, warmup: float = 0.0, final_rate: float = 0.0
-) -> LambdaLR:
-    """Learning rate over ``steps`` optimiser steps: linear rise over the share ``warmup``, then half a cosine."""
-    rise = max(1, round(warmup * steps))
-
-    def factor(step: int) -> float:
-        if warmup and step < rise:
-            return (step + 1) / rise
-        done = min(1.0, (step - rise * bool(warmup)) / max(1, steps - rise * bool(warmup)))
-        return final_rate + (1 - final_rate) * 0.5 * (1 + math.cos(math.pi * done))
-
-    return LambdaLR(optimizer, factor)

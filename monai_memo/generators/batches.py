@@ -63,7 +63,7 @@ class LatentBatch(DiffusionPrepareBatch):
         non_blocking: bool = False,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor, tuple[Any, ...], dict[str, Tensor]]:
-        """``{"image": (batch, 2, channels, *latent)}`` to scaled latents, noise as target, and the inferer's arguments."""
+        """``{"image": (batch, 2, channels, *latent)}`` to scaled latents, noise as target, arguments of the inferer."""
         mean, sigma = batchdata["image"].unbind(dim=1)
         latents = (mean + sigma * torch.randn_like(sigma)) * self.scale_factor
         result: tuple[Tensor, Tensor, tuple[Any, ...], dict[str, Tensor]] = super().__call__(

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,11 +71,11 @@ class LatentDiffusion:
         """One new image for each seed.
 
         Args:
-            seeds: not negative; equal seeds give equal images.
+            seeds: not negative; equal seeds give equal images. ``sample_seeds`` makes some.
         """
 
         def draw(chosen: range) -> Tensor:
-            return self._denoise(_noise([seeds[i] for i in chosen], self.latent_shape), self.scheduler)
+            return self._denoise(starting_noise([seeds[i] for i in chosen], self.latent_shape), self.scheduler)
 
         return self._in_batches(len(seeds), draw)
 
@@ -111,7 +111,7 @@ class LatentDiffusion:
 
         def draw(chosen: range) -> Tensor:
             latents = self.autoencoder.encode(self._tensor(images, chosen))[0] * self.scale_factor
-            noise = _noise([seed + i for i in chosen], self.latent_shape).to(self.device)
+            noise = starting_noise(sample_seeds(seed, chosen), self.latent_shape).to(self.device)
             start = timesteps[:1].to(self.device).expand(len(chosen))
             return self._denoise(scheduler.add_noise(latents, noise, start), scheduler)
 
@@ -148,6 +148,11 @@ class LatentDiffusion:
         return np.concatenate(blocks) if blocks else np.empty((0,), dtype=np.float32)
 
 
-def _noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
+def sample_seeds(seed: int, numbers: Iterable[int]) -> list[int]:
+    """Seeds of the images with these numbers in a series; two series with different ``seed`` have none in common."""
+    return [int(np.random.SeedSequence([seed, i]).generate_state(1, np.uint64)[0] >> 1) for i in numbers]
+
+
+def starting_noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
     """Standard normal noise ``(len(seeds), *shape)``, drawn on the CPU so that it is the same on every device."""
     return torch.stack([torch.randn(tuple(shape), generator=torch.Generator().manual_seed(int(s))) for s in seeds])

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from monai.networks.nets import AutoencoderKL, DiffusionModelUNet
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
@@ -158,7 +158,7 @@ def _is_cached(path: Path, marker: Path, identity: str) -> bool:
 
 def _encode(
     pixels: NDArray[np.floating],
-    autoencoder: nn.Module,
+    autoencoder: AutoencoderKL,
     shape: Sequence[int],
     views: Views | None,
     variants: int,
@@ -168,7 +168,7 @@ def _encode(
     progress: bool,
 ) -> NDArray[np.float16]:
     values = np.empty((len(pixels), variants, 2, *shape), dtype=np.float16)
-    autoencoder = autoencoder.to(device).eval()
+    encode: Any = autoencoder.to(device).eval().encode
     generator = torch.Generator().manual_seed(seed)
     starts = range(0, len(pixels), batch_size)
     with torch.inference_mode():
@@ -176,7 +176,7 @@ def _encode(
             images = torch.from_numpy(np.asarray(pixels[start : start + batch_size], dtype=np.float32)).to(device)
             for variant in range(variants):
                 seen = images if variant == 0 or views is None else views(images, generator)
-                both = torch.stack(autoencoder.encode(seen), dim=1)
+                both = torch.stack(encode(seen), dim=1)
                 if tuple(both.shape[2:]) != tuple(shape):
                     raise GeneratorError(
                         f"the autoencoder gives latents of {tuple(both.shape[2:])}, latent_shape is {tuple(shape)}. "

@@ -14,7 +14,7 @@ import io
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -120,10 +120,10 @@ def load_state(network: Network, weights: Mapping[str, Tensor], source: str | Pa
             return network
         renamed = all(key in weights or any(part in key for part in RENAMED) for key in own)
         if weights and renamed and hasattr(network, "load_old_state_dict"):
-            # MONAI's method empties the dict, prints, and would leave what is missing at random: hence the check before.
-            remaining = dict(weights)
+            # MONAI's method empties the dict, prints, and leaves at random what is missing: hence the check before.
+            remaining, loader = dict(weights), cast(Any, network)
             with contextlib.redirect_stdout(io.StringIO()):
-                network.load_old_state_dict(remaining)
+                loader.load_old_state_dict(remaining)
             left = [key for key in remaining if not key.endswith(("proj_attn.weight", "proj_attn.bias"))]
             if not left:
                 return network

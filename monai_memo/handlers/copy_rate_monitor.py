@@ -31,8 +31,8 @@ class CopyRateMonitor:
     """Ignite handler: every few epochs draw samples from the current model and audit them.
 
     The numbers of ``metrics.copy_rate.copy_rates`` go to ``engine.state.metrics`` (``copy_rate_<name>``), to
-    TensorBoard (``copy_rate/<name>``, by training step) and to a CSV. It costs ``n_samples`` samples and embeddings each
-    time; the seconds spent are part of the record.
+    TensorBoard (``copy_rate/<name>``, by training step) and to a CSV. Each time it costs ``n_samples`` samples and
+    embeddings; the seconds spent are part of the record.
 
     Every time the same seeds are used, so that a curve shows the model and not the draw. On several ranks each draws
     its share.

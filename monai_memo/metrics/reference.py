@@ -41,14 +41,15 @@ def copy_rate_from_cohorts(
         settings: further arguments of ``CopyRate``.
     """
     folder = Path(folder)
-    embeddings, patients = [], []
+    embeddings: list[NDArray[np.float32]] = []
+    patients: list[list[str]] = []
     with idist.one_rank_first():
         for cohort in (training, heldout):
             prepared = prepare(cohort, detector.preprocessing, folder, workers, progress and idist.get_rank() == 0)
             name = f"{cohort.name}-{detector.sha256[:12]}-{prepared.content_sha256[:12]}.npy"
             embeddings.append(detector.embed(prepared.pixels, batch_size, str(device), progress, folder / name))
             patients.append(prepared.cohort.patient_ids)
-    return CopyRate(*embeddings, *patients, **settings)
+    return CopyRate(embeddings[0], embeddings[1], patients[0], patients[1], **settings)
 
 
 def embed_images(

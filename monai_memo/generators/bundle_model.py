@@ -1,0 +1,129 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""A latent diffusion model from networks and weights files, or from the folder of a bundle."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+from monai.networks.nets import AutoencoderKL, DiffusionModelUNet
+from monai.networks.schedulers import Scheduler
+
+from monai_memo.errors import GeneratorError
+from monai_memo.generators.latent_diffusion import LatentDiffusion
+from monai_memo.generators.latents import check_latents
+from monai_memo.generators.weights import load_state, load_weights, read_record, state_dict_of, weights_sha256
+
+logger = logging.getLogger(__name__)
+
+# What bundles call things: this library first, then the model zoo.
+DIFFUSION_KEYS = ("network_def", "diffusion_def", "diffusion_unet_def")
+AUTOENCODER_FILES = ("autoencoder_file", "load_autoencoder_path", "trained_autoencoder_path")
+DIFFUSION_FILES = ("diffusion_file", "load_diffusion_path", "trained_diffusion_path")
+
+
+def assemble(
+    autoencoder: AutoencoderKL,
+    diffusion: DiffusionModelUNet,
+    scheduler: Scheduler,
+    autoencoder_file: str | Path,
+    diffusion_file: str | Path,
+    latent_shape: Sequence[int],
+    scale_factor: float | None = None,
+    num_inference_steps: int = 50,
+    batch_size: int = 16,
+    device: Any = "cpu",
+    other_bundle: str | Path | None = None,
+) -> LatentDiffusion:
+    """Load both weights files and put the model together.
+
+    Args:
+        autoencoder, diffusion: networks as the config describes them.
+        scale_factor: of the latents; None takes the one in the diffusion model's file, or 1 where there is none.
+        other_bundle: sample this bundle instead; of the other arguments only the last three are then looked at.
+
+    Raises:
+        GeneratorError: weights missing, damaged or of another network, an autoencoder that the diffusion model was not
+            trained with, or latents of the wrong shape.
+    """
+    if other_bundle is not None:
+        return load_bundle(other_bundle, num_inference_steps, batch_size, device)
+    check_latents(autoencoder, diffusion, latent_shape)
+    load_weights(autoencoder, autoencoder_file, "autoencoder weights")
+    record = read_record(diffusion_file, "diffusion weights")
+    load_state(diffusion, state_dict_of(record), diffusion_file).eval()
+    known = record.get("autoencoder_sha256")
+    if known is not None and known != weights_sha256(autoencoder):
+        raise GeneratorError(
+            f"{diffusion_file} was trained with another autoencoder than {autoencoder_file}: its latents mean "
+            "something else. Name the autoencoder that it was trained with."
+        )
+    factor = record.get("scale_factor") if scale_factor is None else scale_factor
+    if factor is None:
+        logger.warning("%s does not say by which factor latents were scaled: taking 1", diffusion_file)
+        factor = 1.0
+    return LatentDiffusion(
+        autoencoder, diffusion, scheduler, float(factor), latent_shape, num_inference_steps, batch_size, device
+    )
+
+
+def load_bundle(
+    folder: str | Path, num_inference_steps: int = 50, batch_size: int = 16, device: Any = "cpu", **overrides: Any
+) -> LatentDiffusion:
+    """The model of a bundle in the layout of the model zoo's latent diffusion models.
+
+    Read are ``configs/common.json`` and ``configs/small.json`` (the latter only if ``overrides["profile"]`` names it)
+    and ``configs/inference.json``, for ``autoencoder_def``, ``network_def``, ``noise_scheduler``, ``latent_shape``,
+    the paths of both weights files and, if there, ``scale_factor``. The bundle is not run, but expressions in its
+    config are evaluated: load only bundles that you trust.
+
+    Args:
+        overrides: config values by id.
+
+    Raises:
+        GeneratorError: a config that lacks one of these, or weights that do not fit.
+    """
+    folder = Path(folder)
+    profile = overrides.pop("profile", None)
+    names = ["common", *([profile] if profile else []), "inference"]
+    paths = [folder / "configs" / f"{name}.json" for name in names if (folder / "configs" / f"{name}.json").is_file()]
+    if not paths or paths[-1].stem != "inference":
+        raise GeneratorError(f"{folder} is no bundle: there is no configs/inference.json")
+    config = _without_requirements(ConfigParser.load_config_files([str(path) for path in paths]))
+    parser = ConfigParser({**config, "bundle_root": str(folder), **overrides})
+
+    def first(*keys: str) -> Any:
+        found = next((key for key in keys if key in config or key in overrides), None)
+        if found is None:
+            raise GeneratorError(f"{paths[-1]} has no {' or '.join(keys)}: it is no latent diffusion model")
+        return parser.get_parsed_content(found)
+
+    return assemble(
+        first("autoencoder_def"),
+        first(*DIFFUSION_KEYS),
+        first("noise_scheduler"),
+        first(*AUTOENCODER_FILES),
+        first(*DIFFUSION_FILES),
+        first("latent_shape"),
+        first("scale_factor") if "scale_factor" in config else None,
+        num_inference_steps,
+        batch_size,
+        device,
+    )
+
+
+def _without_requirements(config: Any) -> Any:
+    """``_requires_`` makes a zoo bundle load its weights, in its own way, as soon as its scheduler is built."""
+    plain = json.loads(json.dumps(config))
+
+    def strip(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {key: strip(value) for key, value in node.items() if key != "_requires_"}
+        return [strip(value) for value in node] if isinstance(node, list) else node
+
+    return strip(plain)
