@@ -16,7 +16,7 @@ from monai_memo.errors import ConfigurationError
 from monai_memo.files import write_json, write_text
 from monai_memo.generators.cohorts import GeneratorData
 from monai_memo.generators.latent_diffusion import LatentDiffusion, sample_seeds
-from monai_memo.generators.scores import diversity, distribution_distances, features, reconstruction_scores
+from monai_memo.generators.scores import distribution_distances, diversity, features, reconstruction_scores
 
 
 def sheet(images: NDArray[np.floating], columns: int = 8) -> NDArray[np.float32]:
@@ -84,6 +84,9 @@ class GeneratorEvaluation:
         rebuilt = self.model.round_trip(heldout)
         reference = features(self.detector, heldout)
         sets = {"samples": samples, "reconstructions": rebuilt, "training": training}
+        distances = {
+            name: distribution_distances(features(self.detector, images), reference) for name, images in sets.items()
+        }
         record = {
             "n_samples": len(samples),
             "n_heldout": len(heldout),
@@ -91,10 +94,7 @@ class GeneratorEvaluation:
             "seed": self.seed,
             "detector_sha256": self.detector.sha256,
             "reconstruction": reconstruction_scores(heldout, rebuilt),
-            "distance_from_heldout": {
-                name: distribution_distances(features(self.detector, images), reference)
-                for name, images in sets.items()
-            },
+            "distance_from_heldout": distances,
             "diversity_ms_ssim": {
                 name: diversity(images, self.pairs, self.seed)
                 for name, images in {"samples": samples, "heldout": heldout}.items()
@@ -131,6 +131,7 @@ def _table(record: dict[str, Any]) -> str:
     similar = record["diversity_ms_ssim"]
     lines += [
         "",
-        f"MS-SSIM of random pairs: {similar['samples']:.3f} among samples, {similar['heldout']:.3f} among held-out images.",
+        f"MS-SSIM of random pairs: {similar['samples']:.3f} among samples, {similar['heldout']:.3f} among held-out "
+        "images.",
     ]
     return "\n".join(lines) + "\n"

@@ -105,6 +105,21 @@ def _mismatch(network: nn.Module, weights: Mapping[str, Tensor]) -> str:
     return "; ".join(parts) or "no weights in it"
 
 
+def _without_projection(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of monai-generative whose attention ends without a projection.
+
+    ``generative.networks.nets`` has a layer ``proj_attn`` that it never applies. MONAI core applies ``out_proj`` in its
+    place, so for equal outputs that has to be the identity.
+    """
+    result = dict(weights)
+    for key, value in weights.items():
+        if key.endswith("proj_attn.weight"):
+            result[key] = torch.eye(len(value), dtype=value.dtype)
+        elif key.endswith("proj_attn.bias"):
+            result[key] = torch.zeros_like(value)
+    return result
+
+
 def load_state(network: Network, weights: Mapping[str, Tensor], source: str | Path) -> Network:
     """Load a state dict with MONAI core's or monai-generative's key names; strict in everything else.
 
@@ -121,7 +136,7 @@ def load_state(network: Network, weights: Mapping[str, Tensor], source: str | Pa
         renamed = all(key in weights or any(part in key for part in RENAMED) for key in own)
         if weights and renamed and hasattr(network, "load_old_state_dict"):
             # MONAI's method empties the dict, prints, and leaves at random what is missing: hence the check before.
-            remaining, loader = dict(weights), cast(Any, network)
+            remaining, loader = _without_projection(weights), cast(Any, network)
             with contextlib.redirect_stdout(io.StringIO()):
                 loader.load_old_state_dict(remaining)
             left = [key for key in remaining if not key.endswith(("proj_attn.weight", "proj_attn.bias"))]

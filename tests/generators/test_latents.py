@@ -1,0 +1,76 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from monai_memo.errors import ConfigurationError, GeneratorError
+from monai_memo.generators.batches import LatentBatch
+from monai_memo.generators.latents import encode_latents, latent_shape
+from monai_memo.views import Views
+from tests.generators.conftest import tiny_autoencoder
+
+PIXELS = np.random.default_rng(0).random((7, 1, 16, 16), dtype=np.float32)
+
+
+def encode(folder: Path, autoencoder: Any, **arguments: Any) -> Any:
+    settings: dict[str, Any] = {"shape": [2, 8, 8], "batch_size": 3, "progress": False, **arguments}
+    return encode_latents(PIXELS, autoencoder, folder, "training", **settings)
+
+
+def test_cache_holds_what_the_autoencoder_gives(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    autoencoder = tiny_autoencoder()
+    latents = encode(tmp_path, autoencoder)
+    with torch.no_grad():
+        mean, sigma = autoencoder.encode(torch.from_numpy(PIXELS))
+    np.testing.assert_allclose(latents.values[:, 0, 0], mean.numpy(), atol=2e-3)
+    np.testing.assert_allclose(latents.values[:, 0, 1], sigma.numpy(), atol=2e-3)
+    torch.manual_seed(1)
+    drawn = torch.cat([mean + sigma * torch.randn_like(sigma) for _ in range(200)])
+    assert latents.scale_factor == pytest.approx(1 / float(drawn.std()), rel=0.02)
+    assert latents[3]["image"].shape == (2, 2, 8, 8)
+
+
+def test_cache_is_read_again_unless_weights_or_settings_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    autoencoder = tiny_autoencoder()
+    runs: list[int] = []
+    original = autoencoder.encode
+    monkeypatch.setattr(autoencoder, "encode", lambda x: runs.append(len(x)) or original(x))
+    first = encode(tmp_path, autoencoder)
+    assert runs == [3, 3, 1]
+    np.testing.assert_array_equal(encode(tmp_path, autoencoder).values, first.values)
+    assert len(runs) == 3
+    augmented = encode(tmp_path, autoencoder, views=Views.paper(), variants=3)
+    assert augmented.values.shape == (7, 3, 2, 2, 8, 8)
+    np.testing.assert_array_equal(augmented.values[:, 0], first.values[:, 0])
+    assert np.abs(augmented.values[:, 1] - augmented.values[:, 2]).max() > 0
+    with torch.no_grad():
+        autoencoder.post_quant_conv.conv.bias += 1
+    assert len(runs) == 12
+    encode(tmp_path, autoencoder)
+    assert len(runs) == 15
+
+
+def test_latents_of_another_shape_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(GeneratorError, match=r"gives latents of \(2, 8, 8\), latent_shape is \(4, 8, 8\)"):
+        encode(tmp_path, tiny_autoencoder(), shape=[4, 8, 8])
+    assert not list(tmp_path.glob("*.npy"))
+    with pytest.raises(ConfigurationError, match="must be divisible by 4"):
+        latent_shape([30, 32], 2, levels=3)
+
+
+def test_batches_are_scaled_to_unit_variance(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    latents = encode(tmp_path, tiny_autoencoder())
+    batch = {"image": torch.stack([latents[i]["image"] for i in range(7)]).repeat(50, 1, 1, 1, 1)}
+    images, noise, _, arguments = LatentBatch(latents.scale_factor, 20)(batch)
+    assert float(images.std()) == pytest.approx(1, rel=0.05)
+    assert torch.equal(noise, arguments["noise"])
+    assert int(arguments["timesteps"].min()) >= 0 and int(arguments["timesteps"].max()) == 19

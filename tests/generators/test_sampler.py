@@ -1,0 +1,81 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from monai_memo.data.cohort import Cohort
+from monai_memo.data.reading import read_image
+from monai_memo.errors import ConfigurationError, OutputError
+from monai_memo.generators.latent_diffusion import LatentDiffusion, sample_seeds
+from monai_memo.generators.sampler import Sampler
+from tests.generators.conftest import tiny_model
+
+
+def test_writes_images_and_a_manifest_that_an_audit_can_read(model: LatentDiffusion, tmp_path: Path) -> None:
+    manifest = Sampler(model, tmp_path, 6, seed=3, progress=False).run()
+    with open(manifest, newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["image"] for row in rows] == [f"sample_{i:06d}.png" for i in range(6)]
+    assert [int(row["seed"]) for row in rows] == sample_seeds(3, range(6))
+    assert len(Cohort.from_source(manifest, "synthetic")) == len(Cohort.from_source(tmp_path, "synthetic")) == 6
+    picture = np.asarray(Image.open(tmp_path / rows[4]["image"])) / 255
+    np.testing.assert_allclose(picture, model.sample([int(rows[4]["seed"])])[0, 0], atol=0.51 / 255)
+
+
+def test_volumes_are_written_as_nifti(tmp_path: Path) -> None:
+    model = tiny_model(3)
+    Sampler(model, tmp_path, 2, image_format="nii.gz", progress=False).run()
+    volume, affine = read_image(tmp_path / "sample_000001.nii.gz")
+    assert volume.shape == (1, 16, 16, 16) and affine is not None
+    np.testing.assert_allclose(volume, model.sample(sample_seeds(0, range(2)))[1], atol=1e-5)
+
+
+class Killed(Exception):
+    pass
+
+
+def test_goes_on_after_a_kill_with_the_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Sampler(tiny_model(), tmp_path / "whole", 10, progress=False).run()
+    model = tiny_model()
+    draw, calls = model.sample, []
+
+    def killed(seeds: list[int]) -> np.ndarray:
+        calls.append(len(seeds))
+        if len(calls) == 3:
+            raise Killed
+        return draw(seeds)
+
+    monkeypatch.setattr(model, "sample", killed)
+    with pytest.raises(Killed):
+        Sampler(model, tmp_path / "killed", 10, progress=False).run()
+    Sampler(model, tmp_path / "killed", 10, progress=False).run()
+    assert calls == [4, 4, 2, 2]
+    for path in sorted((tmp_path / "whole").iterdir()):
+        assert (tmp_path / "killed" / path.name).read_bytes() == path.read_bytes(), path.name
+    (tmp_path / "killed" / "sample_000005.png").unlink()
+    Sampler(model, tmp_path / "killed", 10, progress=False).run()
+    assert calls[4:] == [4, 1], "from the first image that is not there"
+
+
+def test_samples_of_another_model_or_seed_are_left_alone(model: LatentDiffusion, tmp_path: Path) -> None:
+    manifest = Sampler(model, tmp_path, 2, progress=False).run()
+    before = manifest.read_bytes()
+    with pytest.raises(OutputError, match="another model or another seed"):
+        Sampler(model, tmp_path, 2, seed=1, progress=False).run()
+    model.scale_factor = 2.0
+    with pytest.raises(OutputError, match="another model or another seed"):
+        Sampler(model, tmp_path, 2, progress=False).run()
+    assert manifest.read_bytes() == before
+
+
+def test_format_has_to_fit_the_model(model: LatentDiffusion, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="image_format must be 'png' for a 2D model"):
+        Sampler(model, tmp_path, 2, image_format="nii.gz")
+    with pytest.raises(ConfigurationError, match="n_samples must be at least 1, got 0"):
+        Sampler(model, tmp_path, 0)
