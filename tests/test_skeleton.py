@@ -16,21 +16,23 @@ PACKAGE = ROOT / "monai_memo"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Each room may import from itself, from errors and files, and from the rooms named here.
-GROUND = ("data", "views", "networks", "losses", "search", "statistics")
+GROUND = ("data", "views", "networks", "losses", "search", "statistics", "training")
 DETECTOR = (*GROUND, "detector")
-AUDIT = (*DETECTOR, "audit", "metrics")
+AUDIT = (*DETECTOR, "audit")
+METRICS = (*AUDIT, "metrics")
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(GROUND, ()),
     "errors": (),
     "files": (),
-    "detector": ("data", "views", "networks", "losses"),
+    "detector": ("data", "views", "networks", "losses", "training"),
     "audit": DETECTOR,
-    "metrics": DETECTOR,
-    "handlers": (*AUDIT, "handlers"),
+    "metrics": AUDIT,
+    "handlers": METRICS,
+    "generators": (*METRICS, "handlers"),
     "benchmark": AUDIT,
     "demo": AUDIT,
     "__main__": (*AUDIT, "benchmark", "demo"),
-    "__init__": (*AUDIT, "benchmark"),
+    "__init__": (*METRICS, "handlers", "generators", "benchmark"),
 }
 
 

@@ -93,16 +93,15 @@ class CopyRateMonitor:
         rank, world = idist.get_rank(), idist.get_world_size()
         images = self.draw(range(self.seed, self.seed + self.n_samples)[rank::world])
         embeddings, unusable = embed_images(self.detector, images, self.device, self.batch_size)
+        unusable = int(idist.all_reduce(unusable))
+        if int(idist.all_reduce(len(embeddings), op="MIN")) == 0:
+            # A model that has gone wrong must not end the training that may put it right.
+            engine.logger.warning("epoch %d: %d samples cannot be used, no audit", engine.state.epoch, unusable)
+            return
         self.metric.reset()
         self.metric(torch.from_numpy(embeddings).to(idist.device()))
-        unusable = int(idist.all_reduce(unusable))
-        try:
-            numbers = self.metric.summary()
-        except ValueError:  # a model that has gone wrong must not end the training that may put it right
-            engine.logger.warning("epoch %d: none of %d samples can be used", engine.state.epoch, self.n_samples)
-            return
-        finally:
-            self.metric.reset()
+        numbers = self.metric.summary()
+        self.metric.reset()
         record = {
             "epoch": engine.state.epoch,
             "step": engine.state.iteration,

@@ -1,0 +1,160 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The handlers on an engine whose generator turns, epoch by epoch, from new phantoms to training images."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Engine, Events
+from ignite.handlers import Checkpoint
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from monai_memo.data.cohort import Cohort
+from monai_memo.data.phantoms import chest_phantom
+from monai_memo.detector.detector import Detector
+from monai_memo.errors import ConfigurationError
+from monai_memo.handlers.copy_rate_limit import BestUnderCopyRate, StopAtCopyRate
+from monai_memo.handlers.copy_rate_monitor import CopyRateMonitor
+from monai_memo.metrics.copy_rate import CopyRate
+from monai_memo.metrics.reference import copy_rate_from_cohorts
+
+N = 24
+
+
+class Memorizer:
+    """Copies a quarter more of its samples with every second epoch."""
+
+    def __init__(self, images: np.ndarray) -> None:
+        self.images, self.epoch = images, 0
+
+    def __call__(self, seeds: Sequence[int]) -> np.ndarray:
+        copied = len(seeds) * (self.epoch // 2) // 4
+        fresh = [chest_phantom(5_000_000 + seed, (32, 32)) for seed in list(seeds)[copied:]]
+        return np.stack([*self.images[:copied], *fresh])
+
+
+@pytest.fixture(scope="module")
+def parts(
+    demo_folder: Path, detector_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Detector, CopyRate, np.ndarray]:
+    detector = Detector.load(detector_file)
+    cohorts = [Cohort.from_source(demo_folder / name, name) for name in ("training", "heldout")]
+    folder = tmp_path_factory.mktemp("embeddings")
+    metric = copy_rate_from_cohorts(detector, *cohorts, folder, workers=1, progress=False, n_bootstrap=50)
+    return detector, metric, np.stack([detector.preprocessing(image.path) for image in cohorts[0].images])
+
+
+def build(parts: tuple[Detector, CopyRate, np.ndarray], folder: Path, **arguments: Any) -> tuple[Engine, Any]:
+    detector, metric, images = parts
+    draw = Memorizer(images)
+    engine = Engine(lambda *_: {"loss": torch.tensor(1.0)})
+    engine.add_event_handler(Events.EPOCH_STARTED, lambda e: setattr(draw, "epoch", e.state.epoch))
+    settings: dict[str, Any] = {"every": 2, "n_samples": N, **arguments}
+    monitor = CopyRateMonitor(draw, detector, metric, folder / "copy_rate.csv", folder / "tensorboard", **settings)
+    monitor.attach(engine)
+    return engine, monitor
+
+
+def run(engine: Engine, epochs: int) -> None:
+    engine.run([0, 1, 2], max_epochs=epochs)
+
+
+def test_reports_to_engine_csv_and_tensorboard(parts: Any, tmp_path: Path) -> None:
+    engine, monitor = build(parts, tmp_path)
+    seen = []
+    engine.add_event_handler(Events.EPOCH_COMPLETED, lambda e: seen.append(e.state.metrics.get("copy_rate_n_copies")))
+    run(engine, 6)
+    assert [row["epoch"] for row in monitor.history] == [2, 4, 6]
+    assert [row["step"] for row in monitor.history] == [6, 12, 18]
+    copies = [row["n_copies"] for row in monitor.history]
+    assert copies[0] >= N // 4 and copies[2] >= 3 * N // 4 and copies == sorted(copies)
+    assert seen == [None, copies[0], copies[0], copies[1], copies[1], copies[2]]
+    with open(tmp_path / "copy_rate.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [float(row["n_copies"]) for row in rows] == copies
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    names = {tag.removeprefix("copy_rate/") for tag in events.Tags()["scalars"]}
+    assert {"n_copies", "n_mem", "excess_copies", "excess_copies_low", "nearest_similarity", "seconds"} <= names
+    assert [(e.step, e.value) for e in events.Scalars("copy_rate/n_copies")] == list(
+        zip((6, 12, 18), copies, strict=True)
+    )
+
+
+def test_stops_when_copies_are_beyond_doubt_and_stays_stopped(parts: Any, tmp_path: Path) -> None:
+    engine, monitor = build(parts, tmp_path)
+    stop = StopAtCopyRate(monitor, limit=0.25)
+    stop.attach(engine)
+    completed = []
+    engine.add_event_handler(Events.COMPLETED, lambda e: completed.append(e.state.epoch))
+    run(engine, 8)
+    assert stop.stopped_at == engine.state.epoch == 4
+    assert completed == [4], "what is written at the end is written"
+    passed = [row["excess_copies_low"] > 0.25 for row in monitor.history]
+    assert passed == [False, True]
+    again, second = build(parts, tmp_path / "again")
+    restored = StopAtCopyRate(second, limit=0.25)
+    restored.load_state_dict(stop.state_dict())
+    restored.attach(again)
+    run(again, 8)
+    assert again.state.epoch == 1 and not second.history
+
+
+def test_keeps_the_best_model_under_the_limit(parts: Any, tmp_path: Path) -> None:
+    scores = {2: 3.0, 4: 2.0, 6: 1.0, 8: 0.5}
+    evaluator = Engine(lambda *_: None)
+    engine, monitor = build(parts, tmp_path)
+    engine.add_event_handler(
+        Events.EPOCH_COMPLETED, lambda e: evaluator.state.metrics.update(val_loss=scores.get(e.state.epoch, 0.0))
+    )
+    saved: list[int] = []
+    best = BestUnderCopyRate(monitor, lambda e: saved.append(e.state.epoch), limit=0.6, evaluator=evaluator)
+    best.quantity = "excess_copies"
+    best.attach(engine)
+    run(engine, 8)
+    under = [int(row["epoch"]) for row in monitor.history if row["excess_copies"] <= 0.6]
+    assert saved == under == [2, 4], "later ones have a lower loss, and too many copies"
+    assert (best.best_epoch, best.best_score) == (4, 2.0)
+    worse = BestUnderCopyRate(monitor, lambda e: saved.append(-1), limit=0.6, evaluator=evaluator)
+    worse.load_state_dict(best.state_dict())
+    worse.monitor.history[-1] = {"epoch": 8, worse.quantity: 0.0}
+    evaluator.state.metrics["val_loss"] = 2.5
+    worse(engine)
+    assert -1 not in saved, "the restored score counts"
+
+
+def test_history_survives_a_checkpoint(parts: Any, tmp_path: Path) -> None:
+    engine, monitor = build(parts, tmp_path / "first")
+    run(engine, 4)
+    torch.save({"monitor": monitor.state_dict()}, tmp_path / "state.pt")
+    resumed, restored = build(parts, tmp_path / "second")
+    Checkpoint.load_objects({"monitor": restored}, torch.load(tmp_path / "state.pt", weights_only=True))
+    assert restored.history == monitor.history
+    resumed.load_state_dict({"epoch_length": 3, "max_epochs": 6, "iteration": 12})
+    run(resumed, 6)
+    assert [row["epoch"] for row in restored.history] == [2, 4, 6]
+
+
+def test_samples_that_cannot_be_used_do_not_end_the_training(parts: Any, tmp_path: Path) -> None:
+    engine, monitor = build(parts, tmp_path)
+    monitor.draw = lambda seeds: np.full((len(seeds), 1, 32, 32), np.nan)
+    run(engine, 2)
+    assert engine.state.epoch == 2 and not monitor.history
+    half = build(parts, tmp_path / "half")
+    draw = half[1].draw
+    half[1].draw = lambda seeds: np.concatenate([draw(seeds[:20]), np.zeros((len(seeds) - 20, 1, 32, 32))])
+    run(half[0], 2)
+    assert half[1].history[0]["n_unusable"] == 4 and half[1].history[0]["n_synthetic"] == 20
+
+
+def test_wrong_arguments_are_named(parts: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="n_samples must be at least 1, got 0"):
+        build(parts, tmp_path, n_samples=0)
+    with pytest.raises(ConfigurationError, match=r"limit must lie between -1 and 1 .* got 5"):
+        StopAtCopyRate(build(parts, tmp_path)[1], limit=5)

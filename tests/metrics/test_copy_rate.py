@@ -1,0 +1,141 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Engine
+from monai.handlers import IgniteMetricHandler
+
+from monai_memo.audit.comparison import compare
+from monai_memo.data.cohort import Cohort
+from monai_memo.detector.detector import Detector
+from monai_memo.errors import CalibrationError, ConfigurationError
+from monai_memo.metrics.copy_rate import CopyRate, copy_rates
+from monai_memo.metrics.reference import copy_rate_from_cohorts, embed_images
+from monai_memo.statistics.rates import audit_rates
+
+ROOT = Path(__file__).parents[2]
+RNG = np.random.default_rng(0)
+TRAINING, HELDOUT = (RNG.normal(size=(n, 16)).astype(np.float32) for n in (50, 60))
+COPIES = TRAINING[:12] + 0.01 * RNG.normal(size=(12, 16)).astype(np.float32)
+SYNTHETIC = np.concatenate([COPIES, RNG.normal(size=(28, 16)).astype(np.float32)])
+PATIENTS = [str(i // 2) for i in range(50)]
+
+
+def metric(**arguments: object) -> CopyRate:
+    return CopyRate(TRAINING, HELDOUT, PATIENTS, n_bootstrap=50, **arguments)  # type: ignore[arg-type]
+
+
+def test_numbers_are_those_of_the_audit() -> None:
+    patients = [str(i) for i in range(60)]
+    sims = compare({"training": TRAINING, "heldout": HELDOUT, "synthetic": SYNTHETIC}, PATIENTS, patients).sims
+    expected = audit_rates(sims, n_bootstrap=50, seed=4)
+    found = copy_rates(TRAINING, HELDOUT, SYNTHETIC, PATIENTS, n_bootstrap=50, seed=4)
+    assert found["n_copies"] == expected.n_copies >= 12
+    assert (found["copies_low"], found["copies_high"]) == (expected.copies.low, expected.copies.high)
+    assert found["excess_copies"] == expected.excess_copies.value
+    assert found["n_mem"] == expected.n_memorized
+    assert found["nearest_similarity"] == pytest.approx(float(np.median(sims.synthetic_to_training)))
+
+
+def test_rate_does_not_depend_on_the_batches() -> None:
+    whole, parts = metric(), metric()
+    whole(torch.from_numpy(SYNTHETIC))
+    for block in np.array_split(SYNTHETIC, 7):
+        parts(torch.from_numpy(block))
+    assert parts.summary() == whole.summary()
+    assert float(whole.aggregate()) == whole.summary()["copies"] >= 0.3
+    whole.reset()
+    with pytest.raises(ValueError, match="no synthetic embeddings"):
+        whole.aggregate()
+    whole(torch.from_numpy(SYNTHETIC[12:]))
+    assert float(whole.aggregate()) < 0.2, "nothing is left of what was there before the reset"
+
+
+def test_works_as_a_metric_of_an_engine() -> None:
+    engine = Engine(lambda _, batch: {"embedding": batch})
+    handler = IgniteMetricHandler(
+        metric(quantity="excess_copies"), output_transform=lambda out: (out["embedding"], None), save_details=False
+    )
+    handler.attach(engine, "copy_rate")
+    engine.run(list(torch.from_numpy(SYNTHETIC).split(10)))
+    expected = copy_rates(TRAINING, HELDOUT, SYNTHETIC, PATIENTS, n_bootstrap=50)
+    assert engine.state.metrics["copy_rate"] == pytest.approx(expected["excess_copies"])
+
+
+def test_wrong_arguments_are_named() -> None:
+    with pytest.raises(ConfigurationError, match=r"got \(50, 16\) and \(60, 8\)"):
+        CopyRate(TRAINING, HELDOUT[:, :8])
+    with pytest.raises(ConfigurationError, match="50 patient ids for 60 embeddings"):
+        CopyRate(TRAINING, HELDOUT, heldout_patients=PATIENTS)
+    with pytest.raises(ValueError, match=r"must be embeddings \(batch, 16\)"):
+        metric()(torch.zeros(3, 1, 8, 8))
+    wrong = metric(quantity="rate")
+    wrong(torch.from_numpy(SYNTHETIC))
+    with pytest.raises(ConfigurationError, match="quantity must be one of n_synthetic"):
+        wrong.aggregate()
+    few = CopyRate(TRAINING, HELDOUT[:10])
+    few(torch.from_numpy(SYNTHETIC))
+    with pytest.raises(CalibrationError):
+        few.aggregate()
+
+
+def test_cohorts_are_embedded_once(demo_folder: Path, detector_file: Path, tmp_path: Path) -> None:
+    detector = Detector.load(detector_file)
+    cohorts = [Cohort.from_source(demo_folder / name, name) for name in ("training", "heldout")]
+    first = copy_rate_from_cohorts(detector, *cohorts, tmp_path, workers=1, progress=False)
+    assert first.training.shape == (60, 128) and first.heldout.shape == (40, 128)
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.npy")}
+    again = copy_rate_from_cohorts(detector, *cohorts, tmp_path, workers=1, progress=False)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.npy")} == stamps
+    np.testing.assert_array_equal(again.training, first.training)
+    images = np.stack([detector.preprocessing(image.path) for image in cohorts[0].images[:5]])
+    images = np.concatenate([images, np.zeros_like(images[:1])])
+    embeddings, unusable = embed_images(detector, images)
+    assert unusable == 1
+    np.testing.assert_allclose((embeddings * first.training[:5]).sum(axis=1), 1, atol=1e-2)
+
+
+RANKS = """
+import sys
+import ignite.distributed as idist
+import numpy as np
+import torch
+from monai_memo.metrics.copy_rate import CopyRate
+
+idist.initialize("gloo")
+data = np.load(sys.argv[1])
+metric = CopyRate(data["training"], data["heldout"], n_bootstrap=50)
+mine = torch.from_numpy(data["synthetic"])[idist.get_rank() :: 2]
+for block in mine.split(5):
+    metric(block)
+summary = metric.summary()
+print("RANK", idist.get_world_size(), *(summary[k] for k in ("n_copies", "copies_low", "n_mem", "n_synthetic")))
+idist.finalize()
+"""
+
+
+def test_two_ranks_give_the_rate_of_one(tmp_path: Path) -> None:
+    # 39 images: the ranks have 20 and 19, and nothing may be counted twice to even that out.
+    np.savez(tmp_path / "data.npz", training=TRAINING, heldout=HELDOUT, synthetic=SYNTHETIC[:39])
+    (tmp_path / "ranks.py").write_text(RANKS)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = subprocess.run(
+        [*command, str(tmp_path / "ranks.py"), str(tmp_path / "data.npz")],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("RANK")]
+    one = copy_rates(TRAINING, HELDOUT, SYNTHETIC[:39], n_bootstrap=50)
+    expected = ["2", *(str(one[name]) for name in ("n_copies", "copies_low", "n_mem", "n_synthetic"))]
+    assert lines == [expected, expected]
