@@ -1,0 +1,64 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Parameters of a network and memory of one training step, found on the meta device: nothing is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class StepMemory:
+    """What one training step keeps at once.
+
+    Attributes:
+        parameters: numbers in the network.
+        weight_bytes: weights, gradients and Adam's two moments in float32, and ``copies`` more of the weights (EMA).
+        activation_bytes: tensors that autograd keeps for the backward pass, in float32.
+    """
+
+    parameters: int
+    weight_bytes: int
+    activation_bytes: int
+
+    def gib(self, autocast: bool = False) -> float:
+        """GiB in all; with autocast activations count half. Buffers of convolutions and the allocator come on top."""
+        return (self.weight_bytes + self.activation_bytes / (2 if autocast else 1)) / 2**30
+
+
+def step_memory(build: Callable[[], nn.Module], *inputs: tuple[int, ...], copies: int = 0) -> StepMemory:
+    """Memory of one forward and backward pass.
+
+    Args:
+        build: makes the network; called on the meta device.
+        inputs: shapes of the arguments of ``forward``, batch included.
+        copies: further copies of the weights on the device.
+
+    Example:
+        >>> memory = step_memory(lambda: nn.Linear(10, 5), (4, 10))
+        >>> memory.parameters, memory.weight_bytes, memory.activation_bytes
+        (55, 880, 160)
+    """
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    with torch.device("meta"):
+        network = build().train()
+        parameters = list(network.parameters())
+        weights = {parameter.untyped_storage()._cdata for parameter in parameters}
+        arguments = [torch.empty(shape) for shape in inputs]
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            output: Any = network(*arguments)
+    held = [tensor for storage, tensor in kept.items() if storage not in weights]
+    del output
+    count = sum(parameter.numel() for parameter in parameters)
+    activations = sum(tensor.untyped_storage().nbytes() for tensor in held)
+    return StepMemory(count, count * 4 * (4 + copies), activations)
