@@ -73,23 +73,28 @@ def assemble(
 
 
 def load_bundle(
-    folder: str | Path, num_inference_steps: int = 50, batch_size: int = 16, device: Any = "cpu", **overrides: Any
+    folder: str | Path,
+    num_inference_steps: int = 50,
+    batch_size: int = 16,
+    device: Any = "cpu",
+    profile: str | None = None,
+    **overrides: Any,
 ) -> LatentDiffusion:
     """The model of a bundle in the layout of the model zoo's latent diffusion models.
 
-    Read are ``configs/common.json`` and ``configs/small.json`` (the latter only if ``overrides["profile"]`` names it)
+    Read are ``configs/common.json``, the profile (``"small"``) if one is named,
     and ``configs/inference.json``, for ``autoencoder_def``, ``network_def``, ``noise_scheduler``, ``latent_shape``,
     the paths of both weights files and, if there, ``scale_factor``. The bundle is not run, but expressions in its
     config are evaluated: load only bundles that you trust.
 
     Args:
+        profile: name of a further config file.
         overrides: config values by id.
 
     Raises:
         GeneratorError: a config that lacks one of these, or weights that do not fit.
     """
     folder = Path(folder)
-    profile = overrides.pop("profile", None)
     names = ["common", *([profile] if profile else []), "inference"]
     paths = [folder / "configs" / f"{name}.json" for name in names if (folder / "configs" / f"{name}.json").is_file()]
     if not paths or paths[-1].stem != "inference":
