@@ -76,10 +76,15 @@ class GeneratorEvaluation:
         self.detector = Detector.load(detector_file)
         self.n_samples, self.pairs, self.seed = n_samples, pairs, seed
 
+    def _drawn(self, pixels: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Random images, at most as many as samples: cohorts are sorted by id, the first ones are often of one kind."""
+        order = np.random.default_rng([self.seed, len(pixels)]).permutation(len(pixels))[: self.n_samples]
+        return np.asarray(pixels[np.sort(order)], dtype=np.float32)
+
     def run(self) -> dict[str, Any]:
         """Evaluate, write, and return the record."""
-        heldout = np.asarray(self.data.heldout.pixels[: self.n_samples], dtype=np.float32)
-        training = np.asarray(self.data.training.pixels[: self.n_samples], dtype=np.float32)
+        heldout = self._drawn(self.data.heldout.pixels)
+        training = self._drawn(self.data.training.pixels)
         samples = self.model.sample(sample_seeds(self.seed, range(self.n_samples)))
         rebuilt = self.model.round_trip(heldout)
         reference = features(self.detector, heldout)
