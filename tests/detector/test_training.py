@@ -139,7 +139,7 @@ def test_files_of_other_origin_are_left_alone(tmp_path: Path, name: str) -> None
     foreign = tmp_path / "foreign" / name
     foreign.parent.mkdir()
     foreign.write_text("{}")
-    with pytest.raises(TrainingError, match=r"not of a training\. They are left"):
+    with pytest.raises(TrainingError, match=r"not of a training of this library\. They are left"):
         train_detector(PIXELS[:8], small(1), SETTINGS, foreign.parent, progress=False)
     assert foreign.read_text() == "{}"
 
