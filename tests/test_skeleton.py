@@ -29,7 +29,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "handlers": (*AUDIT, "handlers"),
     "benchmark": AUDIT,
     "demo": AUDIT,
-    "__main__": (*AUDIT, "benchmark", "demo"),
+    "label": AUDIT,
+    "__main__": (*AUDIT, "benchmark", "demo", "label"),
     "__init__": (*AUDIT, "benchmark"),
 }
 

@@ -99,17 +99,21 @@ def _environment() -> Environment:
 def render_report(result: AuditResult, evidence: Sequence[PairEvidence] | None, figures: dict[str, bytes]) -> str:
     """The report as HTML text. Without evidence there is no gallery."""
     word, icon = LEVELS[result.verdict["level"]]
-    return _environment().get_template("report.html.jinja").render(
-        result=result,
-        word=word,
-        icon=icon,
-        figures={name: _data_uri(content) for name, content in figures.items()},
-        gallery=_gallery(evidence or []),
-        skipped=_skipped(result),
-        command=repeat_command(result),
-        confidence=f"{100 * result.calibration['confidence']:g} %",
-        patients_unknown=[name for name in ("training", "heldout") if not result.cohorts[name].patients_known],
-        titles={"training": "Training", "heldout": "Held-out", "synthetic": "Synthetic"},
+    return (
+        _environment()
+        .get_template("report.html.jinja")
+        .render(
+            result=result,
+            word=word,
+            icon=icon,
+            figures={name: _data_uri(content) for name, content in figures.items()},
+            gallery=_gallery(evidence or []),
+            skipped=_skipped(result),
+            command=repeat_command(result),
+            confidence=f"{100 * result.calibration['confidence']:g} %",
+            patients_unknown=[name for name in ("training", "heldout") if not result.cohorts[name].patients_known],
+            titles={"training": "Training", "heldout": "Held-out", "synthetic": "Synthetic"},
+        )
     )
 
 

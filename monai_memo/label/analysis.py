@@ -187,7 +187,9 @@ class Analysis:
         """Ratings of the further pairs close to tau, which are no random sample and enter no estimate."""
         counts: Counter[str] = Counter()
         for pair in self.study.uncertain:
-            decided = consensus([entry.rating for entry in self._of(pair).values()], DEFINITIONS["copy_or_same_patient"])
+            decided = consensus(
+                [entry.rating for entry in self._of(pair).values()], DEFINITIONS["copy_or_same_patient"]
+            )
             if decided is not None:
                 counts["rated"] += 1
                 counts["agree"] += decided == pair.copy

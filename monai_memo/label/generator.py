@@ -27,7 +27,9 @@ def check_bundle(bundle: str | Path) -> Path:
     return root
 
 
-def sample_from_bundle(bundle: str | Path, out: str | Path, n: int = 1, seed: int = 0, timeout: float = 600) -> list[Path]:
+def sample_from_bundle(
+    bundle: str | Path, out: str | Path, n: int = 1, seed: int = 0, timeout: float = 600
+) -> list[Path]:
     """Let a bundle write ``n`` samples to the folder ``out``.
 
     The bundle takes ``n_samples``, ``seed`` and ``output_dir``, as those of this project do.

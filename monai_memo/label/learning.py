@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,9 +58,8 @@ def fine_tune_on_ratings(
     if isinstance(learning_rate, bool) or not isinstance(learning_rate, int | float) or not 0 < learning_rate <= 1:
         raise ConfigurationError(f"learning_rate must lie between 0 and 1, got {learning_rate!r}")
     detector = Detector.load(audit.folder / "detector.pt")
-    prepared = prepare(
-        audit.cohort("training"), detector.preprocessing, audit.review / "work" / "pixels", progress=False
-    )
+    work = audit.review / "work"
+    prepared = prepare(audit.cohort("training"), detector.preprocessing, work / "pixels", progress=False)
     position = {image.image_id: i for i, image in enumerate(prepared.cohort.images)}
     paths = audit.paths("synthetic")
     partners: dict[int, NDArray[np.floating]] = {}
@@ -78,12 +78,11 @@ def fine_tune_on_ratings(
         detector, prepared.pixels, partners, np.stack(novel) if novel else None, epochs, learning_rate, seed, device
     )
     tuned.save(audit.review / FINE_TUNED)
+    shutil.rmtree(work, ignore_errors=True)
     return {"confirmed_copies": len(partners), "confirmed_novel": len(novel), "detector": tuned.sha256[:16]}
 
 
-def similarities_with(
-    detector: Detector, study: Study, paths: Mapping[str, Mapping[str, Path]]
-) -> dict[str, float]:
+def similarities_with(detector: Detector, study: Study, paths: Mapping[str, Mapping[str, Path]]) -> dict[str, float]:
     """Similarity of each pair that can still be read, by another detector than the audit's."""
     found: dict[str, float] = {}
     for pair in study.pairs:

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,7 +112,9 @@ class Study:
                 record[name] = tuple(record[name])
             return cls(**record)
         except FileNotFoundError as error:
-            raise MemoError(f"no review has been prepared: {path} is missing. Run monai-memo review-prepare.") from error
+            raise MemoError(
+                f"no review has been prepared: {path} is missing. Run monai-memo review-prepare."
+            ) from error
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise MemoError(f"{path} is not the plan of a review: {error}") from error
 
@@ -203,5 +204,3 @@ def order_for(study: Study, rater: str) -> list[str]:
     key = [study.seed, 13, *rater.casefold().encode("utf-8")]
     order = np.random.default_rng(key).permutation(len(study.sample))
     return [study.sample[int(i)].pair_id for i in order]
-
-

@@ -48,8 +48,7 @@ class ReviewDatastore(LocalDatastore):
         for image_id in [name for name in self._datastore.objects if name not in study.by_id]:
             del self._datastore.objects[image_id]
         self._datastore.name, self._datastore.description = "review", "pairs of synthetic and training images"
-        for pair_id, entries in self.history().items():
-            self._mirror(pair_id, entries)
+        self._datastore.objects = dict(sorted(self._datastore.objects.items()))
         self._update_datastore_file()
 
     # Ratings
@@ -103,7 +102,7 @@ class ReviewDatastore(LocalDatastore):
             return [pair.pair_id for pair in self.study.uncertain]
         return order_for(self.study, rater)
 
-    # What MONAI Label asks
+    # What MONAI Label asks for
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
         """A rating (tag ``final``: ``rating`` and ``rater`` in the parameters), or a result of an infer task."""
@@ -167,6 +166,14 @@ class ReviewDatastore(LocalDatastore):
 
     def get_dataset_archive(self, limit_cases: int | None) -> str:
         raise HTTPException(403, "the data set is not handed out")
+
+    def _init_from_datastore_file(self, throw_exception: bool = False) -> None:
+        """As MONAI Label's; whatever another process wrote, the ratings are those of the files."""
+        before = self._datastore
+        super()._init_from_datastore_file(throw_exception)
+        if self._datastore is not before:
+            for pair_id, entries in self.history().items():
+                self._mirror(pair_id, entries)
 
     def _update_datastore_file(self, lock: bool = True) -> None:
         """As MONAI Label's, but atomic: a kill leaves the old file or the new one."""
