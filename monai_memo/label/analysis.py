@@ -64,6 +64,9 @@ class Analysis:
     def _of(self, pair: StudyPair) -> dict[str, Entry]:
         return {self._names[name.casefold()]: entry for name, entry in self.standing.get(pair.pair_id, {}).items()}
 
+    def _majority(self, pair: StudyPair, positive: Sequence[str]) -> bool | None:
+        return consensus([entry.rating for entry in self._of(pair).values()], positive)
+
     def _rates(self, decide: Callable[[StudyPair], bool | None]) -> dict[str, Any]:
         """The detector against one decision for each pair of the sample."""
         n_strata = len(self.study.stratum_sizes)
@@ -93,10 +96,10 @@ class Analysis:
         """Against one rater, or against the consensus. With what undecided pairs would have changed."""
 
         def decide(pair: StudyPair) -> bool | None:
+            if rater is None:
+                return self._majority(pair, positive)
             ratings = self._of(pair)
-            if rater is not None:
-                return consensus([ratings[rater].rating], positive) if rater in ratings else None
-            return consensus([entry.rating for entry in ratings.values()], positive)
+            return consensus([ratings[rater].rating], positive) if rater in ratings else None
 
         def seen(pair: StudyPair) -> bool:
             ratings = self._of(pair)
@@ -187,9 +190,7 @@ class Analysis:
         """Ratings of the further pairs close to tau, which are no random sample and enter no estimate."""
         counts: Counter[str] = Counter()
         for pair in self.study.uncertain:
-            decided = consensus(
-                [entry.rating for entry in self._of(pair).values()], DEFINITIONS["copy_or_same_patient"]
-            )
+            decided = self._majority(pair, DEFINITIONS["copy_or_same_patient"])
             if decided is not None:
                 counts["rated"] += 1
                 counts["agree"] += decided == pair.copy
@@ -199,10 +200,9 @@ class Analysis:
         """Pairs where consensus and detector differ, most certain calls first."""
         rows = []
         for pair in self.study.pairs:
-            ratings = self._of(pair)
-            decided = consensus([entry.rating for entry in ratings.values()], DEFINITIONS["copy_or_same_patient"])
+            decided = self._majority(pair, DEFINITIONS["copy_or_same_patient"])
             if decided is not None and decided != pair.copy:
-                rows.append((pair, {rater: entry.rating for rater, entry in ratings.items()}))
+                rows.append((pair, {rater: entry.rating for rater, entry in self._of(pair).items()}))
         rows.sort(key=lambda row: (-row[0].certainty, row[0].pair_id))
         return [
             {

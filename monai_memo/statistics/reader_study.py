@@ -211,11 +211,10 @@ def detection_rates(
     Raises:
         ValueError: counts that cannot be.
     """
-    sizes, above = np.asarray(sizes, dtype=np.float64), np.asarray(above, dtype=bool)
-    rated, positive = np.asarray(rated, dtype=np.float64), np.asarray(positive, dtype=np.float64)
+    above = np.asarray(above, dtype=bool)
     if (positive > rated).any() or (rated > sizes).any() or (positive < 0).any():
         raise ValueError("each stratum needs 0 <= positive <= rated <= size")
-    strata = _gather(sizes, above, rated, positive, confidence)
+    strata = _gather(sizes.astype(np.float64), above, rated.astype(np.float64), positive.astype(np.float64), confidence)
     sides = {side: bool((strata.above == side).any()) for side in (True, False)}
     whole = all(sides[side] or not (above == side).any() for side in sides)
     called, size = strata.size * strata.above, strata.size
