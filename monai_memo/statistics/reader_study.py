@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
+from scipy.stats import norm
 
 from monai_memo.statistics.intervals import Interval, wilson_interval
 from monai_memo.statistics.similarities import Floats, Integers
@@ -130,27 +131,42 @@ class _Strata:
     low: Floats
     high: Floats
     above: NDArray[np.bool_]
+    z: float
+
+    def side(self, above: bool) -> _Strata:
+        """The strata that the detector calls copies, or the others."""
+        keep = self.above == above
+        return _Strata(self.size[keep], self.rate[keep], self.low[keep], self.high[keep], self.above[keep], self.z)
+
+    def inverse(self) -> _Strata:
+        """The same for the rate of negatives."""
+        return _Strata(self.size, 1 - self.rate, 1 - self.high, 1 - self.low, self.above, self.z)
 
 
 def _bounds(coefficient: Floats, strata: _Strata) -> tuple[float, float]:
-    """Interval of ``sum(coefficient * rate)`` from the intervals of the rates.
+    """Interval of ``sum(coefficient * size * rate)`` from the intervals of the rates.
 
     MOVER: Zou, Huang, Zhang, Computational Statistics and Data Analysis 2009; with Wilson intervals of strata it is
-    that of Yan and Su, Statistics in Biopharmaceutical Research 2010, for fixed weights.
+    that of Yan and Su, Statistics in Biopharmaceutical Research 2010, for fixed weights. Further images would also
+    spread differently over the strata: that multinomial variance is added.
     """
+    n = strata.size.sum()
+    share, parts = strata.size / n, coefficient * strata.rate
+    between = strata.z**2 * n * max(0.0, float(share @ parts**2 - (share @ parts) ** 2))
+    coefficient = coefficient * strata.size
     value = float(coefficient @ strata.rate)
     ends = np.stack([coefficient * strata.low, coefficient * strata.high])
     down = coefficient * strata.rate - ends.min(axis=0)
     up = ends.max(axis=0) - coefficient * strata.rate
-    return value - float(np.sqrt((down**2).sum())), value + float(np.sqrt((up**2).sum()))
+    return value - float(np.sqrt((down**2).sum() + between)), value + float(np.sqrt((up**2).sum() + between))
 
 
 def _share(numerator: Floats, denominator: Floats, strata: _Strata) -> Interval | None:
-    """``sum(numerator * rate) / sum(denominator * rate)`` with the shares that its difference does not exclude."""
-    total = float(denominator @ strata.rate)
+    """``sum(numerator * size * rate) / sum(denominator * size * rate)`` and the shares that their difference allows."""
+    total = float(denominator @ (strata.size * strata.rate))
     if total <= 0:
         return None
-    value = float(numerator @ strata.rate) / total
+    value = float(numerator @ (strata.size * strata.rate)) / total
 
     def bound(share: float, end: int) -> float:
         return _bounds(numerator - share * denominator, strata)[end]
@@ -185,6 +201,7 @@ def _gather(sizes: Floats, above: NDArray[np.bool_], rated: Floats, positive: Fl
         np.array([interval.low for interval in intervals]),
         np.array([interval.high for interval in intervals]),
         np.array(sides, dtype=bool),
+        float(norm.ppf(0.5 + confidence / 2)),
     )
 
 
@@ -215,20 +232,21 @@ def detection_rates(
     if (positive > rated).any() or (rated > sizes).any() or (positive < 0).any():
         raise ValueError("each stratum needs 0 <= positive <= rated <= size")
     strata = _gather(sizes.astype(np.float64), above, rated.astype(np.float64), positive.astype(np.float64), confidence)
-    sides = {side: bool((strata.above == side).any()) for side in (True, False)}
-    whole = all(sides[side] or not (above == side).any() for side in sides)
-    called, size = strata.size * strata.above, strata.size
-    inverse = _Strata(size, 1 - strata.rate, 1 - strata.high, 1 - strata.low, strata.above)
-    prevalence = precision = None
-    if whole and len(size):
-        low, high = _bounds(size / size.sum(), strata)
-        prevalence = Interval(float(size @ strata.rate / size.sum()), max(0.0, low), min(1.0, high))
-    if sides[True]:
-        low, high = _bounds(called / called.sum(), strata)
-        precision = Interval(float(called @ strata.rate / called.sum()), max(0.0, low), min(1.0, high))
+    whole = all((strata.above == side).any() or not (above == side).any() for side in (True, False))
+    complete = whole and len(strata.size) > 0
+    everything, called = np.ones(len(strata.size)), strata.above.astype(np.float64)
     return DetectionRates(
-        sensitivity=_share(called, size, strata) if whole and len(size) else None,
-        specificity=_share(size - called, size, inverse) if whole and len(size) else None,
-        precision=precision,
-        prevalence=prevalence,
+        sensitivity=_share(called, everything, strata) if complete else None,
+        specificity=_share(everything - called, everything, strata.inverse()) if complete else None,
+        precision=_mean(strata.side(True)),
+        prevalence=_mean(strata) if complete else None,
     )
+
+
+def _mean(strata: _Strata) -> Interval | None:
+    """Rate over all these strata."""
+    if len(strata.size) == 0:
+        return None
+    low, high = _bounds(np.full(len(strata.size), 1 / strata.size.sum()), strata)
+    value = float(strata.size @ strata.rate / strata.size.sum())
+    return Interval(value, max(0.0, low), min(1.0, high))
