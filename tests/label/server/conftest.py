@@ -98,7 +98,7 @@ def start(audit: Path, *options: str) -> Server:
     raise AssertionError((audit / "server.log").read_text(errors="replace")[-4000:])
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(finished_audit: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """2D: 12 pairs of the sample and 3 further ones; a generator bundle is at hand."""
     from tests.label.test_generator import write_bundle
@@ -112,16 +112,16 @@ def server(finished_audit: Path, tmp_path_factory: pytest.TempPathFactory) -> It
         running.stop()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server_3d(finished_audit_3d: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """3D, not blind, and prepared by the server itself: all 10 pairs."""
     audit = Path(shutil.copytree(finished_audit_3d, tmp_path_factory.mktemp("served3d") / "audit"))
-    prepare_review(str(audit), n=4, n_uncertain=0, progress=False)
-    running = start(audit)
+    running = start(audit, "--noblind")
     yield running
     running.stop()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Headless Chromium with an empty profile."""
     if not os.environ.get("MEMO_BROWSER") or not os.environ.get("MEMO_CHROMEDRIVER"):

@@ -127,6 +127,8 @@ def test_an_impossible_name_is_refused_on_the_page(server: Server, browser: Any)
     wait(browser, lambda: browser.find_element(By.ID, "error").is_displayed())
     assert text(browser, "error").startswith("rater must be a name")
     assert browser.find_element(By.ID, "start").is_displayed()
+    logged = [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+    assert len(logged) == 1 and "/review/progress" in logged[0] and "400" in logged[0]
 
 
 def test_volumes_are_scrolled_in_three_planes(server_3d: Server, browser: Any, shot: Any) -> None:
