@@ -1,6 +1,6 @@
 # Copyright (c) monai_memo contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: ``monai-memo audit``, ``train-detector``, ``evaluate``, ``planted-audit``, ``coverage``, ``demo``.
+"""The command line: ``monai-memo audit``, ``review-prepare``, ``review-server``, ``review``, ``demo`` and more.
 
 Exit status: 0 finished, 2 refused (the message says why), 3 finished but some images were skipped, 130 interrupted.
 """
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from monai_memo.audit.result import AuditResult, Count
 
 FINISHED, REFUSED, SKIPPED, INTERRUPTED = 0, 2, 3, 130
-COMMANDS = ("audit", "train_detector", "evaluate", "planted_audit", "coverage", "demo")
 
 
 def _strict(command: Callable[..., Any], takes: Callable[..., Any], doc: str) -> Callable[..., Any]:
@@ -136,6 +135,34 @@ def _demo(**arguments: Any) -> int:
     return _print_result(result, Path(str(arguments.get("out", "demo_audit"))) / "audit", truth)
 
 
+def _review_prepare(**arguments: Any) -> int:
+    from monai_memo.label.prepare import prepare_review
+
+    study = prepare_review(**arguments)
+    missing = sum(bool(pair.missing) for pair in study.pairs)
+    print(f"{len(study.sample)} pairs of the sample and {len(study.uncertain)} further pairs are ready")
+    if missing:
+        print(f"warning: {missing} pairs cannot be shown; they are named above and in the report's chapter")
+    print(f"next      monai-memo review-server --audit {arguments['audit']}")
+    return SKIPPED if missing else FINISHED
+
+
+def _review_server(**arguments: Any) -> int:
+    from monai_memo.label.serve import review_server
+
+    review_server(**arguments)
+    return FINISHED
+
+
+def _review(**arguments: Any) -> int:
+    from monai_memo.label.review import review
+
+    result = review(**arguments)
+    folder = Path(str(arguments["audit"])).resolve()
+    print(f"{result.headline}\n\nnumbers   {folder / 'review.json'}\nreport    {folder / 'report.html'}")
+    return FINISHED
+
+
 def commands() -> dict[str, Callable[..., int]]:
     """The commands by name, with the arguments of what they call."""
     from monai_memo.audit.configuration import AuditConfiguration
@@ -144,6 +171,9 @@ def commands() -> dict[str, Callable[..., int]]:
     from monai_memo.benchmark.planted_audit import planted_audit
     from monai_memo.demo import run_demo
     from monai_memo.detector.command import train_detector_command
+    from monai_memo.label.prepare import prepare_review
+    from monai_memo.label.review import review
+    from monai_memo.label.serve import review_server
 
     return {
         "audit": _strict(_audit, AuditConfiguration, AuditConfiguration.__doc__ or ""),
@@ -151,6 +181,9 @@ def commands() -> dict[str, Callable[..., int]]:
         "evaluate": _strict(_evaluate, Evaluation, Evaluation.__doc__ or ""),
         "planted_audit": _strict(_planted_audit, planted_audit, planted_audit.__doc__ or ""),
         "coverage": _strict(_coverage, coverage_study, coverage_study.__doc__ or ""),
+        "review_prepare": _strict(_review_prepare, prepare_review, prepare_review.__doc__ or ""),
+        "review_server": _strict(_review_server, review_server, review_server.__doc__ or ""),
+        "review": _strict(_review, review, review.__doc__ or ""),
         "demo": _strict(_demo, run_demo, run_demo.__doc__ or ""),
     }
 

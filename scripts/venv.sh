@@ -1,5 +1,5 @@
-# Shared by quickstart.sh and runtests.sh: make_venv FOLDER EXTRAS sets VENV to a ready environment.
-# It is made anew when setup.cfg, pyproject.toml or constraints.txt have changed.
+# Shared by quickstart.sh and runtests.sh: make_venv FOLDER EXTRAS [CONSTRAINTS] sets VENV to a ready environment.
+# It is made anew when setup.cfg, pyproject.toml or the constraints have changed.
 
 find_python() {
     local candidate
@@ -16,9 +16,10 @@ find_python() {
 
 make_venv() {
     VENV="$1"
-    local root python wanted
+    local root python wanted constraints
     root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-    wanted="$(cat "$root/setup.cfg" "$root/pyproject.toml" "$root/constraints.txt" | cksum)$2$root"
+    constraints="$root/${3:-constraints.txt}"
+    wanted="$(cat "$root/setup.cfg" "$root/pyproject.toml" "$constraints" | cksum)$2$root"
     if [ -f "$VENV/.ready" ] && [ "$(cat "$VENV/.ready")" = "$wanted" ]; then
         return
     fi
@@ -26,7 +27,7 @@ make_venv() {
     echo "Installing into $VENV ($("$python" --version)) ..."
     "$python" -m venv --clear "$VENV"
     # torch first and by itself, in the tested version, so that no dependency chooses another one.
-    "$VENV/bin/python" -m pip install --quiet "$(grep '^torch==' "$root/constraints.txt")"
-    "$VENV/bin/python" -m pip install --quiet --constraint "$root/constraints.txt" --editable "$root$2"
+    "$VENV/bin/python" -m pip install --quiet "$(grep '^torch==' "$constraints")"
+    "$VENV/bin/python" -m pip install --quiet --no-compile --constraint "$constraints" --editable "$root$2"
     echo "$wanted" > "$VENV/.ready"
 }

@@ -31,7 +31,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "generators": (*METRICS, "handlers"),
     "benchmark": AUDIT,
     "demo": AUDIT,
-    "__main__": (*AUDIT, "benchmark", "demo"),
+    "label": AUDIT,
+    "__main__": (*AUDIT, "benchmark", "demo", "label"),
     "__init__": (*METRICS, "handlers", "generators", "benchmark"),
 }
 

@@ -5,9 +5,10 @@
 from __future__ import annotations
 
 import base64
+import re
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from monai_memo.audit.evidence import PairEvidence
 from monai_memo.audit.figures import distribution_figure, pair_figure, png_bytes, rates_figure, write_figure
 from monai_memo.audit.result import REMOVED, AuditResult, Count, Estimate
 from monai_memo.audit.verdict import percent
+from monai_memo.errors import MemoError
 from monai_memo.files import write_text
 
 LEVELS = {
@@ -24,6 +26,7 @@ LEVELS = {
     "inconclusive": ("Not conclusive", "?"),
     "no_excess": ("No excess of copies", "&#10003;"),
 }
+CHAPTERS = "<!-- further chapters -->"  # stands in the template; text of users cannot hold it, being escaped
 OMITTED = ("train", "heldout", "synthetic", "out", "redacted", "progress", "keep_work", "workers")
 
 
@@ -84,25 +87,33 @@ def _gallery(evidence: Sequence[PairEvidence]) -> list[dict[str, Any]]:
     ]
 
 
-def render_report(result: AuditResult, evidence: Sequence[PairEvidence] | None, figures: dict[str, bytes]) -> str:
-    """The report as HTML text. Without evidence there is no gallery."""
+def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("monai_memo.audit"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters.update(count=_count, rate=_rate, similarity=_similarity, percent=percent)
+    return environment
+
+
+def render_report(result: AuditResult, evidence: Sequence[PairEvidence] | None, figures: dict[str, bytes]) -> str:
+    """The report as HTML text. Without evidence there is no gallery."""
     word, icon = LEVELS[result.verdict["level"]]
-    return environment.get_template("report.html.jinja").render(
-        result=result,
-        word=word,
-        icon=icon,
-        figures={name: _data_uri(content) for name, content in figures.items()},
-        gallery=_gallery(evidence or []),
-        skipped=_skipped(result),
-        command=repeat_command(result),
-        confidence=f"{100 * result.calibration['confidence']:g} %",
-        patients_unknown=[name for name in ("training", "heldout") if not result.cohorts[name].patients_known],
-        titles={"training": "Training", "heldout": "Held-out", "synthetic": "Synthetic"},
+    return (
+        _environment()
+        .get_template("report.html.jinja")
+        .render(
+            result=result,
+            word=word,
+            icon=icon,
+            figures={name: _data_uri(content) for name, content in figures.items()},
+            gallery=_gallery(evidence or []),
+            skipped=_skipped(result),
+            command=repeat_command(result),
+            confidence=f"{100 * result.calibration['confidence']:g} %",
+            patients_unknown=[name for name in ("training", "heldout") if not result.cohorts[name].patients_known],
+            titles={"training": "Training", "heldout": "Held-out", "synthetic": "Synthetic"},
+        )
     )
 
 
@@ -123,3 +134,24 @@ def write_report(
         "rates": write_figure(folder / "figures" / "rates.png", rates_figure(result)),
     }
     return write_text(folder / "report.html", render_report(result, None if redacted else evidence, figures))
+
+
+def set_chapter(report: str, template: str, record: Mapping[str, Any]) -> str:
+    """A finished report with a further chapter, in place of the one of the same name that it may have.
+
+    The rest stays as it is, byte for byte: the images of a report can be gone when its chapters come.
+
+    Args:
+        report: HTML text of a report.
+        template: file in ``templates``, which sees ``record`` as ``chapter``.
+
+    Raises:
+        MemoError: not a report of an audit.
+    """
+    start, end = f"<!-- chapter {template} -->", f"<!-- end of chapter {template} -->"
+    chapter = _environment().get_template(template).render(chapter=record)
+    without = re.sub(f"\n{re.escape(start)}.*?{re.escape(end)}", "", report, flags=re.DOTALL)
+    before, place, after = without.partition(CHAPTERS)
+    if not place:
+        raise MemoError("the report has no place for further chapters: it is of an older version. Audit again.")
+    return f"{before}{place}\n{start}\n{chapter}\n{end}{after}"

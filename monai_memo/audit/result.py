@@ -21,6 +21,8 @@ from monai_memo.files import write_json, write_text
 
 SCHEMA_VERSION = "1.0"
 REMOVED = "[redacted]"
+# MONAI Label 0.8.5 brings jsonschema 3, which ends at draft 7; the schema uses nothing that came later.
+VALIDATOR = getattr(jsonschema, "Draft202012Validator", None) or jsonschema.Draft7Validator
 MATCH_COLUMNS = ("synthetic", "nearest_training", "similarity", "tau", "copy")
 
 
@@ -208,7 +210,7 @@ def validate_record(record: Any) -> None:
     Raises:
         MemoError: the first field that does not fit, and why.
     """
-    errors = sorted(jsonschema.Draft202012Validator(schema()).iter_errors(record), key=lambda error: list(error.path))
+    errors = sorted(VALIDATOR(schema()).iter_errors(record), key=lambda error: list(error.path))
     if errors:
         where = "/".join(str(part) for part in errors[0].path) or "the record"
         raise MemoError(f"not an audit's record: {where}: {errors[0].message[:300]}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import beta
+from scipy.stats import beta, norm
 
 from monai_memo.statistics.similarities import Floats, Integers
 
@@ -101,3 +101,24 @@ def shared_neighbour_variance(similarity: Floats, neighbours: Integers, threshol
 def widened(draws: Floats, centre: float, factor: float) -> Floats:
     """Draws stretched about ``centre``."""
     return centre + factor * (draws - centre)
+
+
+def wilson_interval(count: float, total: float, confidence: float = 0.95) -> Interval:
+    """Wilson's score interval of a proportion. ``count`` and ``total`` need not be whole (effective sample sizes).
+
+    Source: Wilson, JASA 1927; recommended by Brown, Cai, DasGupta, Statistical Science 2001.
+
+    Example:
+        >>> interval = wilson_interval(8, 10)
+        >>> round(interval.low, 3), round(interval.high, 3)
+        (0.49, 0.943)
+    """
+    if not 0 <= count <= total or total <= 0:
+        raise ValueError(f"count must lie between 0 and total > 0, got {count} of {total}")
+    z = float(norm.ppf(0.5 + confidence / 2))
+    rate = count / total
+    centre = (rate + z * z / (2 * total)) / (1 + z * z / total)
+    half = z / (1 + z * z / total) * np.sqrt(rate * (1 - rate) / total + z * z / (4 * total * total))
+    low = 0.0 if count == 0 else max(0.0, float(centre - half))
+    high = 1.0 if count == total else min(1.0, float(centre + half))
+    return Interval(rate, low, high)

@@ -1,0 +1,3 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""App folder for ``monailabel start_server --app``."""

@@ -1,0 +1,169 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Pairs as raters see them: the synthetic image on the left, its nearest training image, aligned, on the right."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from os import cpu_count
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from monai_memo.audit.evidence import align
+from monai_memo.data.loading import Preprocessing
+from monai_memo.data.reading import read_image
+from monai_memo.data.writing import save_image
+from monai_memo.errors import MemoError, UnusableImageError
+from monai_memo.label.study import Study, StudyPair
+
+LONGEST = {2: 512, 3: 96}
+ENDING = {2: ".png", 3: ".nii.gz"}
+BLOCK = 16
+PLANES = ("sagittal", "coronal", "axial")
+
+
+@dataclass(frozen=True)
+class AlignedPair:
+    """Two images to compare.
+
+    Attributes:
+        synthetic, training: ``(*spatial)`` in [0, 1], of the same shape; the training image is aligned.
+        alignment: what was done to the training image, in words; empty for nothing.
+    """
+
+    synthetic: NDArray[np.float32]
+    training: NDArray[np.float32]
+    alignment: str
+
+    @property
+    def difference(self) -> NDArray[np.float32]:
+        """Synthetic minus training, -1 to 1."""
+        return self.synthetic - self.training
+
+
+def aligned_pair(synthetic: NDArray[np.float32], training: NDArray[np.float32]) -> AlignedPair:
+    """Align a pair of images ``(channels, *spatial)`` in [0, 1]. The one place where the review asks for evidence."""
+    first, second = synthetic.mean(axis=0), training.mean(axis=0)
+    second, mirrored, _ = align(second, first)
+    return AlignedPair(first, np.ascontiguousarray(second), f"mirrored {mirrored}" if mirrored else "")
+
+
+def shown_preprocessing(preprocessing: Preprocessing, example: str | Path | None) -> Preprocessing:
+    """The audit's preprocessing at a size for people; 2D images keep the proportions of ``example``."""
+    dims = preprocessing.spatial_dims
+    size: tuple[int, ...] = (LONGEST[dims],) * dims
+    if dims == 2 and example is not None:
+        array, _ = read_image(example)
+        rows, columns = array.shape[1:3]
+        scale = LONGEST[2] / max(rows, columns)
+        size = (max(8, round(rows * scale)), max(8, round(columns * scale)))
+    return replace(preprocessing, size=size)
+
+
+def gap(columns: int) -> int:
+    """Pixels or voxels between the two images of a picture with images of this width."""
+    return max(2, columns // 32)
+
+
+def side_by_side(pair: AlignedPair) -> NDArray[np.float32]:
+    """One image: 2D ``(1, rows, 2 * columns + gap)``, 3D ``(1, 2 * x + gap, y, z)``.
+
+    In 3D the first axis points from right to left as files name it (RAS), and viewers put it across the picture.
+    """
+    axis = 1 if pair.synthetic.ndim == 2 else 0
+    shape = list(pair.synthetic.shape)
+    shape[axis] = gap(shape[axis])
+    # In 2D columns run to the right; in 3D viewers show +x on the left, so that the synthetic image comes last.
+    parts = [pair.synthetic, np.zeros(shape, dtype=np.float32), pair.training]
+    return np.concatenate(parts if axis == 1 else parts[::-1], axis=axis)[None]
+
+
+def slice_picture(volume: NDArray[np.float32], width: int, plane: str, index: int) -> NDArray[np.float32]:
+    """One slice through both volumes of ``side_by_side``, as a picture with the synthetic image on the left.
+
+    Args:
+        volume: ``(2 * width + gap, y, z)``.
+        width: of one volume along x.
+        plane: of ``PLANES``.
+        index: of the slice, from 0.
+
+    Returns:
+        ``(rows, columns)``, superior or anterior up.
+
+    Raises:
+        ValueError: unknown plane, or an index outside the volume.
+    """
+    if plane not in PLANES:
+        raise ValueError(f"plane must be one of {', '.join(PLANES)}, got {plane!r}")
+    axis = PLANES.index(plane)
+    training, synthetic = volume[:width], volume[-width:]
+    if not 0 <= index < synthetic.shape[axis]:
+        raise ValueError(f"slice must lie between 0 and {synthetic.shape[axis] - 1}, got {index}")
+    planes = [np.rot90(np.take(part, index, axis=axis)) for part in (synthetic, training)]
+    if axis > 0:  # radiological display: the patient's right is on the left
+        planes = [np.fliplr(picture) for picture in planes]
+    empty = np.zeros((planes[0].shape[0], gap(planes[0].shape[1])), dtype=np.float32)
+    return np.concatenate([planes[0], empty, planes[1]], axis=1)
+
+
+def load_pair(pair: StudyPair, paths: dict[str, dict[str, Path]], shown: Preprocessing) -> AlignedPair:
+    """Read and align one pair.
+
+    Raises:
+        UnusableImageError: an image is missing or has become unreadable; its reason says which.
+    """
+    arrays = []
+    for name, image_id in (("synthetic", pair.synthetic), ("training", pair.training)):
+        path = paths[name].get(image_id)
+        if path is None:
+            raise UnusableImageError(image_id, f"{name} image missing")
+        try:
+            arrays.append(shown(path))
+        except UnusableImageError as error:
+            raise UnusableImageError(path, f"{name} image {error.reason}") from error
+    return aligned_pair(*arrays)
+
+
+def write_pairs(
+    study: Study, paths: dict[str, dict[str, Path]], preprocessing: Preprocessing, folder: Path, progress: bool = True
+) -> Study:
+    """Write the picture of every pair to ``folder``; return the study with the pairs that are missing named.
+
+    Pictures are written in the order of their ids, so that their times say nothing about the similarity.
+
+    Raises:
+        MemoError: no pair can be shown.
+    """
+    example = next((path for pair in study.pairs if (path := paths["synthetic"].get(pair.synthetic))), None)
+    try:
+        shown = shown_preprocessing(preprocessing, example)
+    except UnusableImageError:
+        shown = shown_preprocessing(preprocessing, None)
+
+    def one(pair: StudyPair) -> tuple[StudyPair, NDArray[np.float32] | None]:
+        try:
+            return pair, side_by_side(load_pair(pair, paths, shown))
+        except UnusableImageError as error:
+            return replace(pair, missing=error.reason), None
+
+    written = []
+    with (
+        ThreadPoolExecutor(cpu_count() or 1) as pool,
+        tqdm(total=len(study.pairs), desc="pairs", disable=None if progress else True) as bar,
+    ):
+        for start in range(0, len(study.pairs), BLOCK):  # holds only a few pictures in memory
+            for pair, picture in pool.map(one, study.pairs[start : start + BLOCK]):
+                if picture is not None:
+                    # 256 grey values, as on a screen: a volume then takes a fifth of the space.
+                    picture = np.round(picture * 255) / np.float32(255)
+                    save_image(folder / f"{pair.pair_id}{ENDING[study.spatial_dims]}", picture)
+                written.append(pair)
+                bar.update()
+    if all(pair.missing for pair in written):
+        reasons = sorted({pair.missing for pair in written})
+        raise MemoError(f"none of the {len(written)} pairs can be shown: {', '.join(reasons)}")
+    return replace(study, pairs=tuple(written), shape=shown.size)

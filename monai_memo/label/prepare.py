@@ -1,0 +1,97 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Prepare a review: draw the pairs and write their pictures into the audit's folder."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+from monai_memo.errors import ConfigurationError
+from monai_memo.label.audit_folder import AuditFolder
+from monai_memo.label.pairs import write_pairs
+from monai_memo.label.study import Study, draw_study
+
+logger = logging.getLogger(__name__)
+
+STUDY, DATASTORE = "study.json", "datastore"
+FINAL = Path(DATASTORE) / "labels" / "final"
+
+
+def open_study(audit: AuditFolder) -> Study:
+    """The plan of the review in this audit's folder.
+
+    Raises:
+        MemoError: none there.
+        ConfigurationError: it belongs to an earlier audit in the same folder.
+    """
+    study = Study.load(audit.review / STUDY)
+    if study.audit != audit.identity:
+        raise ConfigurationError(
+            f"{audit.review} belongs to an earlier audit in this folder: its pairs are not those of matches.csv. "
+            "Move it away, or prepare anew with monai-memo review-prepare --restart."
+        )
+    return study
+
+
+def prepare_review(
+    audit: str,
+    n: int = 100,
+    n_uncertain: int = 20,
+    seed: int = 0,
+    train: str | None = None,
+    synthetic: str | None = None,
+    restart: bool = False,
+    progress: bool = True,
+) -> Study:
+    """Draw the pairs of a review and write their pictures to ``AUDIT/review``.
+
+    Pairs are drawn over the whole range of similarities, with known chances, so that ratings can be weighted back to
+    all synthetic images. Images that can no longer be read are named and counted.
+
+    Args:
+        audit: output folder of a finished audit.
+        n: pairs of the sample; all synthetic images if there are fewer.
+        n_uncertain: further pairs, those closest to the threshold; they do not enter the estimates.
+        seed: of the draw and of the order in which each rater sees the pairs.
+        train, synthetic: where the cohorts are, if not where the audit's record says.
+        restart: set an earlier review of this folder aside (``review.old``), ratings included.
+        progress: show a progress bar.
+
+    Raises:
+        ConfigurationError: no audit there, a redacted one, or a review that has begun already.
+    """
+    folder = AuditFolder(Path(str(audit)), train, synthetic)
+    if (folder.review / STUDY).exists():
+        if not restart:
+            raise ConfigurationError(
+                f"{folder.review} holds a review already. Go on with it, or begin anew with --restart, which keeps "
+                "the old one as review.old."
+            )
+        old = folder.folder / "review.old"
+        shutil.rmtree(old, ignore_errors=True)
+        folder.review.rename(old)
+    result = folder.result
+    preprocessing = folder.preprocessing
+    study = draw_study(
+        folder.matches,
+        result.tau,
+        folder.identity,
+        preprocessing.spatial_dims,
+        n,
+        n_uncertain,
+        seed,
+        float(result.calibration["confidence"]),
+    )
+    paths = {name: folder.paths(name) for name in ("synthetic", "training")}
+    shutil.rmtree(folder.review / DATASTORE, ignore_errors=True)  # of a preparation that was interrupted
+    study = write_pairs(study, paths, preprocessing, folder.review / DATASTORE, progress)
+    missing = [pair for pair in study.pairs if pair.missing]
+    if missing:
+        names = ", ".join(f"{pair.synthetic} / {pair.training} ({pair.missing})" for pair in missing[:5])
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        logger.warning("%d of %d pairs cannot be shown: %s%s", len(missing), len(study.pairs), names, more)
+    # Last: a folder with a plan is a folder that is ready.
+    study.save(folder.review / STUDY)
+    return study

@@ -1,0 +1,105 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Start MONAI Label with the review app: ``monai-memo review-server``."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import sys
+from collections.abc import Sequence
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+
+from monai_memo.errors import ConfigurationError
+from monai_memo.files import write_text
+from monai_memo.label.audit_folder import AuditFolder
+from monai_memo.label.generator import check_bundle
+from monai_memo.label.prepare import STUDY, open_study, prepare_review
+
+INSTALL = (
+    "the review server needs MONAI Label, in an environment of its own: "
+    "python -m venv .venv-label && .venv-label/bin/pip install torch==2.13.0 && "
+    ".venv-label/bin/pip install -c constraints-label.txt '.[label]'"
+)
+
+
+def app_folder(audit: AuditFolder) -> Path:
+    """A copy of the app in the audit's folder: MONAI Label writes logs and further folders into it."""
+    folder = audit.review / "app"
+    write_text(folder / "main.py", files("monai_memo.label").joinpath("app", "main.py").read_text(encoding="utf-8"))
+    return folder
+
+
+def server_command(
+    audit: AuditFolder, host: str, port: int, configuration: Sequence[tuple[str, str]]
+) -> tuple[list[str], dict[str, str]]:
+    """Command line and environment of MONAI Label's ``start_server``."""
+    command = [
+        sys.executable, "-m", "monailabel.main", "start_server", "--app", str(app_folder(audit)),
+        "--studies", str(audit.folder), "--host", host, "--port", str(port), "--log_level", "warning",
+    ]  # fmt: skip
+    for name, value in configuration:
+        command += ["--conf", name, value]
+    environment = dict(os.environ)
+    # MONAI Label finds the tools of its environment by PATH, also where the environment was not activated.
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
+    return command, environment
+
+
+def review_server(
+    audit: str,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    remote: bool = False,
+    generator: str | None = None,
+    blind: bool = True,
+    train: str | None = None,
+    synthetic: str | None = None,
+) -> None:
+    """Serve the pairs of an audit to raters, and do not return.
+
+    The page is ``http://HOST:PORT/review/``; MONAI Label's API is beside it.
+
+    Args:
+        audit: output folder of an audit. A review with default settings is prepared if none has been.
+        host: address to listen on.
+        port: to listen on.
+        remote: answer other machines too. There is no login: whoever reaches the port sees patient images.
+        generator: folder of a generator bundle, for the infer task ``sample``.
+        blind: answer without similarities and without the ratings of others.
+        train, synthetic: where the cohorts are, if not where the audit's record says.
+
+    Raises:
+        ConfigurationError: MONAI Label is not installed, or an address of the network without ``remote``.
+    """
+    folder = AuditFolder(Path(str(audit)).resolve(), train, synthetic)
+    if not remote and not _is_loopback(host):
+        raise ConfigurationError(
+            f"host {host} can be reached from other machines, and there is no login. If that is meant, add --remote."
+        )
+    if find_spec("monailabel") is None:
+        raise ConfigurationError(INSTALL)
+    configuration = [("blind", str(blind).lower()), ("remote", str(remote).lower())]
+    if generator is not None:
+        configuration.append(("generator", str(check_bundle(generator))))
+    configuration += [
+        (name, str(Path(value).resolve())) for name, value in (("train", train), ("synthetic", synthetic)) if value
+    ]
+    if (folder.review / STUDY).exists():
+        open_study(folder)
+    else:
+        prepare_review(str(folder.folder), train=train, synthetic=synthetic)
+    command, environment = server_command(folder, host, int(port), configuration)
+    print(f"review page: http://{host}:{port}/review/   (end with Ctrl+C)", flush=True)
+    os.execve(command[0], command, environment)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,121 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Preparing a review: pairs, pictures, what is missing."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from monai_memo.audit.evidence import pixel_correlation
+from monai_memo.data.phantoms import chest_phantom, knee_phantom
+from monai_memo.errors import CohortError, ConfigurationError, MemoError
+from monai_memo.label.audit_folder import AuditFolder
+from monai_memo.label.pairs import aligned_pair, gap, side_by_side, slice_picture
+from monai_memo.label.pictures import evidence_picture, evidence_volume, pair_slice, stored_pair
+from monai_memo.label.prepare import open_study, prepare_review
+
+
+def opened(content: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(content)), dtype=np.float32) / 255
+
+
+def test_pictures_show_the_synthetic_image_left_and_its_match_right(audit: Path, demo_folder: Path) -> None:
+    study = prepare_review(str(audit), n=8, n_uncertain=2, progress=False)
+    stored = sorted((audit / "review" / "datastore").glob("*.png"))
+    assert [path.stem for path in stored] == [pair.pair_id for pair in study.pairs]
+    for pair, path in list(zip(study.pairs, stored, strict=True))[:3]:
+        left, right = (stored_pair(path, study.shape).synthetic, stored_pair(path, study.shape).training)
+        assert left.shape == study.shape == (512, 512)
+        for shown, folder, name in ((left, "synthetic", pair.synthetic), (right, "training", pair.training)):
+            original = np.asarray(Image.open(demo_folder / folder / name).resize((512, 512), 2), dtype=np.float32)
+            # The training image may be mirrored.
+            found = max(pixel_correlation(np.flip(original, axes), shown) for axes in ((), (0,), (1,), (0, 1)))
+            assert found > 0.97
+    table = json.loads((audit / "review" / "study.json").read_text())
+    assert len(table["pairs"]) == 10 and open_study(AuditFolder(audit)) == study
+
+
+def test_volumes_lie_side_by_side_and_slices_follow(audit_3d: Path) -> None:
+    study = prepare_review(str(audit_3d), n=3, n_uncertain=0, progress=False)
+    path = audit_3d / "review" / "datastore" / f"{study.pairs[0].pair_id}.nii.gz"
+    pair = stored_pair(path, study.shape)
+    assert pair.synthetic.shape == study.shape == (96, 96, 96)
+    for plane, axis in (("sagittal", 0), ("coronal", 1), ("axial", 2)):
+        picture = opened(pair_slice(path, study.shape, plane, 40))
+        expected = np.rot90(np.take(pair.synthetic, 40, axis=axis))
+        expected = np.fliplr(expected) if axis else expected
+        np.testing.assert_allclose(picture[:, :96], expected, atol=0.003)
+    assert opened(evidence_picture(path, study.shape, "axial", 40)).shape == (96, 96, 3)
+    for plane, index in (("oblique", 3), ("axial", 96), ("axial", -1), ("axial", None), ("axial", "x")):
+        with pytest.raises(ValueError, match=r"plane must be|slice must be"):
+            pair_slice(path, study.shape, plane, index)
+    out = evidence_volume(path, study.shape, audit_3d / "difference.nii.gz")
+    assert out.stat().st_size > 1000
+
+
+def test_alignment_undoes_a_mirror_and_says_so() -> None:
+    image = chest_phantom(3, (64, 64))
+    pair = aligned_pair(image[:, :, ::-1].copy(), image)
+    assert pair.alignment == "mirrored left-right" and np.abs(pair.difference).max() == 0
+    volume = knee_phantom(3, (16, 16, 16))
+    both = side_by_side(aligned_pair(volume, volume * 0.5))[0]
+    assert both.shape == (32 + gap(16), 16, 16)
+    # Viewers put +x on the left: the synthetic volume has to come last.
+    np.testing.assert_allclose(both[-16:], volume[0], atol=1e-6)
+    with pytest.raises(ValueError, match="plane"):
+        slice_picture(both, 16, "axial?", 1)
+    with pytest.raises(ValueError, match="between 0 and 15"):
+        slice_picture(both, 16, "axial", 16)
+
+
+def test_missing_originals_are_named_and_counted(
+    audit: Path, demo_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images = Path(shutil.copytree(demo_folder, tmp_path / "images"))
+    chosen = AuditFolder(audit).matches
+    (images / "synthetic" / chosen[0].synthetic).unlink()
+    (images / "training" / chosen[-1].nearest_training).write_bytes(b"no picture")
+    study = prepare_review(
+        str(audit), n=30, train=str(images / "training"), synthetic=str(images / "synthetic"), progress=False
+    )
+    missing = {pair.synthetic: pair.missing for pair in study.pairs if pair.missing}
+    assert missing[chosen[0].synthetic] == "synthetic image missing"
+    assert missing[chosen[-1].synthetic] == "training image unreadable"
+    assert f"{len(missing)} of 30 pairs cannot be shown" in caplog.text and chosen[0].synthetic in caplog.text
+    assert len(list((audit / "review" / "datastore").glob("*.png"))) == 30 - len(missing) == len(study.sample)
+
+
+def test_refusals(audit: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"has no audit\.json"):
+        prepare_review(str(tmp_path))
+    with pytest.raises(CohortError, match="say where it is with --synthetic"):
+        prepare_review(str(audit), synthetic=str(tmp_path / "gone"))
+    assert not (audit / "review" / "study.json").exists(), "a failed preparation leaves no plan"
+    prepare_review(str(audit), n=4, progress=False)
+    with pytest.raises(ConfigurationError, match="--restart"):
+        prepare_review(str(audit), n=4, progress=False)
+    prepare_review(str(audit), n=5, restart=True, progress=False)
+    assert (audit / "review.old" / "study.json").exists()
+    # Another audit in the same folder.
+    table = (audit / "matches.csv").read_text().splitlines()
+    (audit / "matches.csv").write_text("\n".join(table[:-1]) + "\n")
+    with pytest.raises(ConfigurationError, match="earlier audit"):
+        open_study(AuditFolder(audit))
+    (audit / "matches.csv").write_text("synthetic\nx\n")
+    with pytest.raises(MemoError, match="not the table of an audit"):
+        _ = AuditFolder(audit).matches
+
+
+def test_a_redacted_audit_cannot_be_reviewed(audit: Path) -> None:
+    record = json.loads((audit / "audit.json").read_text())
+    record["configuration"]["train"] = record["configuration"]["synthetic"] = "[redacted]"
+    (audit / "audit.json").write_text(json.dumps(record))
+    with pytest.raises(ConfigurationError, match="without --redacted"):
+        prepare_review(str(audit), progress=False)

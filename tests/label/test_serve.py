@@ -1,0 +1,48 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from monai_memo.errors import ConfigurationError
+from monai_memo.label import serve
+from monai_memo.label.audit_folder import AuditFolder
+
+
+def test_an_address_of_the_network_needs_a_word(audit: Path) -> None:
+    for host in ("0.0.0.0", "10.0.0.5", "review.hospital.example", "::"):
+        with pytest.raises(ConfigurationError, match="--remote"):
+            serve.review_server(str(audit), host=host)
+
+
+def test_without_monai_label_it_says_how_to_get_it(audit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "find_spec", lambda name: None)
+    with pytest.raises(ConfigurationError, match=r"constraints-label\.txt"):
+        serve.review_server(str(audit))
+    assert not (audit / "review").exists()
+
+
+def test_the_server_writes_into_the_audits_folder_only(audit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[tuple[str, list[str], dict[str, str]]] = []
+    monkeypatch.setattr(serve, "find_spec", lambda name: object())
+    monkeypatch.setattr(os, "execve", lambda *arguments: started.append(arguments))
+    serve.review_server(str(audit), port=8123, blind=False)
+    program, command, environment = started[0]
+    assert command[:4] == [program, "-m", "monailabel.main", "start_server"]
+    options = dict(zip(command[4::2], command[5::2], strict=False))
+    assert options["--host"] == "127.0.0.1" and options["--port"] == "8123" and options["--studies"] == str(audit)
+    assert Path(options["--app"]) == audit / "review" / "app" and (audit / "review" / "app" / "main.py").exists()
+    assert command[-6:] == ["--conf", "blind", "false", "--conf", "remote", "false"]
+    assert environment["PATH"].split(os.pathsep)[0] == str(Path(program).parent)
+    assert (audit / "review" / "study.json").exists()
+
+
+def test_bundle_and_moved_cohorts_are_handed_on(audit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "find_spec", lambda name: object())
+    with pytest.raises(ConfigurationError, match="no generator bundle"):
+        serve.review_server(str(audit), generator=str(tmp_path))
+    command, _ = serve.server_command(AuditFolder(audit), "127.0.0.1", 1, [("train", "x")])
+    assert command[-3:] == ["--conf", "train", "x"]
