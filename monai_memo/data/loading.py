@@ -98,6 +98,20 @@ class Preprocessing:
             scaled = np.asarray(volume)
         return self._resize(scaled).clip(0, 1), note
 
+    def from_array(self, array: np.ndarray) -> np.ndarray:
+        """Scale and resize an image that is in memory and lies as it should.
+
+        Args:
+            array: ``(channels, *spatial)`` with the right number of channels.
+
+        Returns:
+            ``(channels, *size)`` float32 in [0, 1].
+
+        Raises:
+            UnusableImageError: NaN, infinity or constant.
+        """
+        return self._resize(self._scale("an image in memory", array)).clip(0, 1)
+
     def _scale(self, path: str | Path, array: np.ndarray) -> np.ndarray:
         """Per image, since scanners and exports differ by factors of 10,000 and more."""
         values = array.astype(np.float64)

@@ -1,0 +1,58 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The whole search for one cohort: embeddings retrieve candidates, alignment and local comparison verify them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monai_memo.search.embedding_index import EmbeddingIndex
+from monai_memo.verification.candidates import Embed, find_candidates
+from monai_memo.verification.verifier import Verified, Verifier
+
+NEIGHBOURS, REFINED = 16, 5
+
+
+class CopySearch:
+    """Looks images up in a training cohort.
+
+    Args:
+        pixels: ``(n, channels, *spatial)`` in [0, 1] of the training cohort, may be memory-mapped.
+        index: its embeddings.
+        embed: images to embeddings, as those of ``index`` were made.
+        neighbours: candidates by the query itself, and as many by its moved and turned versions.
+        refined: candidates that are aligned to the pixel.
+        affine: see ``Verifier``.
+    """
+
+    def __init__(
+        self,
+        pixels: NDArray[np.floating],
+        index: EmbeddingIndex,
+        embed: Embed,
+        neighbours: int = NEIGHBOURS,
+        refined: int = REFINED,
+        affine: bool = True,
+    ) -> None:
+        self.index, self.embed, self.neighbours = index, embed, neighbours
+        self.verifier = Verifier(pixels, refined, affine)
+
+    def __call__(
+        self,
+        queries: NDArray[np.floating],
+        own: NDArray[np.float32] | None = None,
+        progress: bool = True,
+        store: str | Path | None = None,
+    ) -> Verified:
+        """Verified candidates of each query.
+
+        Args:
+            queries: ``(n, channels, *spatial)`` in [0, 1], prepared like the cohort.
+            own: ``(n, dim)`` their embeddings, if they are at hand.
+            store: see ``Verifier``.
+        """
+        candidates = find_candidates(queries, self.embed, self.index, self.neighbours, own, progress=progress)
+        return self.verifier(queries, candidates, progress, store)
