@@ -18,14 +18,16 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Each room may import from itself, from errors and files, and from the rooms named here.
 GROUND = ("data", "views", "networks", "losses", "search", "statistics")
 DETECTOR = (*GROUND, "detector")
-AUDIT = (*DETECTOR, "audit", "metrics")
+SEARCHES = (*DETECTOR, "verification")
+AUDIT = (*SEARCHES, "audit", "metrics")
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(GROUND, ()),
     "errors": (),
     "files": (),
     "detector": ("data", "views", "networks", "losses"),
-    "audit": DETECTOR,
-    "metrics": DETECTOR,
+    "verification": ("search",),
+    "audit": SEARCHES,
+    "metrics": SEARCHES,
     "handlers": (*AUDIT, "handlers"),
     "benchmark": AUDIT,
     "demo": AUDIT,

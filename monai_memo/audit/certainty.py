@@ -6,18 +6,70 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from monai_memo.audit.comparison import Comparison
-from monai_memo.statistics.discoveries import Discoveries
+from monai_memo.statistics.discoveries import Discoveries, discover
 from monai_memo.statistics.sampling_curve import sampling_curve
+from monai_memo.verification.copy_search import CopySearch
 from monai_memo.verification.verifier import Verifier
 
+SENTENCE = (
+    "The training images nearest by embedding were brought to lie on the synthetic image (mirrored, turned, zoomed, "
+    "shifted) and compared with it place by place in several frequency bands. The similarity is the correlation in the "
+    "two fifths of all places that agree best: 1 is identical, 0 unrelated."
+)
 MOST_PAIRS, FEWEST_PAIRS = 200, 20
 SAME_IMAGE_QUANTILE = 0.95
+
+
+@dataclass(frozen=True)
+class Certainty:
+    """What an audit says beyond its counts.
+
+    Attributes:
+        discoveries: p-values and list of copies.
+        sampling_curve: see ``describe_sampling``.
+        same_patient: see ``same_patient_similarity``.
+        verification: how similarities came about; None where they are those of the embeddings.
+    """
+
+    discoveries: Discoveries
+    sampling_curve: dict[str, Any]
+    same_patient: dict[str, Any] | None
+    verification: dict[str, Any] | None
+
+
+def judge(
+    comparison: Comparison,
+    search: CopySearch | None,
+    pixels: NDArray[np.floating],
+    patient_ids: Sequence[str],
+    patients_known: bool,
+    tau: float,
+    fdr: float,
+    confidence: float,
+    seed: int,
+) -> Certainty:
+    """All of it for one audit.
+
+    Args:
+        search: of the verification; None without it.
+        pixels, patient_ids, patients_known: of the training cohort.
+        fdr: false discovery rate of the list.
+    """
+    found = discover(comparison.sims.synthetic_to_training, comparison.sims.heldout_to_training, fdr)
+    same_patient = verification = None
+    if search is not None:
+        verification = {"neighbours": search.neighbours, "refined": search.verifier.refined, "sentence": SENTENCE}
+        if patients_known:
+            same_patient = same_patient_similarity(search.verifier, pixels, patient_ids, tau, seed)
+    curve = describe_sampling(comparison, tau, found, confidence, seed)
+    return Certainty(found, curve, same_patient, verification)
 
 
 def describe_discoveries(found: Discoveries) -> dict[str, Any]:
@@ -31,7 +83,9 @@ def describe_discoveries(found: Discoveries) -> dict[str, Any]:
     }
 
 
-def describe_sampling(comparison: Comparison, tau: float, found: Discoveries, confidence: float, seed: int) -> dict[str, Any]:
+def describe_sampling(
+    comparison: Comparison, tau: float, found: Discoveries, confidence: float, seed: int
+) -> dict[str, Any]:
     """Distinct training images copied, over the number of synthetic images, from the listed copies.
 
     Where the list is empty for want of held-out images, the copies above tau stand in; chance matches among them make

@@ -5,8 +5,8 @@
 Written with SciPy and Pillow and not with the views that detectors are trained on: other interpolation, other draws. A
 detector that only recognises its own views would be found out here.
 
-Every function takes images ``(n, channels, *spatial)`` in [0, 1], a generator, and the strength of each image ``(n,)`` in
-the unit that its docstring names, and returns altered images of the same shape in [0, 1].
+Every function takes images ``(n, channels, *spatial)`` in [0, 1], a generator, and the strength of each image ``(n,)``
+in the unit that its docstring names, and returns altered images of the same shape in [0, 1].
 """
 
 from __future__ import annotations

@@ -107,7 +107,10 @@ class Verifier:
         rows: list[Verified] = [] if done is None else [done]
         start = 0 if done is None else len(done)
         bar = tqdm(
-            total=len(queries), initial=start, desc="verify", disable=None if progress and start < len(queries) else True
+            total=len(queries),
+            initial=start,
+            desc="verify",
+            disable=None if progress and start < len(queries) else True,
         )
         with torch.inference_mode(), bar:
             for position in range(start, len(queries)):
