@@ -69,8 +69,8 @@ class Views:
     def default(cls) -> Views:
         """Broader: what generators and post-processing do to an image without making it another patient's."""
         return cls(
-            rotation=22.0, p_rotation=0.8, zoom=0.2, shift=0.12, p_affine=0.8, p_flip=0.5, gamma=0.5, contrast=0.3,
-            p_intensity=0.6, blur=3.5, p_blur=0.5, noise=0.15, p_noise=0.5, region=0.3, p_erase=0.25, p_replace=0.25,
+            rotation=15.0, p_rotation=0.8, zoom=0.18, shift=0.08, p_affine=0.8, p_flip=0.5, gamma=0.5, contrast=0.3,
+            p_intensity=0.6, blur=2.5, p_blur=0.5, noise=0.08, p_noise=0.5, region=0.28, p_erase=0.25, p_replace=0.25,
         )  # fmt: skip
 
     def to_dict(self) -> dict[str, float]:

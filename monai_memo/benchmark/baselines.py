@@ -107,7 +107,7 @@ class PerceptualHash:
 
     @staticmethod
     def _hash(images: NDArray[np.floating]) -> NDArray[np.float32]:
-        import imagehash
+        import imagehash  # type: ignore[import-not-found]
         from PIL import Image
 
         grey = (255 * np.asarray(images, dtype=np.float32).mean(axis=1)).round().astype(np.uint8)

@@ -55,7 +55,7 @@ def conformal_p_values(scores: Floats, heldout: Floats) -> Floats:
         raise ValueError("p-values need at least one held-out score")
     ranked = np.sort(heldout)
     reached = len(ranked) - np.searchsorted(ranked, scores, side="left")
-    return (1.0 + reached) / (1.0 + len(ranked))
+    return np.asarray((1.0 + reached) / (1.0 + len(ranked)), dtype=np.float64)
 
 
 def benjamini_hochberg(p_values: Floats, rate: float) -> NDArray[np.bool_]:

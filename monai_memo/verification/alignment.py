@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import combinations
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -62,6 +63,13 @@ def warp(images: Tensor, placements: Tensor) -> tuple[Tensor, Tensor]:
     grid = sampling_grid(placements, images.shape[2:])
     inside = (grid.abs() <= 1).all(dim=-1).unsqueeze(1).to(images.dtype)
     return functional.grid_sample(images, grid, padding_mode="border", align_corners=False), inside
+
+
+def resized(images: Tensor, shape: Sequence[int]) -> Tensor:
+    """Shrunk to ``shape`` by averaging: ``(batch, channels, *spatial)`` to ``(batch, channels, *shape)``."""
+    pool: Any = functional.adaptive_avg_pool2d if images.ndim == 4 else functional.adaptive_avg_pool3d
+    small: Tensor = pool(images, tuple(shape))
+    return small
 
 
 def local_contrast(images: Tensor, mask: Tensor, low: float, high: float, window: float) -> Tensor:
@@ -114,9 +122,8 @@ class CoarseSearch:
 
     def features(self, images: Tensor, mask: Tensor) -> Tensor:
         """``(batch, 1, *spatial)`` images to what is searched, ``(batch, *coarse)``."""
-        pool = functional.adaptive_avg_pool2d if len(self.shape) == 2 else functional.adaptive_avg_pool3d
-        small = pool(images * mask, self.shape) / pool(mask, self.shape).clamp(min=1e-3)
-        kept = (pool(mask, self.shape) > 0.5).to(images.dtype)
+        small = resized(images * mask, self.shape) / resized(mask, self.shape).clamp(min=1e-3)
+        kept = (resized(mask, self.shape) > 0.5).to(images.dtype)
         return local_contrast(small, kept, 0.7, 3.0, 4.0)[:, 0]
 
     def _standard(self, features: Tensor) -> Tensor:

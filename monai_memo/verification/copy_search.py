@@ -1,19 +1,21 @@
 # Copyright (c) monai_memo contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The whole search for one cohort: embeddings retrieve candidates, alignment and local comparison verify them."""
+"""The whole search for one cohort: embeddings and templates retrieve candidates, alignment and comparison verify them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from monai_memo.search.embedding_index import EmbeddingIndex
 from monai_memo.verification.candidates import Embed, find_candidates
-from monai_memo.verification.verifier import Verified, Verifier
+from monai_memo.verification.templates import TemplateSearch
+from monai_memo.verification.verifier import Verified, Verifier, grey
 
-NEIGHBOURS, REFINED = 16, 5
+NEIGHBOURS, TEMPLATES, REFINED, BLOCK = 16, 12, 5, 256
 
 
 class CopySearch:
@@ -39,6 +41,9 @@ class CopySearch:
     ) -> None:
         self.index, self.embed, self.neighbours = index, embed, neighbours
         self.verifier = Verifier(pixels, refined, affine)
+        blocks = (grey(pixels[start : start + BLOCK]) for start in range(0, len(pixels), BLOCK))
+        with torch.inference_mode():
+            self.templates = TemplateSearch(blocks, pixels.shape[2:])
 
     def __call__(
         self,
@@ -55,4 +60,8 @@ class CopySearch:
             store: see ``Verifier``.
         """
         candidates = find_candidates(queries, self.embed, self.index, self.neighbours, own, progress=progress)
+        with torch.inference_mode():
+            for position, found in enumerate(candidates):
+                more = self.templates(grey(queries[position : position + 1]), TEMPLATES)
+                candidates[position] = np.union1d(found, more)
         return self.verifier(queries, candidates, progress, store)

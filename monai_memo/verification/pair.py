@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from monai_memo.verification.alignment import warp
+from monai_memo.verification.alignment import resized, warp
 from monai_memo.verification.local_agreement import agreement_maps, combine, matched_blur
 from monai_memo.verification.verifier import Verifier, grey
 
@@ -55,13 +55,11 @@ def compare_pair(synthetic: NDArray[np.floating], training: NDArray[np.floating]
         )
     shape = synthetic.shape[1:]
     size = tuple(min(length, ALIGNED_LENGTH[len(shape)]) for length in shape)
-    pool = functional.adaptive_avg_pool2d if len(shape) == 2 else functional.adaptive_avg_pool3d
     with torch.inference_mode():
-        small = [pool(grey(image[None]), size) for image in (synthetic, training)]
-        verifier = Verifier(small[1].numpy(), refined=1)
-        found = verifier(small[0].numpy(), np.array([[0]]), progress=False)
+        first, second = (resized(grey(image[None]), size) for image in (synthetic, training))
+        found = Verifier(second.numpy(), refined=1)(first.numpy(), np.array([[0]]), progress=False)
         placement = torch.from_numpy(found.placements[0])
-        maps, visible, _ = agreement_maps(*small, placement, matched_blur(*small, placement))
+        maps, visible, _ = agreement_maps(first, second, placement, matched_blur(first, second, placement))
         combined = combine(maps.movedim(1, -1)).unsqueeze(1) * visible
         mode = "bilinear" if len(shape) == 2 else "trilinear"
         agreement = functional.interpolate(combined, size=shape, mode=mode, align_corners=False)[0, 0]

@@ -88,6 +88,9 @@ class Verifier:
                 blocks.append(self.search.features(images, torch.ones_like(images)))
         self.features = torch.cat(blocks)
 
+    def __len__(self) -> int:
+        return len(self.pixels)
+
     def __call__(
         self,
         queries: NDArray[np.floating],
