@@ -1,6 +1,6 @@
 # Copyright (c) monai_memo contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: ``monai-memo audit``, ``train-detector``, ``evaluate``, ``planted-audit``, ``coverage``, ``demo``.
+"""The command line of ``monai-memo``; ``monai-memo --help`` lists the commands.
 
 Exit status: 0 finished, 2 refused (the message says why), 3 finished but some images were skipped, 130 interrupted.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from monai_memo.audit.result import AuditResult, Count
 
 FINISHED, REFUSED, SKIPPED, INTERRUPTED = 0, 2, 3, 130
-COMMANDS = ("audit", "train_detector", "evaluate", "planted_audit", "coverage", "demo")
+COMMANDS = ("audit", "train_detector", "evaluate", "benchmark", "planted_audit", "coverage", "demo")
 
 
 def _strict(command: Callable[..., Any], takes: Callable[..., Any], doc: str) -> Callable[..., Any]:
@@ -113,6 +113,15 @@ def _evaluate(**arguments: Any) -> int:
     return FINISHED
 
 
+def _benchmark(**arguments: Any) -> int:
+    from monai_memo.benchmark.run import Benchmark
+
+    benchmark = Benchmark(**arguments)
+    benchmark.run()
+    print((benchmark.out / "benchmark.md").read_text(encoding="utf-8"))
+    return FINISHED
+
+
 def _planted_audit(**arguments: Any) -> int:
     from monai_memo.benchmark.planted_audit import planted_audit
 
@@ -142,6 +151,7 @@ def commands() -> dict[str, Callable[..., int]]:
     from monai_memo.benchmark.coverage import coverage_study
     from monai_memo.benchmark.evaluate import Evaluation
     from monai_memo.benchmark.planted_audit import planted_audit
+    from monai_memo.benchmark.run import Benchmark
     from monai_memo.demo import run_demo
     from monai_memo.detector.command import train_detector_command
 
@@ -149,6 +159,7 @@ def commands() -> dict[str, Callable[..., int]]:
         "audit": _strict(_audit, AuditConfiguration, AuditConfiguration.__doc__ or ""),
         "train_detector": _strict(_train_detector, train_detector_command, train_detector_command.__doc__ or ""),
         "evaluate": _strict(_evaluate, Evaluation, Evaluation.__doc__ or ""),
+        "benchmark": _strict(_benchmark, Benchmark, Benchmark.__doc__ or ""),
         "planted_audit": _strict(_planted_audit, planted_audit, planted_audit.__doc__ or ""),
         "coverage": _strict(_coverage, coverage_study, coverage_study.__doc__ or ""),
         "demo": _strict(_demo, run_demo, run_demo.__doc__ or ""),

@@ -1,6 +1,6 @@
 # Copyright (c) monai_memo contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The whole search for one cohort: embeddings and templates retrieve candidates, alignment and comparison verify them."""
+"""The whole search in one cohort: embeddings and templates find candidates, alignment and comparison verify them."""
 
 from __future__ import annotations
 

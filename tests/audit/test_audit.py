@@ -201,7 +201,7 @@ def test_overlap_is_refused_and_can_be_allowed(demo_folder: Path, detector_file:
     result = Audit(**ready, allow_overlap=True).run()
     assert any("byte-identical" in text for text in result.warnings)
     verbatim = next(match for match in result.matches if match.synthetic == "verbatim.png")
-    assert verbatim.copy and verbatim.nearest_training == original.name and verbatim.similarity > 0.9999
+    assert verbatim.copy and verbatim.nearest_training == original.name and verbatim.similarity > 0.99
 
 
 def test_full_disk_leaves_the_earlier_result(
