@@ -274,6 +274,7 @@ class Audit:
                 prepared["synthetic"].cohort,
                 prepared["training"].cohort,
                 detector.preprocessing,
+                verified=result.verification is not None,
             )
         result = result.without_patients() if settings.redacted else result
         result.validate()

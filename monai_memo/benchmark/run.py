@@ -59,7 +59,7 @@ class Benchmark:
         paper_epochs: epochs of the paper's recipe (200 in the paper); 0 leaves that baseline out.
         baselines: compare with pixel correlation, SSIM, squared error and networks.
         generator_steps: of the small latent diffusion model behind the kinds ``round_trip`` and ``denoising``
-            (autoencoder; the diffusion model takes twice as many); 0 leaves them out.
+            (autoencoder; the diffusion model takes 5 / 3 as many); 0 leaves them out.
         per_level: planted copies of each kind and strength.
         kinds: kinds of ``benchmark.planted``; all by default.
         source_factor: how many times larger than the detector's images those are that copies are planted in.
@@ -188,7 +188,9 @@ class Benchmark:
         if not steps:
             return None
         start = time.perf_counter()
-        generator = train_small_generator(training, self.work / "generator", steps, 2 * steps, self.seed, self.progress)
+        generator = train_small_generator(
+            training, self.work / "generator", steps, round(5 * steps / 3), self.seed, self.progress
+        )
         self.seconds["train generator"] = round(time.perf_counter() - start, 1)
         return generator
 
