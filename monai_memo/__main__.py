@@ -1,6 +1,6 @@
 # Copyright (c) monai_memo contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: ``monai-memo audit``, ``review-prepare``, ``review-server``, ``review``, ``demo`` and more.
+"""The command line of ``monai-memo``; ``monai-memo --help`` lists the commands.
 
 Exit status: 0 finished, 2 refused (the message says why), 3 finished but some images were skipped, 130 interrupted.
 """
@@ -112,6 +112,15 @@ def _evaluate(**arguments: Any) -> int:
     return FINISHED
 
 
+def _benchmark(**arguments: Any) -> int:
+    from monai_memo.benchmark.run import Benchmark
+
+    benchmark = Benchmark(**arguments)
+    benchmark.run()
+    print((benchmark.out / "benchmark.md").read_text(encoding="utf-8"))
+    return FINISHED
+
+
 def _planted_audit(**arguments: Any) -> int:
     from monai_memo.benchmark.planted_audit import planted_audit
 
@@ -169,6 +178,7 @@ def commands() -> dict[str, Callable[..., int]]:
     from monai_memo.benchmark.coverage import coverage_study
     from monai_memo.benchmark.evaluate import Evaluation
     from monai_memo.benchmark.planted_audit import planted_audit
+    from monai_memo.benchmark.run import Benchmark
     from monai_memo.demo import run_demo
     from monai_memo.detector.command import train_detector_command
     from monai_memo.label.prepare import prepare_review
@@ -179,6 +189,7 @@ def commands() -> dict[str, Callable[..., int]]:
         "audit": _strict(_audit, AuditConfiguration, AuditConfiguration.__doc__ or ""),
         "train_detector": _strict(_train_detector, train_detector_command, train_detector_command.__doc__ or ""),
         "evaluate": _strict(_evaluate, Evaluation, Evaluation.__doc__ or ""),
+        "benchmark": _strict(_benchmark, Benchmark, Benchmark.__doc__ or ""),
         "planted_audit": _strict(_planted_audit, planted_audit, planted_audit.__doc__ or ""),
         "coverage": _strict(_coverage, coverage_study, coverage_study.__doc__ or ""),
         "review_prepare": _strict(_review_prepare, prepare_review, prepare_review.__doc__ or ""),

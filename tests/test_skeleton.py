@@ -18,14 +18,16 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Each room may import from itself, from errors and files, and from the rooms named here.
 GROUND = ("data", "views", "networks", "losses", "search", "statistics", "training")
 DETECTOR = (*GROUND, "detector")
-AUDIT = (*DETECTOR, "audit")
+SEARCHES = (*DETECTOR, "verification")
+AUDIT = (*SEARCHES, "audit")
 METRICS = (*AUDIT, "metrics")
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(GROUND, ()),
     "errors": (),
     "files": (),
     "detector": ("data", "views", "networks", "losses", "training"),
-    "audit": DETECTOR,
+    "verification": ("search",),
+    "audit": SEARCHES,
     "metrics": AUDIT,
     "handlers": METRICS,
     "generators": (*METRICS, "handlers"),

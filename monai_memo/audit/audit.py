@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,13 +18,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from monai_memo.audit.comparison import compare
+from monai_memo.audit.certainty import judge
+from monai_memo.audit.comparison import Comparison, compare
 from monai_memo.audit.configuration import AuditConfiguration
 from monai_memo.audit.evidence import collect_evidence
 from monai_memo.audit.record import build_result
 from monai_memo.audit.report import write_report
 from monai_memo.audit.result import AuditResult
 from monai_memo.audit.self_check import positive_control
+from monai_memo.audit.verified_comparison import compare_verified
 from monai_memo.data.cohort import Cohort
 from monai_memo.data.loading import Preprocessing, guess_preprocessing
 from monai_memo.data.overlap import check_overlap
@@ -33,8 +35,10 @@ from monai_memo.detector.detector import Detector
 from monai_memo.detector.recipe import Recipe
 from monai_memo.detector.training import train_detector
 from monai_memo.errors import CohortError, OutputError
+from monai_memo.search.embedding_index import EmbeddingIndex
 from monai_memo.statistics.calibration import require_heldout
 from monai_memo.statistics.rates import audit_rates
+from monai_memo.verification.copy_search import CopySearch
 
 logger = logging.getLogger(__name__)
 
@@ -94,10 +98,10 @@ class Audit:
                 detector = self._train(prepared["training"], preprocessing)
         with self._timed("embed images"):
             embeddings = {name: self._embed(detector, item) for name, item in prepared.items()}
-        with self._timed("search and calibrate"):
-            comparison = compare(
-                embeddings, prepared["training"].cohort.patient_ids, prepared["heldout"].cohort.patient_ids
-            )
+        with self._timed("search and verify"):
+            search = self._search(detector, prepared["training"], embeddings["training"])
+            comparison = self._compare(prepared, embeddings, detector, search)
+        with self._timed("calibrate"):
             settings = self.configuration
             rates = audit_rates(
                 comparison.sims,
@@ -107,23 +111,26 @@ class Audit:
                 settings.n_bootstrap,
                 settings.seed,
             )
+            training = prepared["training"]
+            certainty = judge(
+                comparison, search, training.pixels, training.cohort.patient_ids, training.cohort.patients_known,
+                rates.tau.value, settings.fdr, settings.confidence, settings.seed,
+            )  # fmt: skip
         with self._timed("positive control"):
+
+            def similarity_of(images: NDArray[np.float32]) -> NDArray[np.float64]:
+                if search is not None:
+                    return search(images, progress=False).similarity[:, 0]
+                return comparison.training_index.search(self._embedder(detector)(images))[0][:, 0]
+
             sensitivity = positive_control(
-                detector,
-                prepared["training"].pixels,
-                comparison.training_index,
-                rates.tau.value,
-                settings.planted,
-                settings.seed,
-                settings.batch_size,
-                resolve_device(settings.device),
-                settings.confidence,
+                similarity_of, training.pixels, rates.tau.value, settings.planted, settings.seed, settings.confidence
             )
         with self._timed("write report"):
             timing: dict[str, Any] = {"created": datetime.now(UTC).isoformat(timespec="seconds")}
             timing["seconds"] = self._seconds
             result = build_result(
-                settings, prepared, detector, trained_here, comparison, rates, sensitivity, warnings, timing
+                settings, prepared, detector, trained_here, comparison, rates, sensitivity, certainty, warnings, timing
             )
             self._seconds["total"] = round(time.perf_counter() - start, 3)
             self._write(result, prepared, detector)
@@ -230,6 +237,30 @@ class Audit:
             store=store,
         )
 
+    def _embedder(self, detector: Detector) -> Callable[[NDArray[np.floating]], NDArray[np.float32]]:
+        device = resolve_device(self.configuration.device)
+        return lambda images: detector.embed(images, self.configuration.batch_size, device, progress=False)
+
+    def _search(
+        self, detector: Detector, training: PreparedCohort, embeddings: NDArray[np.float32]
+    ) -> CopySearch | None:
+        if not self.configuration.verifies(detector.recipe.name):
+            return None
+        return CopySearch(training.pixels, EmbeddingIndex(embeddings), self._embedder(detector))
+
+    def _compare(
+        self,
+        prepared: Mapping[str, PreparedCohort],
+        embeddings: Mapping[str, NDArray[np.float32]],
+        detector: Detector,
+        search: CopySearch | None,
+    ) -> Comparison:
+        if search is None:
+            patients = (prepared[name].cohort.patient_ids for name in ("training", "heldout"))
+            return compare(embeddings, *patients)
+        progress = self.configuration.progress
+        return compare_verified(prepared, embeddings, search, detector.sha256, self.work / "verified", progress)
+
     def _write(self, result: AuditResult, prepared: Mapping[str, PreparedCohort], detector: Detector) -> None:
         """Write everything beside the old result, then move it over: either all of it is new or none."""
         staging = self.work / "output"
@@ -243,6 +274,7 @@ class Audit:
                 prepared["synthetic"].cohort,
                 prepared["training"].cohort,
                 detector.preprocessing,
+                verified=result.verification is not None,
             )
         result = result.without_patients() if settings.redacted else result
         result.validate()

@@ -28,6 +28,9 @@ class AuditConfiguration:
         quantile: level of the thresholds; 0.95 lets 5 % of unseen patients pass as copies.
         confidence: of all intervals.
         n_bootstrap: resamples of patients.
+        verification: align and compare each synthetic image's candidates (see ``monai_memo.verification``) instead of
+            trusting the embeddings; by default on, except for the paper's recipe and the paper's calibration.
+        fdr: false discovery rate of the list of copies.
         planted: copies planted for the positive control; 0 leaves it out.
         gallery: most similar pairs shown in the report.
         patient_pattern: regular expression that finds the patient in a relative path (folders only).
@@ -54,6 +57,8 @@ class AuditConfiguration:
     quantile: float = 0.95
     confidence: float = 0.95
     n_bootstrap: int = 1000
+    verification: bool | None = None
+    fdr: float = 0.05
     planted: int = 100
     gallery: int = 12
     patient_pattern: str | None = None
@@ -76,13 +81,20 @@ class AuditConfiguration:
                 object.__setattr__(self, name, str(value))
         if self.calibration not in MODES:
             raise ConfigurationError(f"calibration must be one of {', '.join(MODES)}, got {self.calibration!r}")
-        for name in ("quantile", "confidence"):
+        for name in ("quantile", "confidence", "fdr"):
             if not 0 < getattr(self, name) < 1:
                 raise ConfigurationError(f"{name} must lie between 0 and 1, got {getattr(self, name)!r}")
         for name, smallest in (("n_bootstrap", 100), ("planted", 0), ("gallery", 0), ("batch_size", 1)):
             value = getattr(self, name)
             if not isinstance(value, int) or value < smallest:
                 raise ConfigurationError(f"{name} must be a whole number of at least {smallest}, got {value!r}")
+        if self.verification is not None and not isinstance(self.verification, bool):
+            raise ConfigurationError(f"verification must be True or False, got {self.verification!r}")
+        if self.verification and self.calibration == "paper":
+            raise ConfigurationError(
+                "the paper's calibration is defined on embeddings: leave verification off, or take "
+                "calibration size_matched"
+            )
         for name in ("size", "spacing"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, int | float):
@@ -91,6 +103,12 @@ class AuditConfiguration:
     def cohort_sources(self) -> dict[str, str]:
         """Source of each cohort by its name."""
         return {"training": self.train, "heldout": self.heldout, "synthetic": self.synthetic}
+
+    def verifies(self, recipe: str) -> bool:
+        """Whether an audit with a detector of this recipe verifies its matches."""
+        if self.verification is None:
+            return recipe != "paper" and self.calibration != "paper"
+        return self.verification
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, for JSON."""

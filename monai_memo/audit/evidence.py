@@ -4,9 +4,12 @@
 
 from __future__ import annotations
 
+import csv
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +17,9 @@ from numpy.typing import NDArray
 from monai_memo.audit.result import Match
 from monai_memo.data.cohort import Cohort
 from monai_memo.data.loading import Preprocessing
-from monai_memo.errors import UnusableImageError
+from monai_memo.detector.detector import Detector
+from monai_memo.errors import CohortError, UnusableImageError
+from monai_memo.verification.pair import PairComparison, compare_pair
 
 SHOWN_SIZE = {2: 224, 3: 64}
 PLANES = ("sagittal", "coronal", "axial")
@@ -33,6 +38,7 @@ class PairEvidence:
         mirrored: which mirror was applied, in words; empty for none.
         correlation: Pearson correlation of the pixels after mirroring.
         planes: name of each plane; empty in 2D.
+        agreement: ``(planes, rows, columns)``, local agreement, -1 to 1; None without verification.
     """
 
     match: Match
@@ -42,6 +48,7 @@ class PairEvidence:
     mirrored: str
     correlation: float
     planes: tuple[str, ...]
+    agreement: NDArray[np.float32] | None = None
 
 
 def pixel_correlation(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
@@ -82,20 +89,80 @@ def central_planes(volume: NDArray[np.float32]) -> NDArray[np.float32]:
     return padded
 
 
-def pair_evidence(match: Match, synthetic: NDArray[np.float32], training: NDArray[np.float32]) -> PairEvidence:
-    """Evidence for one pair of images of the same shape ``(channels, *spatial)``, in [0, 1]."""
-    first, second = synthetic.mean(axis=0), training.mean(axis=0)
-    second, mirrored, correlation = align(second, first)
+def pair_evidence(
+    match: Match, synthetic: NDArray[np.float32], training: NDArray[np.float32], verified: bool = False
+) -> PairEvidence:
+    """Evidence for one pair of images of the same shape ``(channels, *spatial)``, in [0, 1].
+
+    Args:
+        verified: align the training image with the synthetic one and show where they agree; otherwise only mirror it.
+    """
+    first, second, agreement = synthetic.mean(axis=0), training.mean(axis=0), None
+    if verified:
+        compared = compare_pair(synthetic, training)
+        second, agreement = compared.aligned.mean(axis=0), compared.agreement
+        mirrored = AXES[first.ndim][-1 if first.ndim == 2 else 0] if compared.mirrored else ""
+        correlation = pixel_correlation(second, first)
+    else:
+        second, mirrored, correlation = align(second, first)
+    planes: tuple[str, ...] = ()
     if first.ndim == 3:
-        first, second = central_planes(first), central_planes(second)
+        planes, first, second = PLANES, central_planes(first), central_planes(second)
+        agreement = None if agreement is None else central_planes(agreement)
     else:
         first, second = first[None], second[None]
-    planes = PLANES if len(first) == 3 else ()
-    return PairEvidence(match, first, second, first - second, mirrored, correlation, planes)
+        agreement = None if agreement is None else agreement[None]
+    return PairEvidence(match, first, second, first - second, mirrored, correlation, planes, agreement)
+
+
+def compare_files(synthetic: str | Path, training: str | Path, preprocessing: Preprocessing) -> PairComparison:
+    """Align two image files and compare them place by place, at a size for people.
+
+    Args:
+        synthetic, training: image files.
+        preprocessing: of the audit (``Detector.load(out / "detector.pt").preprocessing``).
+
+    Returns:
+        The aligned training image and the map of local agreement, see ``verification.pair.PairComparison``.
+
+    Raises:
+        UnusableImageError: a file cannot be used.
+    """
+    shown = preprocessing.resized(SHOWN_SIZE[preprocessing.spatial_dims])
+    return compare_pair(shown(synthetic), shown(training))
+
+
+def compare_match(out: str | Path, synthetic: str, training: str | None = None) -> PairComparison:
+    """The same for a match of a finished audit.
+
+    Args:
+        out: folder of the audit.
+        synthetic: id of the synthetic image, as in ``matches.csv``.
+        training: id of a training image; the nearest one by default.
+
+    Raises:
+        CohortError: no such image in the cohorts of the audit (or the audit was redacted).
+        UnusableImageError: a file has become unreadable.
+    """
+    out = Path(out)
+    settings = json.loads((out / "audit.json").read_text(encoding="utf-8"))["configuration"]
+    if training is None:
+        with open(out / "matches.csv", newline="", encoding="utf-8") as stream:
+            nearest = {row["synthetic"]: row["nearest_training"] for row in csv.DictReader(stream)}
+        training = nearest.get(synthetic)
+    paths = []
+    for name, source, wanted in (("synthetic", "synthetic", synthetic), ("training", "train", training)):
+        pattern = settings.get("patient_pattern") if name == "training" else None
+        images = Cohort.from_source(settings[source], name, pattern).images
+        path = next((image.path for image in images if image.image_id == wanted), None)
+        if path is None:
+            raise CohortError(f"no image {wanted!r} in the {name} cohort of the audit in {out}")
+        paths.append(path)
+    return compare_files(paths[0], paths[1], Detector.load(out / "detector.pt").preprocessing)
 
 
 def collect_evidence(
-    matches: Sequence[Match], synthetic: Cohort, training: Cohort, preprocessing: Preprocessing
+    matches: Sequence[Match], synthetic: Cohort, training: Cohort, preprocessing: Preprocessing, verified: bool = False
 ) -> list[PairEvidence]:
     """Load the pairs again, at a size for people, and compare them.
 
@@ -110,5 +177,5 @@ def collect_evidence(
             pair = shown(paths["synthetic"][match.synthetic]), shown(paths["training"][match.nearest_training])
         except UnusableImageError:
             continue
-        evidence.append(pair_evidence(match, *pair))
+        evidence.append(pair_evidence(match, *pair, verified))
     return evidence

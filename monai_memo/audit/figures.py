@@ -77,15 +77,16 @@ def rates_figure(result: AuditResult) -> Figure:
 
 
 def pair_figure(pair: PairEvidence) -> Figure:
-    """One pair: synthetic, training, difference; in 3D one row per plane."""
+    """One pair: synthetic, training, difference and, if measured, agreement; in 3D one row per plane."""
     planes, rows, columns = pair.synthetic.shape
-    figure = Figure(figsize=(6.6, 2.2 * planes * rows / columns), layout="constrained")
-    axes = figure.subplots(planes, 3, squeeze=False)
+    shown = [(pair.synthetic, "gray"), (pair.training, "gray"), (pair.difference, "PuOr_r")]
+    if pair.agreement is not None:
+        shown.append((pair.agreement, "cividis"))
+    figure = Figure(figsize=(2.2 * len(shown), 2.2 * planes * rows / columns), layout="constrained")
+    axes = figure.subplots(planes, len(shown), squeeze=False)
     for plane in range(planes):
-        for place, (array, colours) in enumerate(
-            ((pair.synthetic, "gray"), (pair.training, "gray"), (pair.difference, "PuOr_r"))
-        ):
-            low = -1 if colours != "gray" else 0
+        for place, (array, colours) in enumerate(shown):
+            low = -1 if colours == "PuOr_r" else 0
             axes[plane, place].imshow(array[plane], cmap=colours, vmin=low, vmax=1)
             axes[plane, place].set_xticks([])
             axes[plane, place].set_yticks([])
@@ -93,6 +94,26 @@ def pair_figure(pair: PairEvidence) -> Figure:
                 spine.set_visible(False)
         if pair.planes:
             axes[plane, 0].set_ylabel(pair.planes[plane], fontsize=8)
+    return figure
+
+
+def sampling_figure(result: AuditResult) -> Figure:
+    """Distinct training images copied over the number of synthetic images, measured and carried on."""
+    curve = result.sampling_curve or {}
+    drawn, copied = np.asarray(curve["drawn"]), np.asarray(curve["copied"])
+    figure = Figure(figsize=(6.4, 3.2), layout="constrained")
+    axes = figure.add_subplot()
+    at_hand = drawn <= result.n_synthetic
+    beyond = drawn >= result.n_synthetic
+    axes.fill_between(drawn, curve["low"], curve["high"], color=SYNTHETIC, alpha=0.2, lw=0)
+    axes.plot(drawn[at_hand], copied[at_hand], color=SYNTHETIC, label="at hand")
+    axes.plot(drawn[beyond], copied[beyond], color=SYNTHETIC, ls="--", label="extrapolated")
+    axes.axvline(result.n_synthetic, color=LINE, lw=1, ls=":")
+    axes.set_xlabel("synthetic images")
+    axes.set_ylabel("training images copied")
+    axes.set_ylim(bottom=0)
+    axes.legend(fontsize=8, frameon=False, loc="upper left")
+    axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from monai_memo.audit.certainty import Certainty, describe_discoveries
 from monai_memo.audit.comparison import Comparison
 from monai_memo.audit.configuration import AuditConfiguration
 from monai_memo.audit.result import SCHEMA_VERSION, AuditResult, CohortSummary, Count, Estimate, Match
@@ -93,8 +94,11 @@ def explain_calibration(configuration: AuditConfiguration, n_train: int, n_heldo
     )
 
 
-def match_table(prepared: Mapping[str, PreparedCohort], comparison: Comparison, tau: float) -> list[Match]:
+def match_table(
+    prepared: Mapping[str, PreparedCohort], comparison: Comparison, tau: float, certainty: Certainty
+) -> list[Match]:
     """One row for each synthetic image, most similar first."""
+    beyond = certainty.same_patient["threshold"] if certainty.same_patient else None
     similarity = comparison.sims.synthetic_to_training
     training = prepared["training"].cohort.images
     synthetic = prepared["synthetic"].cohort.images
@@ -109,6 +113,9 @@ def match_table(prepared: Mapping[str, PreparedCohort], comparison: Comparison, 
                 similarity=float(similarity[index]),
                 tau=tau,
                 copy=bool(similarity[index] > tau),
+                p_value=float(certainty.discoveries.p_values[index]),
+                listed=bool(certainty.discoveries.listed[index]),
+                same_image=None if beyond is None else bool(similarity[index] > beyond),
             )
         )
     return rows
@@ -130,6 +137,7 @@ def build_result(
     comparison: Comparison,
     rates: AuditRates,
     sensitivity: dict[str, Any] | None,
+    certainty: Certainty,
     warnings: list[str],
     timing: dict[str, Any],
 ) -> AuditResult:
@@ -176,7 +184,9 @@ def build_result(
         preprocessing={**preprocessing.to_dict(), "sentence": preprocessing.describe()},
         configuration=configuration.to_dict(),
         software=software_versions(),
-        warnings=warnings + list(rates.warnings),
+        warnings=warnings
+        + list(rates.warnings)
+        + ([certainty.discoveries.warning] if certainty.discoveries.warning else []),
         distributions={
             "synthetic_to_training": _sample(sims.synthetic_to_training),
             "heldout_to_training": _sample(sims.heldout_to_training),
@@ -184,5 +194,9 @@ def build_result(
             "training_to_synthetic": _sample(sims.training_to_nearest_synthetic),
         },
         timing=timing,
-        matches=match_table(prepared, comparison, rates.tau.value),
+        discoveries=describe_discoveries(certainty.discoveries),
+        sampling_curve=certainty.sampling_curve,
+        same_patient=certainty.same_patient,
+        verification=certainty.verification,
+        matches=match_table(prepared, comparison, rates.tau.value, certainty),
     )

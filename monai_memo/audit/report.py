@@ -15,7 +15,14 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from monai_memo.audit.evidence import PairEvidence
-from monai_memo.audit.figures import distribution_figure, pair_figure, png_bytes, rates_figure, write_figure
+from monai_memo.audit.figures import (
+    distribution_figure,
+    pair_figure,
+    png_bytes,
+    rates_figure,
+    sampling_figure,
+    write_figure,
+)
 from monai_memo.audit.result import REMOVED, AuditResult, Count, Estimate
 from monai_memo.audit.verdict import percent
 from monai_memo.errors import MemoError
@@ -82,6 +89,8 @@ def _gallery(evidence: Sequence[PairEvidence]) -> list[dict[str, Any]]:
             "mirrored": pair.mirrored,
             "correlation": f"{pair.correlation:.2f}",
             "similarity": f"{pair.match.similarity:.3f}",
+            "p_value": f"{pair.match.p_value:.2g}",
+            "columns": 3 if pair.agreement is None else 4,
         }
         for pair in evidence
     ]
@@ -133,6 +142,8 @@ def write_report(
         "distributions": write_figure(folder / "figures" / "distributions.png", distribution_figure(result)),
         "rates": write_figure(folder / "figures" / "rates.png", rates_figure(result)),
     }
+    if result.sampling_curve is not None and result.sampling_curve["seen"]:
+        figures["sampling"] = write_figure(folder / "figures" / "sampling_curve.png", sampling_figure(result))
     return write_text(folder / "report.html", render_report(result, None if redacted else evidence, figures))
 
 

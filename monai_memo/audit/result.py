@@ -19,11 +19,11 @@ import jsonschema
 from monai_memo.errors import MemoError
 from monai_memo.files import write_json, write_text
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 REMOVED = "[redacted]"
 # MONAI Label 0.8.5 brings jsonschema 3, which ends at draft 7; the schema uses nothing that came later.
 VALIDATOR = getattr(jsonschema, "Draft202012Validator", None) or jsonschema.Draft7Validator
-MATCH_COLUMNS = ("synthetic", "nearest_training", "similarity", "tau", "copy")
+MATCH_COLUMNS = ("synthetic", "nearest_training", "similarity", "tau", "copy", "p_value", "listed", "same_image")
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,14 @@ class CohortSummary:
 
 @dataclass(frozen=True)
 class Match:
-    """A synthetic image with its nearest training image."""
+    """A synthetic image with its nearest training image.
+
+    Attributes:
+        copy: similarity above tau.
+        p_value: conformal p-value against the held-out images.
+        listed: on the list of copies at the false discovery rate asked for.
+        same_image: more similar than 95 % of the pairs of different images of one patient are; None if not measured.
+    """
 
     synthetic: str
     nearest_training: str
@@ -70,6 +77,9 @@ class Match:
     similarity: float
     tau: float
     copy: bool
+    p_value: float = 1.0
+    listed: bool = False
+    same_image: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +111,10 @@ class AuditResult:
     distributions: dict[str, list[float]]
     timing: dict[str, Any]
     redacted: bool = False
+    discoveries: dict[str, Any] | None = None
+    sampling_curve: dict[str, Any] | None = None
+    same_patient: dict[str, Any] | None = None
+    verification: dict[str, Any] | None = None
     matches: list[Match] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -193,7 +207,9 @@ class AuditResult:
         rows.writerow(MATCH_COLUMNS)
         for match in self.matches:
             numbers = (f"{match.similarity:.6f}", f"{match.tau:.6f}", "true" if match.copy else "false")
-            rows.writerow([match.synthetic, match.nearest_training, *numbers])
+            same_image = "" if match.same_image is None else str(match.same_image).lower()
+            certainty = (f"{match.p_value:.6f}", "true" if match.listed else "false", same_image)
+            rows.writerow([match.synthetic, match.nearest_training, *numbers, *certainty])
         write_text(Path(folder) / "matches.csv", text.getvalue())
 
 

@@ -8,6 +8,7 @@ sees nothing would look like a generator that copies nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,25 +16,22 @@ from numpy.typing import NDArray
 
 from monai_memo.audit.result import Estimate
 from monai_memo.data.planting import plant_mixture
-from monai_memo.detector.detector import Detector
-from monai_memo.search.embedding_index import EmbeddingIndex
 from monai_memo.statistics.intervals import proportion_interval
 
 
 def positive_control(
-    detector: Detector,
+    similarity_of: Callable[[NDArray[np.float32]], NDArray[np.float64]],
     training_pixels: NDArray[np.floating],
-    training_index: EmbeddingIndex,
     tau: float,
     n_planted: int,
     seed: int,
-    batch_size: int = 64,
-    device: str = "cpu",
     confidence: float = 0.95,
 ) -> dict[str, Any] | None:
     """Plant copies of random training images and count those found above ``tau``.
 
     Args:
+        similarity_of: images ``(n, channels, *spatial)`` to ``(n,)`` similarities to their nearest training image, as
+            the audit computes them for synthetic images.
         training_pixels: ``(n, channels, *spatial)`` in [0, 1].
         n_planted: number of copies, at most two per training image; 0 gives None.
 
@@ -47,9 +45,7 @@ def positive_control(
     chosen = rng.permutation(np.resize(np.arange(len(training_pixels)), max(n_planted, len(training_pixels))))
     originals = np.asarray(training_pixels[np.sort(chosen[:n_planted])], dtype=np.float32)
     copies, kinds = plant_mixture(originals, seed=seed)
-    embeddings = detector.embed(copies, batch_size=batch_size, device=device, progress=False)
-    similarity, _ = training_index.search(embeddings)
-    found = similarity[:, 0] > tau
+    found = similarity_of(copies) > tau
     interval = proportion_interval(int(found.sum()), len(found), confidence)
     kinds_array = np.asarray(kinds)
     return {

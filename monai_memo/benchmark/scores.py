@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
 
 from monai_memo.statistics.intervals import Interval, percentile_interval, proportion_interval
 
@@ -77,8 +76,9 @@ def kind_score(
     rng = np.random.default_rng(seed)
 
     def auc(p: NDArray[np.float64], n: NDArray[np.float64]) -> float:
-        truth = np.concatenate([np.ones(len(p)), np.zeros(len(n))])
-        return float(roc_auc_score(truth, np.concatenate([p, n])))
+        ranked = np.sort(n)  # the Mann-Whitney form of the area: quick enough for the bootstrap
+        below = np.searchsorted(ranked, p, side="left") + np.searchsorted(ranked, p, side="right")
+        return float(below.mean() / (2 * len(n)))
 
     draws = np.array(
         [auc(rng.choice(positives, len(positives)), rng.choice(negatives, len(negatives))) for _ in range(n_bootstrap)]

@@ -23,11 +23,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from monai_memo.detector.detector import Detector
-from monai_memo.detector.guards import StopAtNaN
-from monai_memo.detector.pairs import PairLoader, ViewPairs
+from monai_memo.detector.pairs import ViewPairs
 from monai_memo.detector.training import SMALLEST_COHORT, deterministic
 from monai_memo.errors import TrainingError
 from monai_memo.losses.nt_xent import NTXentLoss
+from monai_memo.training.batches import SeededLoader
+from monai_memo.training.guards import StopAtNaN
 
 
 class PartnerDataset(Dataset[dict[str, Tensor]]):
@@ -114,7 +115,7 @@ def fine_tune(
     recipe = replace(detector.recipe, epochs=epochs, learning_rate=learning_rate, final_rate=0.0, warmup=0.0)
     with deterministic(seed):
         network = copy.deepcopy(detector.network).to(device)
-        loader = PairLoader(PartnerDataset(pixels, partners, novel), recipe.batch_size, seed)
+        loader = SeededLoader(PartnerDataset(pixels, partners, novel), recipe.batch_size, seed)
         optimizer = recipe.build_optimizer(network)
         scheduler = recipe.build_scheduler(optimizer, epochs * len(loader))
         views = PartnerViews(recipe.views, seed, recipe.both_views)

@@ -110,6 +110,64 @@ class Similarities:
             heldout_patients=np.arange(n_heldout) if heldout_patients is None else heldout_patients,
         )
 
+    @classmethod
+    def from_candidates(
+        cls,
+        synthetic: tuple[Integers, Floats],
+        heldout: tuple[Integers, Floats],
+        training_patients: Integers,
+        heldout_patients: Integers,
+    ) -> Similarities:
+        """From the verified candidates of each query instead of all pairs.
+
+        A pair that was not verified is less similar than any that was (-1). Held-out and synthetic images go through
+        the same search, so this holds for both alike and the calibration stays what it is.
+
+        Args:
+            synthetic, heldout: for each query ``(n, r)`` training images (-1 for none) and ``(n, r)`` similarities,
+                highest first.
+
+        Example:
+            >>> import numpy as np
+            >>> found = (np.array([[1, 0]]), np.array([[0.9, 0.4]]))
+            >>> s = Similarities.from_candidates(found, found, np.arange(3), np.arange(1))
+            >>> s.training_to_nearest_synthetic.tolist(), s.synthetic_to_training.tolist()
+            ([0.4, 0.9, -1.0], [0.9])
+        """
+        n_train = len(training_patients)
+        to_synthetic, synthetic_neighbours = _reversed(*synthetic, n_train, most=2)
+        to_heldout, heldout_neighbours = _reversed(*heldout, n_train)
+        return cls(
+            synthetic_to_training=synthetic[1][:, 0],
+            heldout_to_training=heldout[1][:, 0],
+            training_to_synthetic=to_synthetic,
+            synthetic_neighbours=synthetic_neighbours,
+            training_to_heldout=to_heldout,
+            heldout_neighbours=heldout_neighbours,
+            training_patients=training_patients,
+            heldout_patients=heldout_patients,
+        )
+
+
+def _reversed(
+    candidates: Integers, similarity: Floats, n_train: int, most: int | None = None
+) -> tuple[Floats, Integers]:
+    """For each training image the queries that have it as a candidate, most similar first, and -1 after the last."""
+    rows, columns = np.nonzero(candidates >= 0)
+    training, values = candidates[rows, columns], similarity[rows, columns]
+    order = np.lexsort((rows, -values, training))
+    training, values, rows = training[order], values[order], rows[order]
+    counts = np.bincount(training, minlength=n_train)
+    rank = np.arange(len(training)) - np.repeat(np.cumsum(counts) - counts, counts)
+    # One column more than any list is long: what comes after the last known query is not verified.
+    width = min(int(counts.max(initial=0)) + 1, len(candidates)) if most is None else min(most, len(candidates))
+    kept = rank < width
+    found = np.full((n_train, width), -1.0)
+    queries = np.zeros((n_train, width), dtype=np.int64)
+    found[training[kept], rank[kept]] = values[kept]
+    queries[training[kept], rank[kept]] = rows[kept]
+    return found, queries
+
 
 def _nearest(matrix: Floats, k: int) -> tuple[Floats, Integers]:
     order = np.argsort(-matrix, axis=1, kind="stable")[:, :k]

@@ -34,6 +34,9 @@ def test_files(record: AuditResult, tmp_path: Path) -> None:
         "similarity": "0.900000",
         "tau": "0.700000",
         "copy": "true",
+        "p_value": "1.000000",
+        "listed": "false",
+        "same_image": "",
     }
 
 

@@ -42,7 +42,7 @@ def test_regions_have_the_stated_size() -> None:
 
 
 def test_mixture_takes_turns() -> None:
-    images = np.repeat(CHEST, 10, axis=0)
+    images = np.repeat(CHEST, len(MIXTURE), axis=0)
     copies, kinds = plant_mixture(images, seed=3)
     assert {kinds.count(kind) for kind in MIXTURE} == {4}
     assert copies.shape == images.shape

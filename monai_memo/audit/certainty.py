@@ -1,0 +1,148 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""How sure, and of what: the list of copies, the sampling curve, and patients told apart from images."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monai_memo.audit.comparison import Comparison
+from monai_memo.statistics.discoveries import Discoveries, discover
+from monai_memo.statistics.sampling_curve import sampling_curve
+from monai_memo.verification.copy_search import CopySearch
+from monai_memo.verification.verifier import Verifier
+
+SENTENCE = (
+    "The training images nearest by embedding were brought to lie on the synthetic image (mirrored, turned, zoomed, "
+    "shifted) and compared with it place by place in several frequency bands. The similarity is the correlation in the "
+    "two fifths of all places that agree best: 1 is identical, 0 unrelated."
+)
+MOST_PAIRS, FEWEST_PAIRS = 200, 20
+SAME_IMAGE_QUANTILE = 0.95
+
+
+@dataclass(frozen=True)
+class Certainty:
+    """What an audit says beyond its counts.
+
+    Attributes:
+        discoveries: p-values and list of copies.
+        sampling_curve: see ``describe_sampling``.
+        same_patient: see ``same_patient_similarity``.
+        verification: how similarities came about; None where they are those of the embeddings.
+    """
+
+    discoveries: Discoveries
+    sampling_curve: dict[str, Any]
+    same_patient: dict[str, Any] | None
+    verification: dict[str, Any] | None
+
+
+def judge(
+    comparison: Comparison,
+    search: CopySearch | None,
+    pixels: NDArray[np.floating],
+    patient_ids: Sequence[str],
+    patients_known: bool,
+    tau: float,
+    fdr: float,
+    confidence: float,
+    seed: int,
+) -> Certainty:
+    """All of it for one audit.
+
+    Args:
+        search: of the verification; None without it.
+        pixels, patient_ids, patients_known: of the training cohort.
+        fdr: false discovery rate of the list.
+    """
+    found = discover(comparison.sims.synthetic_to_training, comparison.sims.heldout_to_training, fdr)
+    same_patient = verification = None
+    if search is not None:
+        verification = {"neighbours": search.neighbours, "refined": search.verifier.refined, "sentence": SENTENCE}
+        if patients_known:
+            same_patient = same_patient_similarity(search.verifier, pixels, patient_ids, tau, seed)
+    curve = describe_sampling(comparison, tau, found, confidence, seed)
+    return Certainty(found, curve, same_patient, verification)
+
+
+def describe_discoveries(found: Discoveries) -> dict[str, Any]:
+    """For the record: how many are listed, at which rate, and what the held-out cohort allows."""
+    return {
+        "fdr": found.rate,
+        "listed": int(found.listed.sum()),
+        "smallest_p": found.smallest_p,
+        "least": found.least,
+        "warning": found.warning,
+    }
+
+
+def describe_sampling(
+    comparison: Comparison, tau: float, found: Discoveries, confidence: float, seed: int
+) -> dict[str, Any]:
+    """Distinct training images copied, over the number of synthetic images, from the listed copies.
+
+    Where the list is empty for want of held-out images, the copies above tau stand in; chance matches among them make
+    the curve steeper.
+    """
+    similarity = comparison.sims.synthetic_to_training
+    from_list = bool(found.listed.any())
+    called = found.listed if from_list else similarity > tau
+    curve = sampling_curve(
+        comparison.nearest_training[called], len(similarity), comparison.sims.n_train, confidence, seed=seed
+    )
+    return {
+        "copies": "listed" if from_list else "above_tau",
+        "drawn": curve.drawn.tolist(),
+        "copied": curve.copied.round(3).tolist(),
+        "low": curve.low.round(3).tolist(),
+        "high": curve.high.round(3).tolist(),
+        "seen": curve.seen,
+        "once": curve.once,
+        "twice": curve.twice,
+        "limit": curve.limit,
+    }
+
+
+def same_patient_pairs(patient_ids: Sequence[str], most: int, seed: int) -> list[tuple[int, int]]:
+    """Random pairs of different images of one patient, at most one per patient and round, until there are ``most``."""
+    images: dict[str, list[int]] = defaultdict(list)
+    for position, patient in enumerate(patient_ids):
+        images[patient].append(position)
+    rng = np.random.default_rng([seed, 11])
+    pairs: set[tuple[int, int]] = set()
+    several = [found for _, found in sorted(images.items()) if len(found) > 1]
+    for _ in range(3):
+        for place in rng.permutation(len(several)):
+            if len(pairs) < most:
+                first, second = rng.permutation(several[place])[:2]
+                pairs.add((int(first), int(second)))
+    return sorted(pairs)
+
+
+def same_patient_similarity(
+    verifier: Verifier, pixels: NDArray[np.floating], patient_ids: Sequence[str], tau: float, seed: int
+) -> dict[str, Any] | None:
+    """What two different images of one patient look like to the verification.
+
+    Returns:
+        ``pairs`` measured, ``above_tau`` share of them, and ``threshold``: the similarity that 95 % of them stay below,
+        so that a copy above it is the very image. None with fewer than 20 pairs in the training cohort.
+    """
+    pairs = same_patient_pairs(patient_ids, MOST_PAIRS, seed)
+    if len(pairs) < FEWEST_PAIRS:
+        return None
+    queries = np.asarray(pixels[[first for first, _ in pairs]])
+    found = verifier(queries, [np.array([second]) for _, second in pairs], progress=False)
+    similarity = found.similarity[:, 0]
+    return {
+        "pairs": len(pairs),
+        "above_tau": float((similarity > tau).mean()),
+        "threshold": max(tau, float(np.quantile(similarity, SAME_IMAGE_QUANTILE))),
+    }

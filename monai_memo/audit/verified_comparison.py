@@ -1,0 +1,52 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The comparison of an audit with verification: synthetic and held-out images go through the same search."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monai_memo.audit.comparison import Comparison, patient_codes
+from monai_memo.data.prepared import PreparedCohort
+from monai_memo.statistics.similarities import Similarities
+from monai_memo.verification.copy_search import CopySearch
+from monai_memo.verification.verifier import Verified
+
+
+def compare_verified(
+    prepared: Mapping[str, PreparedCohort],
+    embeddings: Mapping[str, NDArray[np.float32]],
+    search: CopySearch,
+    detector_sha256: str,
+    folder: str | Path,
+    progress: bool = True,
+) -> Comparison:
+    """Verify the candidates of all synthetic and held-out images.
+
+    A synthetic image's similarity is that of its best verified candidate. A training image's similarity to the
+    synthetic cohort is the best that any synthetic image reached with it as a verified candidate; to the held-out
+    cohort likewise, so that both counts of an audit keep their size-matched null.
+
+    Args:
+        prepared, embeddings: of ``"training"``, ``"heldout"`` and ``"synthetic"``.
+        search: in the training cohort.
+        detector_sha256: part of the names of the files in ``folder`` that keep what is done.
+    """
+    found: dict[str, Verified] = {}
+    for name in ("heldout", "synthetic"):
+        key = f"{detector_sha256}{prepared['training'].content_sha256}{prepared[name].content_sha256}"
+        store = Path(folder) / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
+        found[name] = search(prepared[name].pixels, embeddings[name], progress, store)
+    pairs = {name: (verified.candidates, verified.similarity) for name, verified in found.items()}
+    sims = Similarities.from_candidates(
+        pairs["synthetic"],
+        pairs["heldout"],
+        patient_codes(prepared["training"].cohort.patient_ids),
+        patient_codes(prepared["heldout"].cohort.patient_ids),
+    )
+    return Comparison(sims, found["synthetic"].candidates[:, 0], search.index)

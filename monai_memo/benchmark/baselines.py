@@ -1,0 +1,164 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Detectors to compare with: each says how similar a query is to the training cohort, and to which image of it."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Protocol
+
+import numpy as np
+import torch
+from monai.metrics import SSIMMetric
+from monai.utils import set_determinism
+from numpy.typing import NDArray
+from sklearn.neighbors import NearestNeighbors
+
+from monai_memo.data.loading import Preprocessing
+from monai_memo.detector.detector import Detector
+from monai_memo.detector.recipe import Recipe
+from monai_memo.search.embedding_index import EmbeddingIndex
+from monai_memo.verification.copy_search import CopySearch
+
+Found = tuple[NDArray[np.float64], NDArray[np.int64]]
+
+
+class Scorer(Protocol):
+    """``name``, and for queries ``(n, channels, *spatial)`` the similarity ``(n,)`` and the training image ``(n,)``."""
+
+    name: str
+
+    def __call__(self, queries: NDArray[np.float32]) -> Found:
+        """Look the queries up."""
+        ...
+
+
+def _flat(images: NDArray[np.floating]) -> NDArray[np.float32]:
+    return np.asarray(images, dtype=np.float32).reshape(len(images), -1)
+
+
+class PixelCorrelation:
+    """Pearson correlation of all pixels with each training image."""
+
+    name = "pixel correlation"
+
+    def __init__(self, training: NDArray[np.floating]) -> None:
+        self.index = EmbeddingIndex(_flat(training))
+
+    def __call__(self, queries: NDArray[np.float32]) -> Found:
+        similarity, nearest = self.index.search(_flat(queries))
+        return similarity[:, 0], nearest[:, 0]
+
+
+class SquaredError:
+    """Mean squared error to each training image, negative so that higher is more similar."""
+
+    name = "mean squared error"
+
+    def __init__(self, training: NDArray[np.floating]) -> None:
+        self.neighbours = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(_flat(training))
+
+    def __call__(self, queries: NDArray[np.float32]) -> Found:
+        flat = _flat(queries)
+        distance, nearest = self.neighbours.kneighbors(flat)
+        return -(distance[:, 0] ** 2) / flat.shape[1], nearest[:, 0]
+
+
+class StructuralSimilarity:
+    """SSIM (MONAI) with the training images nearest by pixel correlation; all pairs would take days.
+
+    Args:
+        candidates: training images per query.
+    """
+
+    name = "SSIM"
+
+    def __init__(self, training: NDArray[np.floating], candidates: int = 10) -> None:
+        self.training, self.candidates = training, min(candidates, len(training))
+        self.index = EmbeddingIndex(_flat(training))
+        size = min(7, min(training.shape[2:]))
+        self.metric = SSIMMetric(spatial_dims=training.ndim - 2, data_range=1.0, win_size=size, kernel_sigma=1.0)
+
+    def __call__(self, queries: NDArray[np.float32]) -> Found:
+        _, nearest = self.index.search(_flat(queries), self.candidates)
+        values = np.empty((len(queries), self.candidates))
+        with torch.inference_mode():
+            for row, query in enumerate(queries):
+                others = torch.from_numpy(np.asarray(self.training[nearest[row]], dtype=np.float32))
+                repeated = torch.from_numpy(np.asarray(query, dtype=np.float32)).expand_as(others)
+                values[row] = self.metric(repeated, others).mean(dim=1).numpy()
+        best = values.argmax(axis=1)
+        rows = np.arange(len(queries))
+        return values[rows, best], nearest[rows, best]
+
+
+class PerceptualHash:
+    """The 64-bit perceptual hash of the package ImageHash (2D); similarity is the share of equal bits."""
+
+    name = "perceptual hash"
+
+    def __init__(self, training: NDArray[np.floating]) -> None:
+        self.bits = self._hash(training)
+
+    @staticmethod
+    def available(spatial_dims: int) -> bool:
+        """Whether the package is installed and the images are 2D."""
+        return spatial_dims == 2 and find_spec("imagehash") is not None
+
+    @staticmethod
+    def _hash(images: NDArray[np.floating]) -> NDArray[np.float32]:
+        import imagehash  # type: ignore[import-not-found]
+        from PIL import Image
+
+        grey = (255 * np.asarray(images, dtype=np.float32).mean(axis=1)).round().astype(np.uint8)
+        bits = [imagehash.phash(Image.fromarray(image)).hash.ravel() for image in grey]
+        return np.where(np.stack(bits), 1.0, -1.0).astype(np.float32)
+
+    def __call__(self, queries: NDArray[np.float32]) -> Found:
+        equal = self._hash(queries) @ self.bits.T / self.bits.shape[1]
+        nearest = equal.argmax(axis=1)
+        return 0.5 + 0.5 * equal.max(axis=1).astype(np.float64), nearest.astype(np.int64)
+
+
+class EmbeddingSimilarity:
+    """Pearson correlation of a detector's embeddings, without verification: the paper's way."""
+
+    def __init__(self, name: str, detector: Detector, training: NDArray[np.floating], device: str = "cpu") -> None:
+        self.name, self.detector, self.device = name, detector, device
+        self.index = EmbeddingIndex(self.embed(training))
+
+    def embed(self, images: NDArray[np.floating]) -> NDArray[np.float32]:
+        """``(n, dim)`` embeddings."""
+        return self.detector.embed(images, device=self.device, progress=False)
+
+    def __call__(self, queries: NDArray[np.float32]) -> Found:
+        similarity, nearest = self.index.search(self.embed(queries))
+        return similarity[:, 0], nearest[:, 0]
+
+
+class VerifiedSimilarity:
+    """The default: candidates by embedding, then verification."""
+
+    def __init__(self, name: str, search: CopySearch) -> None:
+        self.name, self.search = name, search
+
+    def __call__(self, queries: NDArray[np.float32]) -> Found:
+        found = self.search(queries, progress=False)
+        return found.similarity[:, 0], found.candidates[:, 0]
+
+
+def random_network(preprocessing: Preprocessing, seed: int) -> Detector:
+    """The default network as it is before any training."""
+    set_determinism(seed)
+    recipe = Recipe.named("default", preprocessing.spatial_dims, preprocessing.size, channels=preprocessing.channels)
+    network = recipe.build_network()
+    set_determinism(None)
+    return Detector(network, recipe, preprocessing, seed, {"epochs": 0})
+
+
+def pixel_baselines(training: NDArray[np.floating]) -> list[Scorer]:
+    """The baselines that need no network."""
+    found: list[Scorer] = [PixelCorrelation(training), SquaredError(training), StructuralSimilarity(training)]
+    if PerceptualHash.available(training.ndim - 2):
+        found.append(PerceptualHash(training))
+    return found

@@ -1,0 +1,238 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmark: planted copies of a user's own training cohort, the default detector and all baselines in one run."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from monai_memo.audit.audit import resolve_device
+from monai_memo.audit.certainty import same_patient_pairs
+from monai_memo.audit.record import software_versions
+from monai_memo.benchmark.baselines import (
+    EmbeddingSimilarity,
+    Found,
+    Scorer,
+    VerifiedSimilarity,
+    pixel_baselines,
+    random_network,
+)
+from monai_memo.benchmark.generator import ImageGenerator, train_small_generator
+from monai_memo.benchmark.planted import Planted, ladder, plant_at_source
+from monai_memo.benchmark.tables import summarise_benchmark, write_benchmark
+from monai_memo.data.cohort import Cohort
+from monai_memo.data.loading import Preprocessing, guess_preprocessing
+from monai_memo.data.overlap import check_overlap
+from monai_memo.data.prepared import PreparedCohort, prepare
+from monai_memo.detector.detector import Detector
+from monai_memo.detector.recipe import Recipe
+from monai_memo.detector.training import train_detector
+from monai_memo.files import write_with
+from monai_memo.verification.copy_search import CopySearch
+
+logger = logging.getLogger(__name__)
+
+DEFAULT, UNVERIFIED = "monai_memo", "monai_memo, embedding only"
+
+
+class Benchmark:
+    """Plant copies at every strength, and look them and unseen patients up with every detector.
+
+    Work in progress lies in ``<out>/work``: the same call continues after an interruption.
+
+    Args:
+        train: training cohort (folder, CSV or datalist).
+        negatives: images of patients that are not in the training cohort; 1,000 or more allow a rate of 0.1 %.
+        out: folder for ``benchmark.json``, ``benchmark.md``, ``scores.npz`` and ``curves.png``.
+        heldout: further unseen patients that set tau, as in an audit; by default half of the negatives do.
+        detector: file of a trained detector; by default one is trained on the training cohort.
+        epochs, size, spacing: for training a detector, as in an audit.
+        paper_epochs: epochs of the paper's recipe (200 in the paper); 0 leaves that baseline out.
+        baselines: compare with pixel correlation, SSIM, squared error and networks.
+        generator_steps: of the small latent diffusion model behind the kinds ``round_trip`` and ``denoising``
+            (autoencoder; the diffusion model takes 5 / 3 as many); 0 leaves them out.
+        per_level: planted copies of each kind and strength.
+        kinds: kinds of ``benchmark.planted``; all by default.
+        source_factor: how many times larger than the detector's images those are that copies are planted in.
+    """
+
+    def __init__(
+        self,
+        train: str,
+        negatives: str,
+        out: str,
+        heldout: str | None = None,
+        detector: str | None = None,
+        epochs: int | None = None,
+        size: int | Sequence[int] | None = None,
+        spacing: float | Sequence[float] | None = None,
+        paper_epochs: int = 0,
+        baselines: bool = True,
+        generator_steps: int = 0,
+        per_level: int = 40,
+        kinds: Sequence[str] | None = None,
+        source_factor: float = 2.0,
+        patient_pattern: str | None = None,
+        allow_overlap: bool = False,
+        seed: int = 0,
+        device: str = "auto",
+        workers: int | None = None,
+        progress: bool = True,
+    ) -> None:
+        self.arguments = {key: value for key, value in locals().items() if key != "self"}
+        self.arguments["kinds"] = None if kinds is None else [kinds] if isinstance(kinds, str) else list(kinds)
+        self.out, self.work = Path(out), Path(out) / "work"
+        self.device, self.workers, self.progress = resolve_device(device), workers, progress
+        self.per_level, self.seed = per_level, seed
+        self.seconds: dict[str, float] = {}
+
+    def run(self) -> dict[str, Any]:
+        """Do the benchmark, write its output and return the record."""
+        prepared, sources, preprocessing = self._prepare()
+        detector = self._detector(prepared["training"], preprocessing)
+        training = np.asarray(prepared["training"].pixels, dtype=np.float32)
+        generator = self._generator(training)
+        levels = ladder(preprocessing.spatial_dims, generator is not None, self.arguments["kinds"])
+        queries: dict[str, NDArray[np.float32]] = {}
+        originals: dict[str, NDArray[np.int64]] = {}
+        for number, level in enumerate(tqdm(levels, desc="plant", disable=None if self.progress else True)):
+            originals[level.name] = self._originals(number, len(training))
+            queries[level.name] = self._planted(level, sources, originals[level.name], preprocessing, generator)
+        for name in ("negatives", "heldout", "same patient"):
+            if name in prepared:
+                queries[name] = np.asarray(prepared[name].pixels, dtype=np.float32)
+        results = {}
+        key = hashlib.sha256(f"{detector.sha256}{prepared['training'].content_sha256}{self.arguments}".encode())
+        for scorer in self._scorers(detector, prepared["training"], preprocessing):
+            results[scorer.name] = self._score(scorer, queries, key.hexdigest()[:16])
+        record = {
+            "schema_version": "1.0",
+            **summarise_benchmark(results, originals, levels, self.seed),
+            "cohorts": {name: len(item.cohort) for name, item in prepared.items()},
+            "seconds": self.seconds,
+            "detector": {"sha256": detector.sha256, "training": detector.training_summary},
+            "configuration": self.arguments,
+            "software": software_versions(),
+        }
+        write_benchmark(self.out, record, results, levels)
+        return record
+
+    def _originals(self, number: int, n_train: int) -> NDArray[np.int64]:
+        rng = np.random.default_rng([self.seed, number])
+        return np.sort(rng.choice(n_train, self.per_level, replace=n_train < self.per_level))
+
+    def _prepare(self) -> tuple[dict[str, PreparedCohort], PreparedCohort, Preprocessing]:
+        arguments = self.arguments
+        pattern = arguments["patient_pattern"]
+        named = {"training": arguments["train"], "negatives": arguments["negatives"], "heldout": arguments["heldout"]}
+        cohorts = {name: Cohort.from_source(source, name, pattern) for name, source in named.items() if source}
+        check_overlap(list(cohorts.values()), allow=arguments["allow_overlap"])
+        preprocessing = guess_preprocessing(list(cohorts.values()), arguments["size"], arguments["spacing"])
+        if arguments["detector"]:
+            preprocessing = Detector.load(arguments["detector"]).preprocessing
+        # One image of some patients with several is kept out of the training cohort: same patient, other image.
+        training = cohorts["training"]
+        if training.patients_known:
+            pairs = same_patient_pairs(training.patient_ids, len(training) // 8, self.seed)
+            out: set[int] = set()
+            for first, second in pairs:
+                if second not in out:
+                    out.add(first)
+            stays = [position for position in range(len(training)) if position not in out]
+            left = {training.patient_ids[position] for position in stays}
+            taken = [position for position in sorted(out) if training.patient_ids[position] in left]
+            if taken:
+                cohorts["training"] = training.subset(stays)
+                cohorts["same patient"] = training.subset(taken, "same patient")
+        prepared = {
+            name: prepare(cohort, preprocessing, self.work / "pixels", self.workers, self.progress)
+            for name, cohort in cohorts.items()
+        }
+        larger = preprocessing.resized([round(arguments["source_factor"] * n) for n in preprocessing.size])
+        sources = prepare(prepared["training"].cohort, larger, self.work / "sources", self.workers, self.progress)
+        return prepared, sources, preprocessing
+
+    def _recipe(self, name: str, preprocessing: Preprocessing, epochs: int | None) -> Recipe:
+        return Recipe.named(
+            name, preprocessing.spatial_dims, preprocessing.size, channels=preprocessing.channels, epochs=epochs
+        )
+
+    def _train(self, recipe: Recipe, training: PreparedCohort, preprocessing: Preprocessing, folder: str) -> Detector:
+        start = time.perf_counter()
+        detector = train_detector(
+            training.pixels, recipe, preprocessing, self.work / folder, seed=self.seed, device=self.device,
+            patient_ids=training.cohort.patient_ids, progress=self.progress,
+        )  # fmt: skip
+        self.seconds[f"train {recipe.name}"] = round(time.perf_counter() - start, 1)
+        return detector
+
+    def _detector(self, training: PreparedCohort, preprocessing: Preprocessing) -> Detector:
+        if self.arguments["detector"]:
+            return Detector.load(self.arguments["detector"])
+        recipe = self._recipe("default", preprocessing, self.arguments["epochs"])
+        detector = self._train(recipe, training, preprocessing, "training")
+        detector.save(self.out / "detector.pt")
+        return detector
+
+    def _generator(self, training: NDArray[np.float32]) -> ImageGenerator | None:
+        steps = self.arguments["generator_steps"]
+        if not steps:
+            return None
+        start = time.perf_counter()
+        generator = train_small_generator(
+            training, self.work / "generator", steps, round(5 * steps / 3), self.seed, self.progress
+        )
+        self.seconds["train generator"] = round(time.perf_counter() - start, 1)
+        return generator
+
+    def _planted(
+        self,
+        level: Planted,
+        sources: PreparedCohort,
+        originals: NDArray[np.int64],
+        preprocessing: Preprocessing,
+        generator: ImageGenerator | None,
+    ) -> NDArray[np.float32]:
+        images = np.asarray(sources.pixels[originals], dtype=np.float32)
+        return plant_at_source(images, level, preprocessing, self.seed, generator)
+
+    def _scorers(self, detector: Detector, training: PreparedCohort, preprocessing: Preprocessing) -> list[Scorer]:
+        pixels = training.pixels
+        plain = EmbeddingSimilarity(UNVERIFIED, detector, pixels, self.device)
+        found: list[Scorer] = [VerifiedSimilarity(DEFAULT, CopySearch(pixels, plain.index, plain.embed)), plain]
+        if self.arguments["baselines"]:
+            untrained = random_network(preprocessing, self.seed)
+            found += pixel_baselines(pixels)
+            found.append(EmbeddingSimilarity("random network", untrained, pixels, self.device))
+        if self.arguments["paper_epochs"]:
+            recipe = self._recipe("paper", preprocessing, self.arguments["paper_epochs"])
+            paper = self._train(recipe, training, preprocessing, "paper")
+            found.append(EmbeddingSimilarity("paper's recipe", paper, pixels, self.device))
+        return found
+
+    def _score(self, scorer: Scorer, queries: dict[str, NDArray[np.float32]], key: str) -> dict[str, Found]:
+        store = self.work / "scores" / f"{key}-{hashlib.sha256(scorer.name.encode()).hexdigest()[:8]}.npz"
+        found: dict[str, Found] = {}
+        if store.exists():
+            with np.load(store, allow_pickle=False) as kept:
+                names = [name.removesuffix("|s") for name in kept.files if name.endswith("|s")]
+                found = {name: (kept[f"{name}|s"], kept[f"{name}|n"]) for name in names}
+        start, done = time.perf_counter(), 0
+        for name in tqdm(queries, desc=scorer.name, disable=None if self.progress else True):
+            if name not in found:
+                found[name] = scorer(queries[name])
+                done += len(queries[name])
+                arrays = {f"{k}|s": v[0] for k, v in found.items()} | {f"{k}|n": v[1] for k, v in found.items()}
+                write_with(store, lambda temporary, arrays=arrays: np.savez(temporary, **arrays))  # type: ignore[misc]
+        if done:
+            self.seconds[f"{scorer.name}, per image"] = round((time.perf_counter() - start) / done, 5)
+        return found

@@ -1,0 +1,104 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""How sure is each single copy? Conformal p-values and a list of copies at a chosen false discovery rate.
+
+The p-value of a synthetic image says how many of the held-out images are at least as similar to a training image. It is
+valid for any score as long as held-out and novel synthetic images are exchangeable (Vovk, Gammerman, Shafer 2005). All
+p-values share the held-out images; that dependence is positive, and the procedure of Benjamini and Hochberg (JRSS B
+1995) keeps its rate under it (Bates, Candes, Lei, Romano, Sesia, Annals of Statistics 2023).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monai_memo.statistics.similarities import Floats
+
+
+@dataclass(frozen=True)
+class Discoveries:
+    """Copies at a chosen false discovery rate.
+
+    Attributes:
+        p_values: ``(n_synthetic,)``.
+        listed: ``(n_synthetic,)``, whether the image is on the list.
+        rate: false discovery rate that was asked for.
+        smallest_p: the smallest p-value that the held-out cohort allows, ``1 / (n_heldout + 1)``.
+        least: the fewest images that a list can hold: fewer copies than that, however clear, leave it empty.
+        warning: in plain words, where that is more than one; empty otherwise.
+    """
+
+    p_values: Floats
+    listed: NDArray[np.bool_]
+    rate: float
+    smallest_p: float
+    least: int
+    warning: str
+
+
+def conformal_p_values(scores: Floats, heldout: Floats) -> Floats:
+    """Share of held-out scores, itself included, that reach each score.
+
+    Args:
+        scores: ``(n,)``, higher means more like a copy.
+        heldout: ``(m,)`` scores of images that copy nothing.
+
+    Example:
+        >>> import numpy as np
+        >>> conformal_p_values(np.array([0.95, 0.25]), np.array([0.1, 0.2, 0.3, 0.4])).tolist()
+        [0.2, 0.6]
+    """
+    if len(heldout) == 0:
+        raise ValueError("p-values need at least one held-out score")
+    ranked = np.sort(heldout)
+    reached = len(ranked) - np.searchsorted(ranked, scores, side="left")
+    return np.asarray((1.0 + reached) / (1.0 + len(ranked)), dtype=np.float64)
+
+
+def benjamini_hochberg(p_values: Floats, rate: float) -> NDArray[np.bool_]:
+    """Which hypotheses are rejected at this false discovery rate.
+
+    Example:
+        >>> import numpy as np
+        >>> benjamini_hochberg(np.array([0.01, 0.02, 0.04, 0.9]), 0.05).tolist()
+        [True, True, False, False]
+    """
+    if not 0 < rate < 1:
+        raise ValueError(f"the false discovery rate must lie between 0 and 1, got {rate!r}")
+    n = len(p_values)
+    if n == 0:
+        return np.zeros(0, dtype=bool)
+    ranked = np.sort(p_values)
+    passed = np.flatnonzero(ranked <= rate * np.arange(1, n + 1) / n + 1e-12)
+    return p_values <= ranked[passed[-1]] if len(passed) else np.zeros(n, dtype=bool)
+
+
+def discover(scores: Floats, heldout: Floats, rate: float = 0.05) -> Discoveries:
+    """P-values, list and what the size of the held-out cohort allows.
+
+    Args:
+        scores: ``(n_synthetic,)`` similarity of each synthetic image to its nearest training image.
+        heldout: ``(n_heldout,)`` the same for held-out images.
+        rate: false discovery rate: at most this share of the list is expected to be no copies.
+    """
+    p_values = conformal_p_values(scores, heldout)
+    smallest = 1.0 / (1.0 + len(heldout))
+    least = int(np.ceil(smallest * len(scores) / rate - 1e-9))
+    warning = ""
+    if least > 1:
+        needed = int(np.ceil(len(scores) / rate)) - 1
+        warning = (
+            f"With {len(heldout)} held-out images no p-value can be smaller than {smallest:.2g}, so that the list of "
+            f"copies at a false discovery rate of {100 * rate:g} % holds {least} of the {len(scores)} synthetic images "
+            f"or none: fewer copies cannot appear on it, however clear they are. {needed} held-out images would lift "
+            "this."
+        )
+        if least > len(scores):
+            warning = (
+                f"With {len(heldout)} held-out images the list of copies at a false discovery rate of {100 * rate:g} % "
+                f"is always empty: no p-value can be smaller than {smallest:.2g}. Add held-out images or raise --fdr."
+            )
+    return Discoveries(p_values, benjamini_hochberg(p_values, rate), rate, smallest, least, warning)

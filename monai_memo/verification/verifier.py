@@ -1,0 +1,195 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Retrieve and verify: is one of the nearest training images the very image, once it is aligned?
+
+The embedding finds the right image nearly always, but its similarity says little about whether that image is a copy or
+another patient who looks alike. So the nearest candidates of each query are aligned with it and compared place by place
+and band by band. The verified similarity is the correlation in the best two fifths of all places, over all bands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+from tqdm import tqdm
+
+from monai_memo.files import write_with
+from monai_memo.verification.alignment import CoarseSearch, local_contrast, refine
+from monai_memo.verification.bands import octaves, structured
+from monai_memo.verification.local_agreement import agreement_maps, combine, matched_blur, profile
+
+CONTRAST_BAND = (1.0, 4.0, 5.0)  # of the images that are aligned; in pixels: low, high, window
+SAVE_EVERY = 64
+NOT_VERIFIED = -1.0
+
+
+@dataclass(frozen=True)
+class Verified:
+    """Verified candidates of ``n`` queries, best first.
+
+    Attributes:
+        candidates: ``(n, r)`` index of the training image; -1 where a query has fewer candidates.
+        similarity: ``(n, r)`` verified similarity, -1 to 1; -1 where there is no candidate.
+        placements: ``(n, r, dims, dims + 1)``, see ``alignment``.
+        profiles: ``(n, r, bands)`` agreement in each band, finest first.
+    """
+
+    candidates: NDArray[np.int64]
+    similarity: NDArray[np.float64]
+    placements: NDArray[np.float32]
+    profiles: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.candidates)
+
+    def rows(self, chosen: NDArray[np.int64] | slice) -> Verified:
+        """Some of the queries."""
+        return Verified(
+            self.candidates[chosen], self.similarity[chosen], self.placements[chosen], self.profiles[chosen]
+        )
+
+
+def grey(pixels: NDArray[np.floating]) -> Tensor:
+    """``(n, channels, *spatial)`` to ``(n, 1, *spatial)`` float32."""
+    return torch.from_numpy(np.ascontiguousarray(pixels, dtype=np.float32)).mean(dim=1, keepdim=True)
+
+
+class Verifier:
+    """Verifies candidates among the images of one cohort.
+
+    Args:
+        pixels: ``(n, channels, *spatial)`` in [0, 1] of the training cohort, may be memory-mapped.
+        refined: candidates of each query that are aligned to the pixel; the others are dropped after a coarse look.
+        affine: let the alignment end with all entries of the matrix free, for images that were squeezed.
+
+    Example:
+        >>> import numpy as np
+        >>> images = np.random.default_rng(0).random((3, 1, 32, 32), dtype=np.float32)
+        >>> found = Verifier(images)(images[1:2, ..., ::-1], np.array([[0, 1, 2]]), progress=False)
+        >>> int(found.candidates[0, 0]), bool(found.similarity[0, 0] > 0.99)
+        (1, True)
+    """
+
+    def __init__(self, pixels: NDArray[np.floating], refined: int = 5, affine: bool = True) -> None:
+        self.pixels, self.refined, self.affine = pixels, refined, affine
+        self.shape = tuple(pixels.shape[2:])
+        self.search = CoarseSearch(self.shape)
+        blocks = []
+        with torch.inference_mode():
+            for start in range(0, len(pixels), 256):
+                images = grey(pixels[start : start + 256])
+                blocks.append(self.search.features(images, torch.ones_like(images)))
+        self.features = torch.cat(blocks)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __call__(
+        self,
+        queries: NDArray[np.floating],
+        candidates: Sequence[NDArray[np.int64]] | NDArray[np.int64],
+        progress: bool = True,
+        store: str | Path | None = None,
+    ) -> Verified:
+        """Verify the candidates of each query.
+
+        Args:
+            queries: ``(n, channels, *spatial)`` in [0, 1], prepared like the cohort.
+            candidates: for each query the indices of its candidates, at least one.
+            store: file (``.npz``) that keeps what is done; a call that was killed continues there. Its name has to
+                change with the pixels and the candidates.
+        """
+        done = _stored(store, len(queries))
+        rows: list[Verified] = [] if done is None else [done]
+        start = 0 if done is None else len(done)
+        bar = tqdm(
+            total=len(queries),
+            initial=start,
+            desc="verify",
+            disable=None if progress and start < len(queries) else True,
+        )
+        with torch.inference_mode(), bar:
+            for position in range(start, len(queries)):
+                rows.append(self._verify(queries[position : position + 1], np.asarray(candidates[position])))
+                bar.update()
+                if store is not None and ((position + 1) % SAVE_EVERY == 0 or position + 1 == len(queries)):
+                    rows = [_joined(rows)]
+                    _save(store, rows[0])
+        return _joined(rows)
+
+    def _verify(self, query: NDArray[np.floating], candidates: NDArray[np.int64]) -> Verified:
+        dims, bands = len(self.shape), len(octaves(self.shape))
+        image = grey(query)
+        mask = structured(image)
+        which = torch.from_numpy(candidates)
+        _, placements = self.search(
+            self.search.features(image, mask)[0], self.features[which], min(2, len(self.search.transforms))
+        )
+        others = grey(self.pixels[candidates])
+        placements, kept = self._shortlist(image, others, placements)
+        which, others = which[kept], others[kept]
+        first = local_contrast(image, mask, *CONTRAST_BAND).expand(len(which), *([-1] * (dims + 1)))
+        second = local_contrast(others, torch.ones_like(others), *CONTRAST_BAND)
+        placements = refine(placements, first, second, steps=6)
+        if self.affine:
+            placements = refine(placements, first, second, steps=3, affine=True)
+        # The blur is the query's; it is read off the likeliest candidate.
+        blur = matched_blur(image, others[:1], placements[:1])
+        agreement, visible, _ = agreement_maps(image.expand_as(others), others, placements, blur)
+        profiles = profile(agreement, visible)
+        similarity = combine(profiles)
+        order = similarity.argsort(descending=True, stable=True)
+        result = Verified(
+            np.full((1, self.refined), -1, dtype=np.int64),
+            np.full((1, self.refined), NOT_VERIFIED),
+            np.zeros((1, self.refined, dims, dims + 1), dtype=np.float32),
+            np.zeros((1, self.refined, bands), dtype=np.float32),
+        )
+        n = len(order)
+        result.candidates[0, :n] = which[order].numpy()
+        result.similarity[0, :n] = similarity[order].double().numpy()
+        result.placements[0, :n] = placements[order].numpy()
+        result.profiles[0, :n] = profiles[order].numpy()
+        return result
+
+    def _shortlist(self, image: Tensor, others: Tensor, placements: Tensor) -> tuple[Tensor, Tensor]:
+        """The candidates that agree best at half the size, each at the better of its coarse placements.
+
+        Correlation over the whole image would drop copies of which a part was replaced.
+        """
+        per_candidate = placements.shape[1]
+        pool = functional.avg_pool2d if image.ndim == 4 else functional.avg_pool3d
+        halve = min(self.shape) >= 32
+        small, small_others = (pool(image, 2), pool(others, 2)) if halve else (image, others)
+        flat = placements.flatten(0, 1)
+        repeated = small_others.repeat_interleave(per_candidate, dim=0)
+        agreement, visible, _ = agreement_maps(small.expand_as(repeated), repeated, flat)
+        value = combine(profile(agreement, visible)).view(-1, per_candidate)
+        best, place = value.max(dim=1)
+        kept = best.topk(min(self.refined, len(best))).indices
+        return placements[kept, place[kept]], kept
+
+
+def _joined(rows: list[Verified]) -> Verified:
+    names = ("candidates", "similarity", "placements", "profiles")
+    return Verified(*(np.concatenate([getattr(row, name) for row in rows]) for name in names))
+
+
+def _save(store: str | Path, found: Verified) -> None:
+    arrays = {name: getattr(found, name) for name in ("candidates", "similarity", "placements", "profiles")}
+    write_with(store, lambda temporary: np.savez(temporary, **arrays))
+
+
+def _stored(store: str | Path | None, n: int) -> Verified | None:
+    if store is None or not Path(store).exists():
+        return None
+    with np.load(store, allow_pickle=False) as found:
+        verified = Verified(found["candidates"], found["similarity"], found["placements"], found["profiles"])
+    return verified if 0 < len(verified) <= n else None

@@ -1,0 +1,111 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from monai_memo.benchmark.baselines import PixelCorrelation, SquaredError, StructuralSimilarity
+from monai_memo.benchmark.fdr import simulated_fdr
+from monai_memo.benchmark.generator import SmallLatentDiffusion, train_small_generator
+from monai_memo.benchmark.planted import Planted, ladder, plant_at_source
+from monai_memo.benchmark.run import DEFAULT, Benchmark
+from monai_memo.data.loading import Preprocessing
+from monai_memo.data.phantoms import chest_phantom, knee_phantom
+from monai_memo.data.planting import plant
+from monai_memo.data.writing import save_image
+from monai_memo.errors import ConfigurationError
+
+CHEST = np.stack([chest_phantom(i, (32, 32)) for i in range(10)])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    folder = tmp_path_factory.mktemp("benchmark")
+    for name, numbers in (("train", range(24)), ("negatives", range(24, 84))):
+        for number in numbers:
+            save_image(folder / name / f"p{number:03d}_a.png", chest_phantom(number, (64, 64)))
+    record = Benchmark(
+        str(folder / "train"), str(folder / "negatives"), str(folder / "out"), epochs=1, size=32, per_level=6,
+        kinds=["flip", "rotation", "blur", "round_trip"], generator_steps=3, progress=False,
+    ).run()  # fmt: skip
+    return folder / "out", record
+
+
+def test_all_detectors_are_measured_in_one_run(finished: tuple[Path, dict]) -> None:
+    out, record = finished
+    detectors = record["detectors"]
+    assert {DEFAULT, "pixel correlation", "SSIM", "mean squared error", "random network"} <= set(detectors)
+    names = [score["kind"] for score in detectors[DEFAULT]["scores"]]
+    assert names == [
+        "flip",
+        "rotation 5",
+        "rotation 10",
+        "rotation 20",
+        "blur 0.01",
+        "blur 0.02",
+        "blur 0.03",
+        "round_trip",
+    ]
+    own, pixels = (detectors[name]["summary"]["retrieval"] for name in (DEFAULT, "pixel correlation"))
+    assert own > 0.8 and own > pixels
+    rotation = next(row for row in detectors[DEFAULT]["limits"] if row["kind"] == "rotation")
+    assert set(rotation["found"]) == {"5", "10", "20"}
+    assert json.loads((out / "benchmark.json").read_text())["detectors"].keys() == detectors.keys()
+    assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
+    text = (out / "benchmark.md").read_text()
+    assert "| rotation 10 |" in text and "Limit of detection" in text
+
+
+def test_a_second_call_reuses_what_is_done(finished: tuple[Path, dict]) -> None:
+    _, record = finished
+    arguments = {key: value for key, value in record["configuration"].items() if key != "progress"}
+    again = Benchmark(**arguments, progress=False).run()
+    assert again["detectors"] == record["detectors"]
+    assert not any("per image" in name for name in again["seconds"])
+
+
+def test_ladders_differ_by_dimension_and_refuse_the_unknown() -> None:
+    flat, deep = ladder(2, False), ladder(3, True)
+    assert not any(level.kind == "slice_offset" for level in flat)
+    assert {"slice_thickness", "round_trip", "denoising"} <= {level.kind for level in deep}
+    assert Planted("denoising", 0.5).apart and not Planted("denoising", 0.1).apart
+    with pytest.raises(ConfigurationError, match="kinds must be among flip"):
+        ladder(2, False, ["twist"])
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_planted_copies_have_the_form_of_the_detector(dims: int) -> None:
+    phantom = chest_phantom if dims == 2 else knee_phantom
+    sources = np.stack([phantom(i, (32,) * dims) for i in range(3)])
+    preprocessing = Preprocessing(dims, (16,) * dims)
+    for level in ladder(dims, False):
+        copies = plant_at_source(sources, level, preprocessing, seed=1)
+        assert copies.shape == (3, 1, *([16] * dims)) and copies.min() >= 0 and copies.max() <= 1
+        np.testing.assert_array_equal(copies, plant_at_source(sources, level, preprocessing, seed=1))
+
+
+def test_pixel_baselines_find_an_unchanged_image() -> None:
+    for scorer in (PixelCorrelation(CHEST), SquaredError(CHEST), StructuralSimilarity(CHEST)):
+        similarity, nearest = scorer(CHEST[3:6])
+        assert nearest.tolist() == [3, 4, 5], scorer.name
+        assert (scorer(plant(CHEST[3:6], "noise", 0))[0] < similarity).all()
+
+
+def test_small_generator_goes_on_and_repeats_itself(tmp_path: Path) -> None:
+    whole = train_small_generator(CHEST, tmp_path / "a", 4, 4, seed=0, progress=False)
+    again = train_small_generator(CHEST, tmp_path / "a", 4, 4, seed=0, progress=False)
+    np.testing.assert_array_equal(whole.round_trip(CHEST[:2]), again.round_trip(CHEST[:2]))
+    first, second = (whole.denoise_from(CHEST[:2], 0.3, seed) for seed in (0, 1))
+    assert first.shape == (2, 1, 32, 32) and not np.array_equal(first, second)
+    with pytest.raises(ValueError, match="strength must lie between"):
+        SmallLatentDiffusion(2).denoise_from(CHEST[:1], 1.5, 0)
+
+
+def test_simulated_false_discoveries_stay_below_the_rate() -> None:
+    rng = np.random.default_rng(0)
+    found = simulated_fdr(rng.normal(5, 1, 300), rng.normal(size=800), 0.1, audits=100)
+    assert found["false_discovery_proportion"] < 0.1 and found["found"] > 0.8

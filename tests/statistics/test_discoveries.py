@@ -1,0 +1,50 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import false_discovery_control
+
+from monai_memo.statistics.discoveries import benjamini_hochberg, conformal_p_values, discover
+
+
+def test_p_values_of_unseen_images_are_uniform() -> None:
+    rng = np.random.default_rng(0)
+    below = [conformal_p_values(rng.normal(size=50), rng.normal(size=99)) <= 0.05 for _ in range(400)]
+    assert np.mean(below) == pytest.approx(0.05, abs=0.006)
+
+
+def test_list_agrees_with_scipy() -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        p = np.where(rng.random(60) < 0.3, rng.random(60) * 0.01, rng.random(60))
+        np.testing.assert_array_equal(benjamini_hochberg(p, 0.1), false_discovery_control(p) <= 0.1)
+
+
+def test_realised_rate_stays_below_the_one_asked_for() -> None:
+    rng = np.random.default_rng(2)
+    proportions = []
+    for _ in range(300):
+        scores = np.concatenate([rng.normal(4, 1, 40), rng.normal(size=160)])
+        listed = discover(scores, rng.normal(size=400), 0.1).listed
+        proportions.append(listed[40:].sum() / max(1, listed.sum()))
+    assert 0.02 < np.mean(proportions) <= 0.1
+
+
+def test_small_heldout_cohorts_are_warned_about() -> None:
+    clear = np.full(5, 9.0)
+    novel = np.linspace(0, 1, 195)
+    found = discover(np.concatenate([clear, novel]), np.linspace(0, 1, 100), 0.05)
+    assert not found.listed.any() and found.least == 40
+    assert "holds 40 of the 200" in found.warning and "3999 held-out images" in found.warning
+    assert discover(clear, np.zeros(10), 0.05).warning.startswith("With 10 held-out images the list")
+    assert discover(clear, np.zeros(200), 0.05).warning == "" and discover(clear, np.zeros(200), 0.05).listed.all()
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0])
+def test_rate_is_checked(rate: float) -> None:
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        benjamini_hochberg(np.array([0.5]), rate)
+    with pytest.raises(ValueError, match="at least one held-out"):
+        conformal_p_values(np.array([0.5]), np.array([]))
