@@ -44,7 +44,7 @@ GROUPS = (
     ("blur", "noise", "jpeg", "resolution"),
 )
 COMBINATION = "combination"
-APART = ((COMBINATION, 0.0), ("denoising", 0.3), ("denoising", 0.5))  # reported, but not part of the mean
+APART = ((COMBINATION, 0.0), ("denoising", 0.5))  # reported, but not part of the mean
 
 
 @dataclass(frozen=True)
