@@ -29,6 +29,7 @@ from monai_memo.errors import ConfigurationError
 from monai_memo.files import write_json, write_text
 from monai_memo.search.embedding_index import EmbeddingIndex
 from monai_memo.statistics.intervals import proportion_interval
+from monai_memo.verification.copy_search import CopySearch
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +93,7 @@ def planted_audit(
     shares: Sequence[float] = (0.4, 0.25, 0.15, 0.2),
     seeds: Sequence[int] = (0, 1, 2),
     planting_size: int | None = None,
+    detectors: str | None = None,
     **audit_arguments: Any,
 ) -> list[dict[str, Any]]:
     """Run one audit with planted copies per seed; write ``planted_audit.json`` and ``planted_audit.md``.
@@ -102,6 +104,7 @@ def planted_audit(
         copy_share: share of planted copies in the synthetic cohort.
         shares: share of patients in the training, held-out, novel and unseen part; at most 1 together.
         seeds: one audit with a split, plants and detector of its own for each.
+        detectors: folder of an earlier run with the same cohort, shares and seeds, whose detectors are used again.
         planting_size: pixels or voxels per axis at which copies are planted (default 224 in 2D, 48 in 3D).
         audit_arguments: further arguments of the audit.
     """
@@ -115,7 +118,8 @@ def planted_audit(
     for seed in seeds:
         folder = Path(out) / f"seed_{seed}"
         planted = plant_cohorts(whole, folder, shares, copy_share, seed, planting)
-        rows.append(_one(folder, planted, seed, audit_arguments))
+        ready = {"detector": str(Path(detectors) / f"seed_{seed}" / "audit" / "detector.pt")} if detectors else {}
+        rows.append(_one(folder, planted, seed, {**audit_arguments, **ready}))
         logger.info("seed %d: %s", seed, rows[-1])
     arguments = {"copy_share": copy_share, "shares": list(shares), "seeds": seeds, **audit_arguments}
     write_json(
@@ -144,7 +148,11 @@ def _one(folder: Path, planted: dict[str, Any], seed: int, arguments: dict[str, 
         for name in ("training", "unseen")
     }
     index = EmbeddingIndex(detector.embed(pixels["training"], progress=False))
-    unseen = index.search(detector.embed(pixels["unseen"], progress=False))[0][:, 0]
+    if result.verification is None:
+        unseen = index.search(detector.embed(pixels["unseen"], progress=False))[0][:, 0]
+    else:
+        search = CopySearch(pixels["training"], index, lambda images: detector.embed(images, progress=False))
+        unseen = search(pixels["unseen"], progress=False).similarity[:, 0]
     truth = planted["truth"]
     planted_names = {f"copy_{number:04d}" for number in range(truth["planted"])}
     found = [match.copy for match in result.matches if Path(match.synthetic).name.split(".")[0] in planted_names]

@@ -101,7 +101,7 @@ def test_same_command_twice_gives_the_same_result(demo_folder: Path, tmp_path: P
 def test_volumes(demo_folder_3d: Path, detector_file_3d: Path, tmp_path: Path) -> None:
     result = Audit(**arguments(demo_folder_3d, tmp_path, detector=str(detector_file_3d), size=16)).run()
     assert result.detector["spatial_dims"] == 3 and result.n_train == 24
-    assert (tmp_path / "report.html").read_text().count("data:image/png") == 2 + 4
+    assert (tmp_path / "report.html").read_text().count("data:image/png") == 3 + 4
 
 
 def test_paper_calibration_is_carried_through(demo_folder: Path, detector_file: Path, tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_redacted_output_names_nobody(demo_folder: Path, detector_file: Path, tm
             assert b"secretplace" not in content, path
             assert str(tmp_path).encode() not in content, path
     report = (out / "report.html").read_text()
-    assert report.count("data:image/png") == 2  # the two figures of numbers, no gallery
+    assert report.count("data:image/png") == 3  # the figures of numbers, no gallery
     assert not (out / "work").exists()
     with open(out / "matches.csv", newline="") as stream:
         assert next(csv.DictReader(stream))["synthetic"] == "synthetic 1"
