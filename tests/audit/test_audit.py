@@ -261,6 +261,9 @@ def test_redacted_output_names_nobody(demo_folder: Path, detector_file: Path, tm
 
 
 SLOWED = """
+import signal
+# A shell that runs the tests in the background makes them, and what they start, deaf to Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import runpy, sys, time
 from monai_memo.detector.pairs import ViewPairs
 from monai_memo.networks.copy_detector import CopyDetector
