@@ -22,11 +22,15 @@ def _histograms(figure: Figure, position: tuple[int, int, int], result: AuditRes
                 tau: Estimate, title: str, axis_label: str) -> None:  # fmt: skip
     axes = figure.add_subplot(*position)
     samples = {label: np.asarray(result.distributions[key]) for label, key in parts.items()}
-    low, high = min(values.min() for values in samples.values()), max(values.max() for values in samples.values())
-    edges = np.linspace(low, max(high, low + 1e-3), 41).tolist()
-    for (label, values), colour in zip(samples.items(), (CONTROL, SYNTHETIC), strict=True):
-        weights = np.full(len(values), 100 / len(values))
-        axes.hist(values, edges, weights=weights, color=colour, alpha=0.55, label=label)
+    # Exactly -1 stands for "never a candidate of the verification": no similarity, and no place on the axis.
+    shown = {label: values[values > -1] for label, values in samples.items()}
+    every = np.concatenate([*shown.values(), [tau.value]])
+    edges = np.linspace(every.min(), max(every.max(), every.min() + 1e-3), 41).tolist()
+    for (label, values), colour in zip(shown.items(), (CONTROL, SYNTHETIC), strict=True):
+        total = len(samples[label])
+        hidden = 100 * (total - len(values)) / total
+        text = f"{label} ({hidden:.0f} % never a candidate)" if hidden else label
+        axes.hist(values, edges, weights=np.full(len(values), 100 / total), color=colour, alpha=0.55, label=text)
     axes.axvspan(tau.low, tau.high, color=LINE, alpha=0.12, lw=0)
     axes.axvline(tau.value, color=LINE, lw=1.5, ls="--", label=f"threshold {tau.value:.3f}, interval shaded")
     axes.set_xlabel(axis_label)
