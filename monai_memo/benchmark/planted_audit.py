@@ -8,8 +8,6 @@ that are in no other cohort. A fourth part of the patients, unseen, measures the
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +21,7 @@ from monai_memo.data.cohort import Cohort, split_by_patient
 from monai_memo.data.loading import Preprocessing, guess_preprocessing
 from monai_memo.data.planting import plant_mixture
 from monai_memo.data.prepared import prepare
-from monai_memo.data.writing import save_image
+from monai_memo.data.writing import save_image, write_cohort
 from monai_memo.detector.detector import Detector
 from monai_memo.errors import ConfigurationError
 from monai_memo.files import write_json, write_text
@@ -34,16 +32,6 @@ from monai_memo.verification.copy_search import CopySearch
 logger = logging.getLogger(__name__)
 
 PARTS = ("training", "heldout", "novel", "unseen")
-
-
-def write_cohort(cohort: Cohort, path: Path, further: Sequence[tuple[Path, str]] = ()) -> Path:
-    """Write a cohort as a CSV of absolute image paths, with further images as (path, patient id)."""
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["image", "patient_id"])
-    rows.writerows([str(image.path.resolve()), image.patient_id] for image in cohort.images)
-    rows.writerows([str(extra.resolve()), patient] for extra, patient in further)
-    return write_text(path, text.getvalue())
 
 
 def plant_cohorts(

@@ -1,17 +1,21 @@
 # Copyright (c) monai_memo contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Write images: planted copies, phantoms, samples."""
+"""Write images (planted copies, phantoms, samples) and cohorts."""
 
 from __future__ import annotations
 
+import csv
+import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import nibabel
 import numpy as np
 from PIL import Image
 
+from monai_memo.data.cohort import Cohort
 from monai_memo.errors import ConfigurationError
-from monai_memo.files import write_with
+from monai_memo.files import write_text, write_with
 
 
 def save_image(path: str | Path, image: np.ndarray) -> Path:
@@ -53,3 +57,16 @@ def save_image(path: str | Path, image: np.ndarray) -> Path:
     if name.endswith(".npy"):
         return write_with(path, lambda temporary: np.save(temporary, whole))
     raise ConfigurationError(f"{path}: images are written as .png, .nii, .nii.gz or .npy")
+
+
+def write_cohort(cohort: Cohort, path: str | Path, further: Sequence[tuple[Path, str]] = ()) -> Path:
+    """Write a cohort as a CSV (``image``, ``patient_id``) of absolute paths, with further images as (path, patient id).
+
+    An audit takes it as a cohort.
+    """
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["image", "patient_id"])
+    rows.writerows([str(image.path.resolve()), image.patient_id] for image in cohort.images)
+    rows.writerows([str(extra.resolve()), patient] for extra, patient in further)
+    return write_text(path, text.getvalue())

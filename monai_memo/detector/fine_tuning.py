@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -62,21 +61,6 @@ class PartnerDataset(Dataset[dict[str, Tensor]]):
         }
 
 
-class PartnerViews(ViewPairs):
-    """A view of each image, and a view of its partner."""
-
-    def __call__(
-        self, batch: dict[str, Tensor], device: str | torch.device | None = None, non_blocking: bool = False, **_: Any
-    ) -> tuple[Tensor, Tensor]:
-        """``(2 * batch, channels, *spatial)`` images, and the number of each row's pair."""
-        images = batch["image"].to(device, non_blocking=non_blocking)
-        partners = batch["partner"].to(device, non_blocking=non_blocking)
-        generator = self._generator()
-        first = self.views(images, generator) if self.both else images
-        pairs = torch.cat([first, self.views(partners, generator)])
-        return pairs, torch.arange(len(images), device=pairs.device).repeat(2)
-
-
 def fine_tune(
     detector: Detector,
     pixels: NDArray[np.floating],
@@ -118,7 +102,7 @@ def fine_tune(
         loader = SeededLoader(PartnerDataset(pixels, partners, novel), recipe.batch_size, seed)
         optimizer = recipe.build_optimizer(network)
         scheduler = recipe.build_scheduler(optimizer, epochs * len(loader))
-        views = PartnerViews(recipe.views, seed, recipe.both_views)
+        views = ViewPairs(recipe.views, seed, recipe.both_views)
         trainer = SupervisedTrainer(
             device=torch.device(device),
             max_epochs=epochs,

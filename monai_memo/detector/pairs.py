@@ -56,9 +56,13 @@ class ViewPairs:
     def __call__(
         self, batch: dict[str, Tensor], device: str | torch.device | None = None, non_blocking: bool = False, **_: Any
     ) -> tuple[Tensor, Tensor]:
-        """``(2 * batch, channels, *spatial)`` images, and the number of each row's pair."""
+        """``(2 * batch, channels, *spatial)`` images, and the number of each row's pair.
+
+        Where the batch has ``"partner"`` images, the second view of each pair is one of the partner.
+        """
         images = batch["image"].to(device, non_blocking=non_blocking)
         generator = self._generator()
         first = self.views(images, generator) if self.both else images
-        pairs = torch.cat([first, self.views(images, generator)])
+        partners = batch["partner"].to(device, non_blocking=non_blocking) if "partner" in batch else images
+        pairs = torch.cat([first, self.views(partners, generator)])
         return pairs, torch.arange(len(images), device=pairs.device).repeat(2)

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -112,21 +111,3 @@ def prepare_cohorts(
         training = prepare(cohorts.training, preprocessing, folder, workers, show)
         heldout = prepare(cohorts.heldout, preprocessing, folder, workers, show)
     return GeneratorData(training, heldout)
-
-
-def write_cohort(cohort: Cohort, path: str | Path) -> Path:
-    """Write a cohort as a CSV (``image``, ``patient_id``) that an audit takes: which images were trained on."""
-    import csv
-    import io
-
-    from monai_memo.files import write_text
-
-    stream = io.StringIO()
-    table = csv.writer(stream, lineterminator="\n")
-    table.writerow(["image", "patient_id"])
-    table.writerows(_rows(cohort))
-    return write_text(path, stream.getvalue())
-
-
-def _rows(cohort: Cohort) -> Sequence[tuple[str, str]]:
-    return [(str(image.path.resolve()), image.patient_id) for image in cohort.images]

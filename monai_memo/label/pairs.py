@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from monai_memo.audit.evidence import align
+from monai_memo.audit.evidence import PLANES, align
 from monai_memo.data.loading import Preprocessing
 from monai_memo.data.reading import read_image
 from monai_memo.data.writing import save_image
@@ -23,7 +23,6 @@ from monai_memo.label.study import Study, StudyPair
 LONGEST = {2: 512, 3: 96}
 ENDING = {2: ".png", 3: ".nii.gz"}
 BLOCK = 16
-PLANES = ("sagittal", "coronal", "axial")
 
 
 @dataclass(frozen=True)

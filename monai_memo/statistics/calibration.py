@@ -75,6 +75,11 @@ def require_heldout(n_heldout: int, quantile: float) -> None:
         )
 
 
+def log_choose(n: Floats, r: float) -> Floats:
+    """Logarithm of the binomial coefficient."""
+    return np.asarray(gammaln(n + 1) - gammaln(r + 1) - gammaln(n - r + 1), dtype=np.float64)
+
+
 def subset_maximum_weights(n_candidates: int, subset: int, k: int) -> Floats:
     """Probability that the j-th nearest of ``n_candidates`` is the nearest one of a random subset, for j < ``k``.
 
@@ -83,9 +88,6 @@ def subset_maximum_weights(n_candidates: int, subset: int, k: int) -> Floats:
     """
     if not 1 <= subset <= n_candidates:
         raise ValueError(f"subset must lie between 1 and {n_candidates}, got {subset}")
-
-    def log_choose(n: Floats, r: int) -> Floats:
-        return gammaln(n + 1) - gammaln(r + 1) - gammaln(n - r + 1)
 
     rank = np.arange(k)
     possible = n_candidates - 1 - rank >= subset - 1

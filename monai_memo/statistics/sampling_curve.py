@@ -13,9 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.special import gammaln
 
+from monai_memo.statistics.calibration import log_choose
 from monai_memo.statistics.similarities import Floats, Integers
 
 EXTRAPOLATED = 3.0  # times the number of images at hand; further out the estimate is known to be poor
@@ -72,9 +71,6 @@ def expected_copied(counts: Integers, n_synthetic: int, drawn: Integers, most: f
     """
     result = np.empty(len(drawn))
     missing, once = unseen(counts, n_synthetic), int((counts == 1).sum())
-
-    def log_choose(n: NDArray[np.floating], r: float) -> Floats:
-        return gammaln(n + 1) - gammaln(r + 1) - gammaln(n - r + 1)
 
     for position, m in enumerate(np.asarray(drawn, dtype=np.float64)):
         if m <= n_synthetic:

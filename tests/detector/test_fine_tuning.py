@@ -9,7 +9,7 @@ import torch
 from monai_memo.data.loading import Preprocessing
 from monai_memo.data.phantoms import chest_phantom
 from monai_memo.detector.detector import Detector
-from monai_memo.detector.fine_tuning import PartnerDataset, PartnerViews, fine_tune
+from monai_memo.detector.fine_tuning import PartnerDataset, fine_tune
 from monai_memo.detector.pairs import ViewPairs
 from monai_memo.detector.recipe import Recipe
 from monai_memo.errors import DetectorError, TrainingError
@@ -30,9 +30,9 @@ def test_the_second_view_of_an_image_is_one_of_its_confirmed_copy(detector: Dete
     partners = images.clone()
     partners[2] = images[3].flip(-1) * 0.5
     plain, labels = ViewPairs(views, 3)({"image": images})
-    same, same_labels = PartnerViews(views, 3)({"image": images, "partner": images})
+    same, same_labels = ViewPairs(views, 3)({"image": images, "partner": images})
     assert torch.equal(plain, same) and torch.equal(labels, same_labels)
-    taught, _ = PartnerViews(views, 3)({"image": images, "partner": partners})
+    taught, _ = ViewPairs(views, 3)({"image": images, "partner": partners})
     changed = (taught != plain).flatten(1).any(dim=1)
     # A view can borrow a patch from the next image of the batch: the row after the partner's may change with it.
     assert changed[:6].tolist() == [False] * 6 and changed[6]

@@ -8,9 +8,9 @@ import pytest
 
 from monai_memo.data.cohort import Cohort
 from monai_memo.data.phantoms import chest_phantom
-from monai_memo.data.writing import save_image
+from monai_memo.data.writing import save_image, write_cohort
 from monai_memo.errors import CohortError, ConfigurationError
-from monai_memo.generators.cohorts import split_cohorts, write_cohort
+from monai_memo.generators.cohorts import split_cohorts
 
 PATTERN = r"p\d+"
 
