@@ -39,6 +39,7 @@ def test_bad_batches_are_refused() -> None:
 
 RANK = """
 import sys
+import time
 import torch
 from monai_memo.losses.nt_xent import NTXentLoss
 rank, folder = int(sys.argv[1]), sys.argv[2]
@@ -48,6 +49,7 @@ loss = NTXentLoss(0.1)(embeddings)
 loss.backward()
 torch.save({"loss": loss.detach(), "gradient": embeddings.grad}, f"{folder}/{rank}.pt")
 torch.distributed.destroy_process_group()
+time.sleep(0.5)  # see training.ranks
 """
 
 

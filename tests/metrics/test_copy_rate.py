@@ -109,6 +109,7 @@ import ignite.distributed as idist
 import numpy as np
 import torch
 from monai_memo.metrics.copy_rate import CopyRate
+from monai_memo.training.ranks import leave_ranks
 
 idist.initialize("gloo")
 data = np.load(sys.argv[1])
@@ -118,7 +119,7 @@ for block in mine.split(5):
     metric(block)
 summary = metric.summary()
 print("RANK", idist.get_world_size(), *(summary[k] for k in ("n_copies", "copies_low", "n_mem", "n_synthetic")))
-idist.finalize()
+leave_ranks()
 """
 
 
