@@ -246,7 +246,13 @@ class Audit:
     ) -> CopySearch | None:
         if not self.configuration.verifies(detector.recipe.name):
             return None
-        return CopySearch(training.pixels, EmbeddingIndex(embeddings), self._embedder(detector))
+        return CopySearch(
+            training.pixels,
+            EmbeddingIndex(embeddings),
+            self._embedder(detector),
+            training.cohort.patient_ids,
+            progress=self.configuration.progress,
+        )
 
     def _compare(
         self,

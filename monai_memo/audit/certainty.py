@@ -16,12 +16,16 @@ from monai_memo.audit.comparison import Comparison
 from monai_memo.statistics.discoveries import Discoveries, discover
 from monai_memo.statistics.sampling_curve import sampling_curve
 from monai_memo.verification.copy_search import CopySearch
-from monai_memo.verification.verifier import Verifier
 
 SENTENCE = (
     "The training images nearest by embedding were brought to lie on the synthetic image (mirrored, turned, zoomed, "
     "shifted) and compared with it place by place in several frequency bands. The similarity is the correlation in the "
     "two fifths of all places that agree best: 1 is identical, 0 unrelated."
+)
+WHOLE_SENTENCE = (
+    " Where the whole images, as they lie or mirrored, are more alike than that (squared error, judged by the error to "
+    "further training images and brought to the same scale), this counts instead: such copies keep the layout and "
+    "redraw the detail, and their map of local agreement stays pale."
 )
 MOST_PAIRS, FEWEST_PAIRS = 200, 20
 SAME_IMAGE_QUANTILE = 0.95
@@ -65,9 +69,14 @@ def judge(
     found = discover(comparison.sims.synthetic_to_training, comparison.sims.heldout_to_training, fdr)
     same_patient = verification = None
     if search is not None:
-        verification = {"neighbours": search.neighbours, "refined": search.verifier.refined, "sentence": SENTENCE}
+        verification = {
+            "neighbours": search.neighbours,
+            "refined": search.verifier.refined,
+            "whole_images": search.scale is not None,
+            "sentence": SENTENCE + (WHOLE_SENTENCE if search.scale is not None else ""),
+        }
         if patients_known:
-            same_patient = same_patient_similarity(search.verifier, pixels, patient_ids, tau, seed)
+            same_patient = same_patient_similarity(search, pixels, patient_ids, tau, seed)
     curve = describe_sampling(comparison, tau, found, confidence, seed)
     return Certainty(found, curve, same_patient, verification)
 
@@ -127,7 +136,7 @@ def same_patient_pairs(patient_ids: Sequence[str], most: int, seed: int) -> list
 
 
 def same_patient_similarity(
-    verifier: Verifier, pixels: NDArray[np.floating], patient_ids: Sequence[str], tau: float, seed: int
+    search: CopySearch, pixels: NDArray[np.floating], patient_ids: Sequence[str], tau: float, seed: int
 ) -> dict[str, Any] | None:
     """What two different images of one patient look like to the verification.
 
@@ -138,8 +147,9 @@ def same_patient_similarity(
     pairs = same_patient_pairs(patient_ids, MOST_PAIRS, seed)
     if len(pairs) < FEWEST_PAIRS:
         return None
-    queries = np.asarray(pixels[[first for first, _ in pairs]])
-    found = verifier(queries, [np.array([second]) for _, second in pairs], progress=False)
+    first = np.array([first for first, _ in pairs])
+    others = [np.array([second]) for _, second in pairs]
+    found = search.verify(np.asarray(pixels[first]), others, progress=False, own=first, only=True)
     similarity = found.similarity[:, 0]
     return {
         "pairs": len(pairs),

@@ -129,17 +129,21 @@ def _one(folder: Path, planted: dict[str, Any], seed: int, arguments: dict[str, 
     )
     result = audit.run()
     detector = Detector.load(folder / "audit" / "detector.pt")
-    pixels = {
+    prepared = {
         name: prepare(
             Cohort.from_source(sources[name], name), detector.preprocessing, folder / "pixels", progress=False
-        ).pixels
+        )
         for name in ("training", "unseen")
     }
+    pixels = {name: item.pixels for name, item in prepared.items()}
     index = EmbeddingIndex(detector.embed(pixels["training"], progress=False))
     if result.verification is None:
         unseen = index.search(detector.embed(pixels["unseen"], progress=False))[0][:, 0]
     else:
-        search = CopySearch(pixels["training"], index, lambda images: detector.embed(images, progress=False))
+        patients = prepared["training"].cohort.patient_ids
+        search = CopySearch(
+            pixels["training"], index, lambda images: detector.embed(images, progress=False), patients, progress=False
+        )
         unseen = search(pixels["unseen"], progress=False).similarity[:, 0]
     truth = planted["truth"]
     planted_names = {f"copy_{number:04d}" for number in range(truth["planted"])}

@@ -208,7 +208,9 @@ class Benchmark:
     def _scorers(self, detector: Detector, training: PreparedCohort, preprocessing: Preprocessing) -> list[Scorer]:
         pixels = training.pixels
         plain = EmbeddingSimilarity(UNVERIFIED, detector, pixels, self.device)
-        found: list[Scorer] = [VerifiedSimilarity(DEFAULT, CopySearch(pixels, plain.index, plain.embed)), plain]
+        patients = training.cohort.patient_ids
+        search = CopySearch(pixels, plain.index, plain.embed, patients, progress=self.progress)
+        found: list[Scorer] = [VerifiedSimilarity(DEFAULT, search), plain]
         if self.arguments["baselines"]:
             untrained = random_network(preprocessing, self.seed)
             found += pixel_baselines(pixels)

@@ -28,6 +28,7 @@ from monai_memo.verification.local_agreement import agreement_maps, combine, mat
 CONTRAST_BAND = (1.0, 4.0, 5.0)  # of the images that are aligned; in pixels: low, high, window
 SAVE_EVERY = 64
 NOT_VERIFIED = -1.0
+NAMES = ("candidates", "similarity", "placements", "profiles", "whole")
 
 
 @dataclass(frozen=True)
@@ -39,21 +40,31 @@ class Verified:
         similarity: ``(n, r)`` verified similarity, -1 to 1; -1 where there is no candidate.
         placements: ``(n, r, dims, dims + 1)``, see ``alignment``.
         profiles: ``(n, r, bands)`` agreement in each band, finest first.
+        whole: ``(n, r)`` similarity of the whole images (``whole_image``); -1 where it was not measured.
     """
 
     candidates: NDArray[np.int64]
     similarity: NDArray[np.float64]
     placements: NDArray[np.float32]
     profiles: NDArray[np.float32]
+    whole: NDArray[np.float64]
 
     def __len__(self) -> int:
         return len(self.candidates)
 
     def rows(self, chosen: NDArray[np.int64] | slice) -> Verified:
         """Some of the queries."""
+        return Verified(*(getattr(self, name)[chosen] for name in NAMES))
+
+    def with_whole(self, whole: NDArray[np.float64]) -> Verified:
+        """The better of both similarities counts, and the candidates are put in its order."""
+        similarity = np.maximum(self.similarity, whole)
+        order = np.argsort(-similarity, axis=1, kind="stable")
+        rows = np.arange(len(self))[:, None]
         return Verified(
-            self.candidates[chosen], self.similarity[chosen], self.placements[chosen], self.profiles[chosen]
-        )
+            self.candidates[rows, order], similarity[rows, order], self.placements[rows, order],
+            self.profiles[rows, order], whole[rows, order],
+        )  # fmt: skip
 
 
 def grey(pixels: NDArray[np.floating]) -> Tensor:
@@ -97,6 +108,7 @@ class Verifier:
         candidates: Sequence[NDArray[np.int64]] | NDArray[np.int64],
         progress: bool = True,
         store: str | Path | None = None,
+        kept: NDArray[np.int64] | None = None,
     ) -> Verified:
         """Verify the candidates of each query.
 
@@ -105,6 +117,7 @@ class Verifier:
             candidates: for each query the indices of its candidates, at least one.
             store: file (``.npz``) that keeps what is done; a call that was killed continues there. Its name has to
                 change with the pixels and the candidates.
+            kept: ``(n,)`` a candidate of each query that is never dropped after the coarse look.
         """
         done = _stored(store, len(queries))
         rows: list[Verified] = [] if done is None else [done]
@@ -117,14 +130,15 @@ class Verifier:
         )
         with torch.inference_mode(), bar:
             for position in range(start, len(queries)):
-                rows.append(self._verify(queries[position : position + 1], np.asarray(candidates[position])))
+                sure = None if kept is None else int(kept[position])
+                rows.append(self._verify(queries[position : position + 1], np.asarray(candidates[position]), sure))
                 bar.update()
                 if store is not None and ((position + 1) % SAVE_EVERY == 0 or position + 1 == len(queries)):
                     rows = [_joined(rows)]
                     _save(store, rows[0])
         return _joined(rows)
 
-    def _verify(self, query: NDArray[np.floating], candidates: NDArray[np.int64]) -> Verified:
+    def _verify(self, query: NDArray[np.floating], candidates: NDArray[np.int64], sure: int | None = None) -> Verified:
         dims, bands = len(self.shape), len(octaves(self.shape))
         image = grey(query)
         mask = structured(image)
@@ -133,7 +147,7 @@ class Verifier:
             self.search.features(image, mask)[0], self.features[which], min(2, len(self.search.transforms))
         )
         others = grey(self.pixels[candidates])
-        placements, kept = self._shortlist(image, others, placements)
+        placements, kept = self._shortlist(image, others, placements, np.flatnonzero(candidates == sure))
         which, others = which[kept], others[kept]
         first = local_contrast(image, mask, *CONTRAST_BAND).expand(len(which), *([-1] * (dims + 1)))
         second = local_contrast(others, torch.ones_like(others), *CONTRAST_BAND)
@@ -151,6 +165,7 @@ class Verifier:
             np.full((1, self.refined), NOT_VERIFIED),
             np.zeros((1, self.refined, dims, dims + 1), dtype=np.float32),
             np.zeros((1, self.refined, bands), dtype=np.float32),
+            np.full((1, self.refined), NOT_VERIFIED),
         )
         n = len(order)
         result.candidates[0, :n] = which[order].numpy()
@@ -159,8 +174,12 @@ class Verifier:
         result.profiles[0, :n] = profiles[order].numpy()
         return result
 
-    def _shortlist(self, image: Tensor, others: Tensor, placements: Tensor) -> tuple[Tensor, Tensor]:
+    def _shortlist(
+        self, image: Tensor, others: Tensor, placements: Tensor, sure: NDArray[np.int64]
+    ) -> tuple[Tensor, Tensor]:
         """The candidates that agree best at half the size, each at the better of its coarse placements.
+
+        Those in ``sure`` come in any case.
 
         Correlation over the whole image would drop copies of which a part was replaced.
         """
@@ -173,17 +192,17 @@ class Verifier:
         agreement, visible, _ = agreement_maps(small.expand_as(repeated), repeated, flat)
         value = combine(profile(agreement, visible)).view(-1, per_candidate)
         best, place = value.max(dim=1)
+        best[torch.from_numpy(sure)] += 2  # above every agreement
         kept = best.topk(min(self.refined, len(best))).indices
         return placements[kept, place[kept]], kept
 
 
 def _joined(rows: list[Verified]) -> Verified:
-    names = ("candidates", "similarity", "placements", "profiles")
-    return Verified(*(np.concatenate([getattr(row, name) for row in rows]) for name in names))
+    return Verified(*(np.concatenate([getattr(row, name) for row in rows]) for name in NAMES))
 
 
 def _save(store: str | Path, found: Verified) -> None:
-    arrays = {name: getattr(found, name) for name in ("candidates", "similarity", "placements", "profiles")}
+    arrays = {name: getattr(found, name) for name in NAMES}
     write_with(store, lambda temporary: np.savez(temporary, **arrays))
 
 
@@ -191,5 +210,7 @@ def _stored(store: str | Path | None, n: int) -> Verified | None:
     if store is None or not Path(store).exists():
         return None
     with np.load(store, allow_pickle=False) as found:
-        verified = Verified(found["candidates"], found["similarity"], found["placements"], found["profiles"])
+        if not set(NAMES) <= set(found.files):  # of an earlier version
+            return None
+        verified = Verified(*(found[name] for name in NAMES))
     return verified if 0 < len(verified) <= n else None
