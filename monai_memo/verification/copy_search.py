@@ -21,7 +21,7 @@ from monai_memo.verification.templates import TemplateSearch
 from monai_memo.verification.verifier import NOT_VERIFIED, Verified, Verifier, grey
 from monai_memo.verification.whole_image import CommonScale, WholeImages
 
-NEIGHBOURS, TEMPLATES, REFINED, BLOCK = 16, 12, 5, 256
+NEIGHBOURS, TEMPLATES, REFINED, BLOCK = 24, 16, 5, 256
 SCALE_IMAGES, FEWEST_IMAGES = 200, 20  # training images that the common scale is measured on
 
 

@@ -154,10 +154,12 @@ class Verifier:
         placements = refine(placements, first, second, steps=6)
         if self.affine:
             placements = refine(placements, first, second, steps=3, affine=True)
+        profiles = profile(*agreement_maps(image.expand_as(others), others, placements)[:2])
         # The blur is the query's; it is read off the likeliest candidate.
-        blur = matched_blur(image, others[:1], placements[:1])
-        agreement, visible, _ = agreement_maps(image.expand_as(others), others, placements, blur)
-        profiles = profile(agreement, visible)
+        likeliest = slice(best := int(combine(profiles).argmax()), best + 1)
+        blur = matched_blur(image, others[likeliest], placements[likeliest])
+        if blur:
+            profiles = profile(*agreement_maps(image.expand_as(others), others, placements, blur)[:2])
         similarity = combine(profiles)
         order = similarity.argsort(descending=True, stable=True)
         result = Verified(
