@@ -21,7 +21,8 @@ def run(*arguments: object) -> int:
 def audit(folder: Path, out: Path, detector: Path, *further: str) -> int:
     return run(
         "audit", "--train", folder / "training", "--heldout", folder / "heldout", "--synthetic", folder / "synthetic",
-        "--out", out, "--detector", detector, "--n_bootstrap", 200, "--planted", 10, "--gallery", 1, "--noprogress",
+        "--out", out, "--detector", detector, "--n_bootstrap", 200, "--planted", 10, "--limit_copies", 0,
+        "--gallery", 1, "--noprogress",
         *further,
     )  # fmt: skip
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from monai_memo.audit.certainty import judge
 from monai_memo.audit.comparison import Comparison, compare
 from monai_memo.audit.configuration import AuditConfiguration
+from monai_memo.audit.detection_limit import detection_limit
 from monai_memo.audit.evidence import collect_evidence
 from monai_memo.audit.record import build_result
 from monai_memo.audit.report import write_report
@@ -126,12 +127,18 @@ class Audit:
             sensitivity = positive_control(
                 similarity_of, training.pixels, rates.tau.value, settings.planted, settings.seed, settings.confidence
             )
+        with self._timed("limit of detection"):
+            limit = detection_limit(
+                similarity_of, training.cohort, detector.preprocessing, rates.tau.value, settings.limit_copies,
+                settings.seed,
+            )  # fmt: skip
         with self._timed("write report"):
             timing: dict[str, Any] = {"created": datetime.now(UTC).isoformat(timespec="seconds")}
             timing["seconds"] = self._seconds
             result = build_result(
-                settings, prepared, detector, trained_here, comparison, rates, sensitivity, certainty, warnings, timing
-            )
+                settings, prepared, detector, trained_here, comparison, rates, sensitivity, limit, certainty, warnings,
+                timing,
+            )  # fmt: skip
             self._seconds["total"] = round(time.perf_counter() - start, 3)
             self._write(result, prepared, detector)
         logger.info("%s", result.verdict["headline"])

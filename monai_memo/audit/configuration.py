@@ -32,6 +32,7 @@ class AuditConfiguration:
             trusting the embeddings; by default on, except for the paper's recipe and the paper's calibration.
         fdr: false discovery rate of the list of copies.
         planted: copies planted for the positive control; 0 leaves it out.
+        limit_copies: copies planted of each kind and strength, for the limit of detection; 0 leaves it out.
         gallery: most similar pairs shown in the report.
         patient_pattern: regular expression that finds the patient in a relative path (folders only).
         allow_overlap: go on although patients or files stand in two cohorts.
@@ -60,6 +61,7 @@ class AuditConfiguration:
     verification: bool | None = None
     fdr: float = 0.05
     planted: int = 100
+    limit_copies: int = 10
     gallery: int = 12
     patient_pattern: str | None = None
     allow_overlap: bool = False
@@ -84,7 +86,13 @@ class AuditConfiguration:
         for name in ("quantile", "confidence", "fdr"):
             if not 0 < getattr(self, name) < 1:
                 raise ConfigurationError(f"{name} must lie between 0 and 1, got {getattr(self, name)!r}")
-        for name, smallest in (("n_bootstrap", 100), ("planted", 0), ("gallery", 0), ("batch_size", 1)):
+        for name, smallest in (
+            ("n_bootstrap", 100),
+            ("planted", 0),
+            ("limit_copies", 0),
+            ("gallery", 0),
+            ("batch_size", 1),
+        ):
             value = getattr(self, name)
             if not isinstance(value, int) or value < smallest:
                 raise ConfigurationError(f"{name} must be a whole number of at least {smallest}, got {value!r}")

@@ -137,6 +137,7 @@ def build_result(
     comparison: Comparison,
     rates: AuditRates,
     sensitivity: dict[str, Any] | None,
+    detection_limit: dict[str, Any] | None,
     certainty: Certainty,
     warnings: list[str],
     timing: dict[str, Any],
@@ -198,5 +199,6 @@ def build_result(
         sampling_curve=certainty.sampling_curve,
         same_patient=certainty.same_patient,
         verification=certainty.verification,
+        detection_limit=detection_limit,
         matches=match_table(prepared, comparison, rates.tau.value, certainty),
     )

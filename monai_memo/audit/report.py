@@ -25,6 +25,7 @@ from monai_memo.audit.figures import (
 )
 from monai_memo.audit.result import REMOVED, AuditResult, Count, Estimate
 from monai_memo.audit.verdict import percent
+from monai_memo.data.ladder import UNITS
 from monai_memo.errors import MemoError
 from monai_memo.files import write_text
 
@@ -121,6 +122,7 @@ def render_report(result: AuditResult, evidence: Sequence[PairEvidence] | None, 
             command=repeat_command(result),
             confidence=f"{100 * result.calibration['confidence']:g} %",
             patients_unknown=[name for name in ("training", "heldout") if not result.cohorts[name].patients_known],
+            units=UNITS,
             titles={"training": "Training", "heldout": "Held-out", "synthetic": "Synthetic"},
         )
     )

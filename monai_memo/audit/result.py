@@ -19,7 +19,7 @@ import jsonschema
 from monai_memo.errors import MemoError
 from monai_memo.files import write_json, write_text
 
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 REMOVED = "[redacted]"
 # MONAI Label 0.8.5 brings jsonschema 3, which ends at draft 7; the schema uses nothing that came later.
 VALIDATOR = getattr(jsonschema, "Draft202012Validator", None) or jsonschema.Draft7Validator
@@ -115,6 +115,7 @@ class AuditResult:
     sampling_curve: dict[str, Any] | None = None
     same_patient: dict[str, Any] | None = None
     verification: dict[str, Any] | None = None
+    detection_limit: dict[str, Any] | None = None
     matches: list[Match] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:

@@ -125,7 +125,7 @@ def _one(folder: Path, planted: dict[str, Any], seed: int, arguments: dict[str, 
         synthetic=str(sources["synthetic"]),
         out=str(folder / "audit"),
         seed=seed,
-        **arguments,
+        **{"limit_copies": 0, **arguments},  # asked of each audit's own images, and these are planted anyway
     )
     result = audit.run()
     detector = Detector.load(folder / "audit" / "detector.pt")

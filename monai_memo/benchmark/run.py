@@ -27,9 +27,10 @@ from monai_memo.benchmark.baselines import (
     random_network,
 )
 from monai_memo.benchmark.generator import ImageGenerator, train_small_generator
-from monai_memo.benchmark.planted import Planted, ladder, plant_at_source
+from monai_memo.benchmark.planted import ladder, plant_at_source
 from monai_memo.benchmark.tables import summarise_benchmark, write_benchmark
 from monai_memo.data.cohort import Cohort
+from monai_memo.data.ladder import Planted
 from monai_memo.data.loading import Preprocessing, guess_preprocessing
 from monai_memo.data.overlap import check_overlap
 from monai_memo.data.prepared import PreparedCohort, prepare

@@ -12,21 +12,21 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from monai_memo.audit.detection_limit import limits_of_detection
 from monai_memo.audit.figures import write_figure
 from monai_memo.benchmark.baselines import Found
 from monai_memo.benchmark.fdr import simulated_fdr
-from monai_memo.benchmark.planted import Planted
+from monai_memo.benchmark.planted import APART
 from monai_memo.benchmark.scores import KindScore, kind_score
+from monai_memo.data.ladder import Planted
 from monai_memo.files import write_json, write_text, write_with
 from monai_memo.statistics.calibration import threshold_copies
 from monai_memo.statistics.intervals import proportion_interval
 
-DETECTED = 0.9  # share of copies above tau from which a strength counts as within the limit of detection
-
 
 def _summary(scores: Sequence[KindScore], levels: Sequence[Planted]) -> dict[str, Any]:
     """Means over kinds and strengths (without those listed apart) and the weakest of them."""
-    kept = [score for score, level in zip(scores, levels, strict=True) if not level.apart]
+    kept = [score for score, level in zip(scores, levels, strict=True) if level not in APART]
     kept = kept or list(scores)
     result: dict[str, Any] = {
         "auc": float(np.mean([score.auc.value for score in kept])),
@@ -39,22 +39,8 @@ def _summary(scores: Sequence[KindScore], levels: Sequence[Planted]) -> dict[str
     return result
 
 
-def limits_of_detection(found: Mapping[str, Found], levels: Sequence[Planted], tau: float) -> list[dict[str, Any]]:
-    """For each kind the strongest strength at which nine of ten copies lie above tau, and the first that fails."""
-    rows = []
-    for kind in dict.fromkeys(level.kind for level in levels):
-        shares = {level.strength: float((found[level.name][0] > tau).mean()) for level in levels if level.kind == kind}
-        missed = [strength for strength in sorted(shares) if shares[strength] < DETECTED]
-        within = [strength for strength in sorted(shares) if not missed or strength < missed[0]]
-        rows.append(
-            {
-                "kind": kind,
-                "found_up_to": within[-1] if within else None,
-                "missed_from": missed[0] if missed else None,
-                "found": {f"{strength:g}": share for strength, share in shares.items()},
-            }
-        )
-    return rows
+def _limits(found: Mapping[str, Found], levels: Sequence[Planted], tau: float) -> list[dict[str, Any]]:
+    return limits_of_detection({level: found[level.name][0] > tau for level in levels})
 
 
 def _tau(found: Mapping[str, Found]) -> tuple[float, NDArray[np.float64]]:
@@ -102,14 +88,14 @@ def summarise_benchmark(
             "summary": _summary(scores, levels),
             "tau": tau,
             "unseen_above_tau": [passed.value, passed.low, passed.high],
-            "limits": limits_of_detection(found, levels, tau),
+            "limits": _limits(found, levels, tau),
             "scores": [score.to_dict() for score in scores],
         }
         if "same patient" in found:
             same = found["same patient"][0]
             entry["same_patient_above_tau"] = float((same > tau).mean())
             entry["same_patient_images"] = len(same)
-        mixed = np.concatenate([found[level.name][0] for level in levels if not level.apart] or [negatives])
+        mixed = np.concatenate([found[level.name][0] for level in levels if level not in APART] or [negatives])
         if len(negatives) >= 100:
             entry["fdr"] = [simulated_fdr(mixed, negatives, rate, seed=seed) for rate in (0.05, 0.1)]
         detectors[name] = entry
@@ -151,7 +137,7 @@ def markdown(record: Mapping[str, Any], levels: Sequence[Planted]) -> str:
             tpr = entry["scores"][row]["tpr"]
             value = [None if tpr[rate] is None else tpr[rate]["value"] for rate in ("0.01", "0.001")]
             cells.append(f"{_percent(value[0])} ({_percent(value[1])})" if name == first else _percent(value[0]))
-        lines.append(f"| {level.name}{' (apart)' if level.apart else ''} | " + " | ".join(cells) + " |")
+        lines.append(f"| {level.name}{' (apart)' if level in APART else ''} | " + " | ".join(cells) + " |")
     lines += [
         "",
         f"Limit of detection of {first}: nine of ten copies above tau.",
@@ -177,7 +163,7 @@ def curves(results: Mapping[str, Mapping[str, Found]], levels: Sequence[Planted]
     axes = figure.add_subplot()
     for name, found in results.items():
         negatives = np.sort(found["negatives"][0])[::-1]
-        copies = np.concatenate([found[level.name][0] for level in levels if not level.apart] or [negatives])
+        copies = np.concatenate([found[level.name][0] for level in levels if level not in APART] or [negatives])
         rate = np.arange(1, len(negatives) + 1) / len(negatives)
         axes.plot(rate, [(copies > threshold).mean() for threshold in negatives], label=name)
     axes.set_xscale("log")

@@ -38,6 +38,7 @@ def arguments(folder: Path, out: Path, **further: Any) -> dict[str, Any]:
         "out": str(out),
         "n_bootstrap": 200,
         "planted": 20,
+        "limit_copies": 0,
         "gallery": 4,
         "progress": False,
         "size": 32,
@@ -50,7 +51,7 @@ def finished(
     demo_folder: Path, detector_file: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, AuditResult]:
     out = tmp_path_factory.mktemp("audit")
-    return out, Audit(**arguments(demo_folder, out, detector=str(detector_file))).run()
+    return out, Audit(**arguments(demo_folder, out, detector=str(detector_file), limit_copies=3)).run()
 
 
 def test_output_is_complete_and_consistent(finished: tuple[Path, AuditResult]) -> None:
@@ -72,6 +73,13 @@ def test_output_is_complete_and_consistent(finished: tuple[Path, AuditResult]) -
     assert len(called) == record["n_copies"]["value"]
     assert all(float(row["similarity"]) > record["tau"]["value"] for row in called)
     assert AuditResult.from_json((out / "audit.json").read_text()).n_copies == result.n_copies
+
+
+def test_limit_of_detection_is_in_the_record(finished: tuple[Path, AuditResult]) -> None:
+    limits = finished[1].detection_limit
+    assert limits is not None and limits["copies"] == 3
+    by_kind = {row["kind"]: row for row in limits["limits"]}
+    assert by_kind["jpeg"]["missed_from"] is None and set(by_kind["rotation"]["found"]) == {"5", "10", "20"}
 
 
 def test_planted_copies_are_found_and_attributed(finished: tuple[Path, AuditResult], demo_folder: Path) -> None:

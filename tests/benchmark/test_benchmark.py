@@ -11,8 +11,9 @@ import pytest
 from monai_memo.benchmark.baselines import PixelCorrelation, SquaredError, StructuralSimilarity
 from monai_memo.benchmark.fdr import simulated_fdr
 from monai_memo.benchmark.generator import SmallLatentDiffusion, train_small_generator
-from monai_memo.benchmark.planted import Planted, ladder, plant_at_source
+from monai_memo.benchmark.planted import APART, ladder, plant_at_source
 from monai_memo.benchmark.run import DEFAULT, Benchmark
+from monai_memo.data.ladder import Planted
 from monai_memo.data.loading import Preprocessing
 from monai_memo.data.phantoms import chest_phantom, knee_phantom
 from monai_memo.data.planting import plant
@@ -72,7 +73,7 @@ def test_ladders_differ_by_dimension_and_refuse_the_unknown() -> None:
     flat, deep = ladder(2, False), ladder(3, True)
     assert not any(level.kind == "slice_offset" for level in flat)
     assert {"slice_thickness", "round_trip", "denoising"} <= {level.kind for level in deep}
-    assert Planted("denoising", 0.5).apart and not Planted("denoising", 0.1).apart
+    assert Planted("denoising", 0.5) in APART and Planted("denoising", 0.1) not in APART
     with pytest.raises(ConfigurationError, match="kinds must be among flip"):
         ladder(2, False, ["twist"])
 

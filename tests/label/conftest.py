@@ -23,7 +23,7 @@ def run_audit(images: Path, out: Path, size: int, epochs: int) -> Path:
     cohorts = {"train": images / "training", "heldout": images / "heldout", "synthetic": images / "synthetic"}
     Audit(
         **{name: str(path) for name, path in cohorts.items()},
-        out=str(out), size=size, epochs=epochs, n_bootstrap=100, planted=10, gallery=2, progress=False,
+        out=str(out), size=size, epochs=epochs, n_bootstrap=100, planted=10, limit_copies=0, gallery=2, progress=False,
     ).run()  # fmt: skip
     return out
 

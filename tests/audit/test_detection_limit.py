@@ -1,0 +1,74 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from monai_memo.audit.detection_limit import detection_limit, limits_of_detection
+from monai_memo.audit.report import render_report
+from monai_memo.audit.result import AuditResult
+from monai_memo.data.cohort import Cohort
+from monai_memo.data.ladder import UNITS, Planted, kinds_of
+from monai_memo.data.loading import Preprocessing
+from monai_memo.data.phantoms import chest_phantom
+from monai_memo.data.writing import save_image
+
+
+def test_the_first_strength_that_fails_is_the_limit() -> None:
+    strengths = {5: 10, 10: 9, 20: 8, 30: 10}  # copies found of ten
+    above = {Planted("rotation", float(s)): np.arange(10) < n for s, n in strengths.items()}
+    above[Planted("flip", 0.0)] = np.zeros(10, dtype=bool)
+    rotation, flip = limits_of_detection(above)
+    assert (rotation["found_up_to"], rotation["missed_from"]) == (10, 20)
+    assert rotation["found"] == {"5": 1.0, "10": 0.9, "20": 0.8, "30": 1.0}
+    assert (flip["found_up_to"], flip["missed_from"]) == (None, 0)
+
+
+@pytest.fixture
+def cohort(tmp_path: Path) -> Cohort:
+    for number in range(6):
+        save_image(tmp_path / f"{number}.png", chest_phantom(number, (64, 64)))
+    (tmp_path / "6.png").write_bytes(b"torn")
+    return Cohort.from_source(str(tmp_path), "training")
+
+
+def test_copies_are_planted_in_larger_images_and_looked_up_at_the_detectors_size(cohort: Cohort) -> None:
+    preprocessing, seen = Preprocessing(2, (32, 32)), []
+
+    def similarity_of(images: np.ndarray) -> np.ndarray:
+        seen.append(images)
+        return images.std(axis=(1, 2, 3)) * 0 + (0.9 if len(seen) > 1 else 0.1)  # the first kind fails
+
+    found = detection_limit(similarity_of, cohort, preprocessing, 0.5, 4, seed=0)
+    assert found is not None and found["copies"] == 4
+    assert all(images.shape == (4, 1, 32, 32) for images in seen)
+    assert [row["kind"] for row in found["limits"]] == list(kinds_of(2))
+    assert found["limits"][0]["missed_from"] == 0 and found["limits"][1]["missed_from"] is None
+    originals = np.stack([preprocessing(image.path) for image in cohort.images[:6]])
+    flipped = seen[0][..., ::-1]
+    assert np.abs(flipped[:, None] - originals[None]).mean(axis=(2, 3, 4)).min(axis=1).max() < 0.01
+    again = detection_limit(lambda images: images.mean(axis=(1, 2, 3)), cohort, preprocessing, 0.5, 4, seed=0)
+    assert again == detection_limit(lambda images: images.mean(axis=(1, 2, 3)), cohort, preprocessing, 0.5, 4, seed=0)
+    assert detection_limit(similarity_of, cohort, preprocessing, 0.5, 0, seed=0) is None
+
+
+def test_every_kind_has_a_unit() -> None:
+    assert set(kinds_of(3)) - set(UNITS) == {"combination"}
+
+
+def test_report_and_record_hold_the_limits(record: AuditResult) -> None:
+    limits = [
+        {"kind": "rotation", "found_up_to": 10.0, "missed_from": 20.0, "found": {"10": 1.0, "20": 0.3}},
+        {"kind": "combination", "found_up_to": None, "missed_from": 0.0, "found": {"0": 0.5}},
+    ]
+    result = replace(record, detection_limit={"copies": 10, "limits": limits})
+    result.validate()
+    page = render_report(result, None, {"rates": b"", "distributions": b""})
+    assert "10: <b>100 %</b>, 20: <b>30 %</b>" in page and "<td>always</td>" in page and "degrees" in page
+    assert AuditResult.from_json(result.to_json()).detection_limit == result.detection_limit
+    assert AuditResult.from_json(record.to_json()).detection_limit is None
+    assert "Limit of detection" not in render_report(record, None, {"rates": b"", "distributions": b""})
