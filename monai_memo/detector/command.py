@@ -13,6 +13,7 @@ import torch
 from monai_memo.data.cohort import Cohort
 from monai_memo.data.loading import guess_preprocessing
 from monai_memo.data.prepared import prepare
+from monai_memo.detector.detector import Detector
 from monai_memo.detector.recipe import Recipe
 from monai_memo.detector.training import train_detector
 
@@ -29,6 +30,7 @@ def train_detector_command(
     device: str = "auto",
     workers: int | None = None,
     progress: bool = True,
+    start_from: str | None = None,
 ) -> Path:
     """Train a detector on the training cohort, for use by several audits.
 
@@ -41,15 +43,21 @@ def train_detector_command(
         spacing: resample to this voxel size in mm before resizing.
         patient_pattern: regular expression that finds the patient in a relative path.
         seed: of every random step.
+        start_from: file of a trained detector to begin with, for example a ready one; it brings recipe and
+            preprocessing, so that ``recipe``, ``size`` and ``spacing`` are not asked for.
     """
     cohort = Cohort.from_source(str(train), "training", patient_pattern)
     preprocessing = guess_preprocessing([cohort], size=size, spacing=spacing)
+    start = None if start_from is None else Detector.load(start_from)
+    if start is not None:
+        start.check_fits(preprocessing.spatial_dims, preprocessing.channels)
+        preprocessing = start.preprocessing
     work = Path(out) / "work"
     prepared = prepare(cohort, preprocessing, work / "pixels", workers, progress)
     detector = train_detector(
         prepared.pixels,
         Recipe.named(
-            recipe,
+            recipe if start is None else start.recipe.name,
             preprocessing.spatial_dims,
             preprocessing.size,
             channels=preprocessing.channels,
@@ -62,6 +70,7 @@ def train_detector_command(
         device=("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device,
         patient_ids=prepared.cohort.patient_ids,
         progress=progress,
+        start_from=start,
     )
     path = Path(out) / "detector.pt"
     detector.save(path)

@@ -20,9 +20,13 @@ def fingerprint(
     preprocessing: Preprocessing,
     seed: int,
     partition: Sequence[Sequence[int]] | None = None,
+    origin: str | None = None,
 ) -> str:
-    """What makes a training this one: images, recipe, preprocessing, seed, and which images are for validation."""
+    """What makes a training this one: images, recipe, preprocessing, seed, and which images are for validation,
+    and the detector whose weights were the first ones."""
     settings = [recipe.to_dict(), preprocessing.to_dict(), seed, pixels.shape]
     if partition is not None:
         settings.append([[int(i) for i in part] for part in partition])
+    if origin is not None:
+        settings.append(origin)
     return fingerprint_of(settings, [pixels])

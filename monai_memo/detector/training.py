@@ -26,7 +26,7 @@ from monai_memo.detector.detector import Detector
 from monai_memo.detector.fingerprint import fingerprint
 from monai_memo.detector.pairs import ViewPairs
 from monai_memo.detector.recipe import Recipe
-from monai_memo.errors import TrainingError
+from monai_memo.errors import DetectorError, TrainingError
 from monai_memo.losses.nt_xent import NTXentLoss
 from monai_memo.training.batches import PixelDataset, SeededLoader
 from monai_memo.training.checkpoints import AtomicCheckpointSaver, last_checkpoint
@@ -71,6 +71,7 @@ def train_detector(
     patient_ids: Sequence[str] | None = None,
     validation_fraction: float = 0.1,
     progress: bool = True,
+    start_from: Detector | None = None,
 ) -> Detector:
     """Train a detector, or go on with a training that was interrupted.
 
@@ -86,8 +87,10 @@ def train_detector(
         patient_ids: patient of each image, for a validation split by patient.
         validation_fraction: share of patients kept for the validation loss; 0 trains on all.
         progress: show a progress bar.
+        start_from: a trained detector whose weights are the first ones; of the same network and preprocessing.
 
     Raises:
+        DetectorError: ``start_from`` has another network or preprocessing.
         TrainingError: fewer than 8 images, a loss that is not a number, or a folder with files of another origin.
     """
     if len(pixels) < SMALLEST_COHORT:
@@ -98,11 +101,14 @@ def train_detector(
     folder = Path(folder)
     ids = [str(i) for i in range(len(pixels))] if patient_ids is None else list(patient_ids)
     kept, held = split_validation(ids, validation_fraction, seed)
-    checkpoint = last_checkpoint(folder, fingerprint(pixels, recipe, preprocessing, seed, (kept, held)))
+    origin = None if start_from is None else start_from.sha256
+    checkpoint = last_checkpoint(folder, fingerprint(pixels, recipe, preprocessing, seed, (kept, held), origin))
     with deterministic(seed), warnings.catch_warnings():
         # The order of two scheduler calls at a resume, and a notice of ignite about its own folders.
         warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")
         network = recipe.build_network().to(device)
+        if start_from is not None:
+            _take_weights(network, start_from, preprocessing)
         loader = SeededLoader(PixelDataset(pixels, kept), recipe.batch_size, seed)
         optimizer = recipe.build_optimizer(network)
         scheduler = recipe.build_scheduler(optimizer, recipe.epochs * len(loader))
@@ -148,8 +154,21 @@ def train_detector(
             "images": len(kept),
             "validation_images": len(held),
             "validation_loss": _final_loss(evaluator),
+            **({} if origin is None else {"started_from": origin}),
         }
     return Detector(network.to("cpu").eval(), recipe, preprocessing, seed, summary)
+
+
+def _take_weights(network: torch.nn.Module, detector: Detector, preprocessing: Preprocessing) -> None:
+    if detector.preprocessing != preprocessing:
+        raise DetectorError(
+            f"the detector to start from prepares images otherwise ({detector.preprocessing.describe()}); "
+            "leave size and spacing to it"
+        )
+    try:
+        network.load_state_dict(detector.network.state_dict())
+    except RuntimeError as error:
+        raise DetectorError("the detector to start from has another network; name its recipe") from error
 
 
 def _attach_progress(trainer: SupervisedTrainer) -> None:

@@ -19,7 +19,7 @@ from monai_memo.data.loading import Preprocessing
 from monai_memo.data.phantoms import chest_phantom, knee_phantom
 from monai_memo.detector.recipe import Recipe, cosine_schedule
 from monai_memo.detector.training import split_validation, train_detector
-from monai_memo.errors import ConfigurationError, TrainingError
+from monai_memo.errors import ConfigurationError, DetectorError, TrainingError
 from monai_memo.views import Views
 
 SETTINGS = Preprocessing(2, (16, 16))
@@ -52,6 +52,24 @@ def test_training_lowers_the_loss_and_logs_it(tmp_path: Path) -> None:
     assert "validation_loss" in tags
     assert detector.training_summary["validation_images"] == 5 and detector.training_summary["images"] == 43
     assert detector.training_summary["validation_loss"] > 0
+
+
+def test_a_trained_detector_is_the_start_of_another(tmp_path: Path) -> None:
+    ready = train_detector(PIXELS[:24], small(10), SETTINGS, tmp_path / "ready", seed=0, progress=False)
+    slow = replace(small(1), learning_rate=1e-7)
+    first = train_detector(PIXELS[24:], slow, SETTINGS, tmp_path / "a", seed=1, progress=False, start_from=ready)
+    assert first.training_summary["started_from"] == ready.sha256
+    for before, after in zip(ready.network.parameters(), first.network.parameters(), strict=True):
+        assert torch.allclose(before, after, atol=1e-5)
+    # A training from other weights is another training: its checkpoints are not taken.
+    fresh = train_detector(PIXELS[24:], slow, SETTINGS, tmp_path / "a", seed=1, progress=False)
+    assert "started_from" not in fresh.training_summary and fresh.sha256 != first.sha256
+    with pytest.raises(DetectorError, match="another network"):
+        train_detector(PIXELS, small(1, "paper"), SETTINGS, tmp_path / "b", progress=False, start_from=ready)
+    with pytest.raises(DetectorError, match="prepares images otherwise"):
+        train_detector(
+            PIXELS, small(1), replace(SETTINGS, size=(32, 32)), tmp_path / "c", progress=False, start_from=ready
+        )
 
 
 def test_same_seed_same_weights_other_seed_other_weights(tmp_path: Path) -> None:
