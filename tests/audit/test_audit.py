@@ -18,8 +18,10 @@ import numpy as np
 import pytest
 
 from monai_memo.audit.audit import Audit
+from monai_memo.audit.evidence import compare_files, compare_match
 from monai_memo.audit.result import AuditResult
 from monai_memo.data.phantoms import knee_phantom
+from monai_memo.detector.detector import Detector
 from monai_memo.errors import (
     CalibrationError,
     CohortError,
@@ -73,6 +75,22 @@ def test_output_is_complete_and_consistent(finished: tuple[Path, AuditResult]) -
     assert len(called) == record["n_copies"]["value"]
     assert all(float(row["similarity"]) > record["tau"]["value"] for row in called)
     assert AuditResult.from_json((out / "audit.json").read_text()).n_copies == result.n_copies
+
+
+def test_matches_of_a_finished_audit_can_be_compared_again(
+    finished: tuple[Path, AuditResult], demo_folder: Path
+) -> None:
+    out, result = finished
+    match = result.matches[0]
+    pair = compare_match(out, match.synthetic)
+    assert pair.aligned.shape == (1, 224, 224) and pair.similarity > result.tau.value
+    other = next(row.nearest_training for row in result.matches if row.nearest_training != match.nearest_training)
+    assert compare_match(out, match.synthetic, other).similarity < pair.similarity
+    files = demo_folder / "synthetic" / match.synthetic, demo_folder / "training" / match.nearest_training
+    again = compare_files(*files, Detector.load(out / "detector.pt").preprocessing)
+    np.testing.assert_array_equal(again.agreement, pair.agreement)
+    with pytest.raises(CohortError, match=r"no image 'nobody\.png' in the synthetic cohort"):
+        compare_match(out, "nobody.png")
 
 
 def test_limit_of_detection_is_in_the_record(finished: tuple[Path, AuditResult]) -> None:
