@@ -147,6 +147,9 @@ class Verifier:
             self.search.features(image, mask)[0], self.features[which], min(2, len(self.search.transforms))
         )
         others = grey(self.pixels[candidates])
+        # Most copies lie where their original lies; with a quarter replaced, the coarse search can miss that.
+        in_place = torch.cat([torch.eye(dims), torch.zeros(dims, 1)], dim=1)
+        placements = torch.cat([placements, in_place.expand(len(which), 1, dims, dims + 1)], dim=1)
         placements, kept = self._shortlist(image, others, placements, np.flatnonzero(candidates == sure))
         which, others = which[kept], others[kept]
         first = local_contrast(image, mask, *CONTRAST_BAND).expand(len(which), *([-1] * (dims + 1)))
