@@ -94,19 +94,13 @@ def load_bundle(
     Raises:
         GeneratorError: a config that lacks one of these, or weights that do not fit.
     """
-    folder = Path(folder)
-    names = ["common", *([profile] if profile else []), "inference"]
-    paths = [folder / "configs" / f"{name}.json" for name in names if (folder / "configs" / f"{name}.json").is_file()]
-    if not paths or paths[-1].stem != "inference":
-        raise GeneratorError(f"{folder} is no bundle: there is no configs/inference.json")
-    config = _without_requirements(ConfigParser.load_config_files([str(path) for path in paths]))
-    parser = ConfigParser({**config, "bundle_root": str(folder), **overrides})
+    config = read_bundle(folder, profile, **overrides)
 
     def first(*keys: str) -> Any:
-        found = next((key for key in keys if key in config or key in overrides), None)
+        found = next((key for key in keys if key in config), None)
         if found is None:
-            raise GeneratorError(f"{paths[-1]} has no {' or '.join(keys)}: it is no latent diffusion model")
-        return parser.get_parsed_content(found)
+            raise GeneratorError(f"{folder} has no {' or '.join(keys)}: it is no latent diffusion model")
+        return config.get_parsed_content(found)
 
     return assemble(
         first("autoencoder_def"),
@@ -120,6 +114,20 @@ def load_bundle(
         batch_size,
         device,
     )
+
+
+def read_bundle(folder: str | Path, profile: str | None = None, **overrides: Any) -> ConfigParser:
+    """The config of a bundle: what it builds is built when it is asked for. See ``load_bundle`` for the arguments.
+
+    Raises:
+        GeneratorError: no ``configs/inference.json`` there.
+    """
+    names = ["common", *([profile] if profile else []), "inference"]
+    paths = [path for name in names if (path := Path(folder) / "configs" / f"{name}.json").is_file()]
+    if not paths or paths[-1].stem != "inference":
+        raise GeneratorError(f"{folder} is no bundle: there is no configs/inference.json")
+    config = _without_requirements(ConfigParser.load_config_files([str(path) for path in paths]))
+    return ConfigParser({**config, "bundle_root": str(folder), **overrides})
 
 
 def _without_requirements(config: Any) -> Any:

@@ -18,18 +18,25 @@ from monai_memo.generators.cohorts import GeneratorData
 from monai_memo.generators.latent_diffusion import LatentDiffusion, sample_seeds
 from monai_memo.generators.scores import distribution_distances, diversity, features, reconstruction_scores
 
+COLUMNS = {2: 8, 3: 4}
+SHORTEST = 64  # pixels of a slice on a sheet, at least
 
-def sheet(images: NDArray[np.floating], columns: int = 8) -> NDArray[np.float32]:
+
+def sheet(images: NDArray[np.floating]) -> NDArray[np.float32]:
     """A grid of images to look at, ``(1, rows, columns)``; of volumes the middle slices of all three axes.
+
+    Small images are enlarged by a whole number, pixel by pixel.
 
     Args:
         images: ``(n, 1, *spatial)`` in [0, 1].
     """
+    columns, zoom = COLUMNS[images.ndim - 2], -(-SHORTEST // min(images.shape[2:]))
     pictures = [_picture(np.asarray(image[0], dtype=np.float32)) for image in images]
     blank = np.zeros_like(pictures[0])
     pictures += [blank] * (-len(pictures) % columns)
     rows = [np.concatenate(pictures[i : i + columns], axis=1) for i in range(0, len(pictures), columns)]
-    return np.concatenate(rows, axis=0)[None]
+    whole: NDArray[np.float32] = np.concatenate(rows, axis=0)[None]
+    return whole.repeat(zoom, axis=1).repeat(zoom, axis=2)
 
 
 def _picture(image: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -38,7 +45,8 @@ def _picture(image: NDArray[np.float32]) -> NDArray[np.float32]:
     x, y, z = (length // 2 for length in image.shape)
     slices = [np.rot90(image[x]), np.rot90(image[:, y]), np.rot90(image[:, :, z])]  # sagittal, coronal, axial
     height = max(part.shape[0] for part in slices)
-    return np.concatenate([np.pad(part, ((0, height - part.shape[0]), (0, 0))) for part in slices], axis=1)
+    beside = np.concatenate([np.pad(part, ((0, height - part.shape[0]), (0, 0))) for part in slices], axis=1)
+    return np.pad(beside, ((0, 1), (0, 2)))  # a dark line between one volume and the next
 
 
 class GeneratorEvaluation:
@@ -108,18 +116,20 @@ class GeneratorEvaluation:
         write_json(self.output_dir / "evaluation.json", record)
         write_text(self.output_dir / "evaluation.md", _table(record))
         save_image(self.output_dir / "samples.png", sheet(samples[:24]))
-        both = np.concatenate([pair for i in range(0, min(len(heldout), 16), 8) for pair in _rows(heldout, rebuilt, i)])
+        step = COLUMNS[heldout.ndim - 2]
+        starts = range(0, min(len(heldout), 2 * step), step)
+        both = np.concatenate([row for start in starts for row in _rows(heldout, rebuilt, start, step)])
         save_image(self.output_dir / "reconstructions.png", sheet(both))
         return record
 
 
 def _rows(
-    images: NDArray[np.floating], rebuilt: NDArray[np.floating], start: int
+    images: NDArray[np.floating], rebuilt: NDArray[np.floating], start: int, step: int
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Eight images and, in the row below, their reconstructions; short rows are filled up with black."""
-    short = max(0, start + 8 - len(images))
+    """A row of images and, below it, their reconstructions; short rows are filled up with black."""
+    short = max(0, start + step - len(images))
     padding = ((0, short), *((0, 0),) * (images.ndim - 1))
-    return np.pad(images[start : start + 8], padding), np.pad(rebuilt[start : start + 8], padding)
+    return np.pad(images[start : start + step], padding), np.pad(rebuilt[start : start + step], padding)
 
 
 def _table(record: dict[str, Any]) -> str:

@@ -1,15 +1,20 @@
 # Copyright (c) monai_memo contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Parameters of a network and memory of one training step, found on the meta device: nothing is computed."""
+"""Memory of one training step: found on the meta device, where nothing is computed, or measured on the CPU."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from monai_memo.errors import ConfigurationError
+
+PROCESS = Path("/proc/self")
 
 
 @dataclass(frozen=True)
@@ -62,3 +67,35 @@ def step_memory(build: Callable[[], nn.Module], *inputs: tuple[int, ...], copies
     count = sum(parameter.numel() for parameter in parameters)
     activations = sum(tensor.untyped_storage().nbytes() for tensor in held)
     return StepMemory(count, count * 4 * (4 + copies), activations)
+
+
+def measure_step(build: Callable[[], nn.Module], *inputs: tuple[int, ...]) -> int:
+    """Peak memory in bytes of one real step on the CPU: build, forward, backward, Adam.
+
+    What the process holds beforehand does not count; workspace of the convolutions and what the allocator keeps do. It
+    is the resident memory that Linux counts, whose peak is reset first.
+
+    Args:
+        build: makes the network.
+        inputs: shapes of the arguments of ``forward``, batch included; filled with random numbers.
+
+    Raises:
+        ConfigurationError: a system that does not let a process reset its peak.
+    """
+    try:
+        (PROCESS / "clear_refs").write_text("5")  # proc(5): resets the peak of the resident memory
+        before = _resident("VmHWM")
+    except (OSError, KeyError) as error:
+        raise ConfigurationError(f"memory can be measured on Linux only ({error}): use step_memory") from error
+    network = build().train()
+    optimizer = torch.optim.Adam(network.parameters())
+    output: Any = network(*(torch.rand(shape) for shape in inputs))
+    tensors = [output] if isinstance(output, Tensor) else [part for part in output if isinstance(part, Tensor)]
+    sum(tensor.square().mean() for tensor in tensors).backward()  # type: ignore[union-attr]
+    optimizer.step()
+    return _resident("VmHWM") - before
+
+
+def _resident(key: str) -> int:
+    lines = (PROCESS / "status").read_text(encoding="ascii").splitlines()
+    return int(dict(line.split(":", 1) for line in lines)[key].split()[0]) * 1024

@@ -12,7 +12,7 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-from monai.transforms import Orientation, Spacing
+from monai.transforms import GaussianSmooth, Orientation, Spacing
 from tqdm import tqdm
 
 from monai_memo.data.cohort import Cohort
@@ -45,7 +45,7 @@ def cut_subvolumes(
         out: folder for ``<volume>_<x>_<y>_<z>.nii.gz`` and ``index.csv`` (``image``, ``patient_id``, ``volume``).
         size: voxels per axis of a sub-volume, (x, y, z) in RAS.
         step: voxels from one to the next; ``size`` by default, so that they do not overlap.
-        spacing: mm to resample to first.
+        spacing: mm to resample to first, smoothed before where that makes voxels larger.
         window: intensities (HU) that become 0 and 1.
         foreground: least share of voxels above the lower end of the window.
         patient_pattern: regular expression that finds the patient in a relative path.
@@ -105,5 +105,8 @@ def _volume(path: Path, spacing: Sequence[float] | None) -> np.ndarray:
         return array[0]
     volume = Orientation(axcodes="RAS", labels=AXIS_LABELS)(with_affine(array, affine))
     if spacing is not None:
+        # Interpolation alone leaves voxels out where they get larger, which turns fine structure into noise.
+        ratio = np.asarray(spacing) / volume.pixdim.numpy()
+        volume = GaussianSmooth(sigma=np.maximum((ratio - 1) / 2, 0).tolist())(volume)
         volume = Spacing(pixdim=tuple(spacing), mode="bilinear", padding_mode="border")(volume)
     return np.asarray(volume)[0]
