@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -47,7 +48,8 @@ class AutoencoderObjective(Inferer):
             with ``pretrained=False``; the file is loaded into it.
 
     Raises:
-        ConfigurationError: a perceptual term without network or weights, or a file that is not there.
+        ConfigurationError: a perceptual term without network or weights, or a file that is missing or of another
+            network.
     """
 
     def __init__(
@@ -95,7 +97,12 @@ def _perceptual(network: nn.Module | None, path: str | Path | None) -> nn.Module
         )
     if not Path(path).is_file():
         raise ConfigurationError(f"no perceptual weights at {path} (perceptual_weights_file)")
-    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    try:
+        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except (RuntimeError, UnpicklingError, AttributeError, TypeError) as error:
+        raise ConfigurationError(
+            f"{path} (perceptual_weights_file) does not fit the perceptual_network {type(network).__name__}: {error}"
+        ) from error
     return network.eval().requires_grad_(False)
 
 

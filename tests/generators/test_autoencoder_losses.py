@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from monai.networks.nets import PatchDiscriminator
+from monai.losses import PerceptualLoss
+from monai.networks.nets import PatchDiscriminator, resnet10
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
@@ -50,6 +51,41 @@ def test_perceptual_term_needs_local_weights(tmp_path: Path) -> None:
         AutoencoderObjective(perceptual_weight=1.0)
     with pytest.raises(ConfigurationError, match="no perceptual weights at"):
         AutoencoderObjective(1e-6, 1.0, Squared(), tmp_path / "nothing.pt")
+
+
+class Hub:
+    """What ``torch.hub`` would download, with random weights: a 3D ResNet's features."""
+
+    asked = 0
+
+    def load(self, *_: object, **__: object) -> nn.Module:
+        self.asked += 1
+        net = resnet10(spatial_dims=3, n_input_channels=1, num_classes=2, feed_forward=False, widen_factor=0.125)
+        return nn.Sequential(net.conv1, net.bn1, nn.ReLU(), net.layer1, net.layer2)
+
+
+def test_perceptual_term_takes_the_perceptual_loss_of_monai(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = Hub()
+    monkeypatch.setattr(torch.hub, "load", hub.load)
+
+    def made() -> PerceptualLoss:
+        with pytest.warns(UserWarning, match="channel"):
+            return PerceptualLoss(3, network_type="medicalnet_resnet10_23datasets", is_fake_3d=False)
+
+    saved, network = made(), made()
+    torch.save(saved.state_dict(), tmp_path / "perceptual.pt")
+    objective = AutoencoderObjective(0.0, 1.0, network, tmp_path / "perceptual.pt")
+    assert hub.asked == 2, "the objective itself asks for nothing"
+    images, autoencoder = torch.rand(2, 1, 16, 16, 16), tiny_autoencoder(3)
+    found = objective(images, autoencoder)
+    loss = objective.loss(found, images)
+    torch.testing.assert_close(loss, (found - images).abs().mean() + saved(found, images))
+    loss.backward()
+    assert all(parameter.grad is not None for parameter in autoencoder.decoder.parameters())
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+    with pytest.raises(ConfigurationError, match="perceptual_weights_file"):
+        torch.save({"other": torch.zeros(1)}, tmp_path / "other.pt")
+        AutoencoderObjective(0.0, 1.0, network, tmp_path / "other.pt")
 
 
 def test_adversarial_terms_look_at_the_logits_alone() -> None:
