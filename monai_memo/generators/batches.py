@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 from monai.engines import DiffusionPrepareBatch, PrepareBatch
+from monai.networks.schedulers import Scheduler
 from torch import Tensor
 
+from monai_memo.errors import ConfigurationError
 from monai_memo.views import Views
 
 
@@ -47,14 +49,29 @@ class ImageBatch(PrepareBatch):
 class LatentBatch(DiffusionPrepareBatch):
     """Draw latents from their cached means and standard deviations, scale them, and add noise and timesteps.
 
+    The target is what the scheduler takes for the network's output: the noise, or the velocity (Salimans & Ho, arXiv
+    2202.00512), with which small errors of the network at the noisiest timesteps do not become large ones of the image.
+
     Args:
         scale_factor: brings latents to unit variance.
-        num_train_timesteps: of the noise scheduler.
+        scheduler: that adds the noise.
+
+    Raises:
+        ConfigurationError: a scheduler whose ``prediction_type`` is neither ``"epsilon"`` nor ``"v_prediction"``.
     """
 
-    def __init__(self, scale_factor: float, num_train_timesteps: int) -> None:
-        super().__init__(num_train_timesteps)
-        self.scale_factor = scale_factor
+    def __init__(self, scale_factor: float, scheduler: Scheduler) -> None:
+        super().__init__(scheduler.num_train_timesteps)
+        self.scale_factor, self.scheduler = scale_factor, scheduler
+        kind = str(getattr(scheduler, "prediction_type", "epsilon"))
+        if kind not in ("epsilon", "v_prediction"):
+            raise ConfigurationError(f"prediction_type must be epsilon or v_prediction, got {kind!r}")
+        self.velocity = kind == "v_prediction"
+
+    def get_target(self, images: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """What the network should say, in the shape of ``images``."""
+        target: Tensor = self.scheduler.get_velocity(images, noise, timesteps) if self.velocity else noise
+        return target
 
     def __call__(
         self,
@@ -63,7 +80,7 @@ class LatentBatch(DiffusionPrepareBatch):
         non_blocking: bool = False,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor, tuple[Any, ...], dict[str, Tensor]]:
-        """``{"image": (batch, 2, channels, *latent)}`` to scaled latents, noise as target, arguments of the inferer."""
+        """``{"image": (batch, 2, channels, *latent)}`` to scaled latents, target, arguments of the inferer."""
         mean, sigma = batchdata["image"].unbind(dim=1)
         latents = (mean + sigma * torch.randn_like(sigma)) * self.scale_factor
         result: tuple[Tensor, Tensor, tuple[Any, ...], dict[str, Tensor]] = super().__call__(

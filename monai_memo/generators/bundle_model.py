@@ -48,8 +48,8 @@ def assemble(
         other_bundle: sample this bundle instead; of the other arguments only the last three are then looked at.
 
     Raises:
-        GeneratorError: weights missing, damaged or of another network, an autoencoder that the diffusion model was not
-            trained with, or latents of the wrong shape.
+        GeneratorError: weights missing, damaged or of another network, an autoencoder or a prediction type that the
+            diffusion model was not trained with, or latents of the wrong shape.
     """
     if other_bundle is not None:
         return load_bundle(other_bundle, num_inference_steps, batch_size, device)
@@ -62,6 +62,12 @@ def assemble(
         raise GeneratorError(
             f"{diffusion_file} was trained with another autoencoder than {autoencoder_file}: its latents mean "
             "something else. Name the autoencoder that it was trained with."
+        )
+    trained, sampled = record.get("prediction_type"), getattr(scheduler, "prediction_type", None)
+    if trained is not None and trained != sampled:
+        raise GeneratorError(
+            f"{diffusion_file} was trained with prediction_type {trained}, the sampling scheduler has {sampled}: set "
+            f"prediction_type to {trained}"
         )
     factor = record.get("scale_factor") if scale_factor is None else scale_factor
     if factor is None:

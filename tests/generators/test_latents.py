@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from monai.networks.schedulers import DDPMScheduler
 
 from monai_memo.errors import ConfigurationError, GeneratorError
 from monai_memo.generators.batches import LatentBatch
@@ -70,7 +71,20 @@ def test_batches_are_scaled_to_unit_variance(tmp_path: Path) -> None:
     torch.manual_seed(0)
     latents = encode(tmp_path, tiny_autoencoder())
     batch = {"image": torch.stack([latents[i]["image"] for i in range(7)]).repeat(50, 1, 1, 1, 1)}
-    images, noise, _, arguments = LatentBatch(latents.scale_factor, 20)(batch)
+    images, noise, _, arguments = LatentBatch(latents.scale_factor, DDPMScheduler(20))(batch)
     assert float(images.std()) == pytest.approx(1, rel=0.05)
     assert torch.equal(noise, arguments["noise"])
     assert int(arguments["timesteps"].min()) >= 0 and int(arguments["timesteps"].max()) == 19
+
+
+def test_velocity_leads_back_to_latents_and_noise() -> None:
+    torch.manual_seed(0)
+    scheduler = DDPMScheduler(20, schedule="scaled_linear_beta", prediction_type="v_prediction")
+    batch = {"image": torch.rand(64, 2, 2, 8, 8)}
+    images, velocity, _, arguments = LatentBatch(1.0, scheduler)(batch)
+    kept = scheduler.alphas_cumprod[arguments["timesteps"]].view(-1, 1, 1, 1)
+    noisy = scheduler.add_noise(images, arguments["noise"], arguments["timesteps"])
+    torch.testing.assert_close(kept.sqrt() * noisy - (1 - kept).sqrt() * velocity, images)
+    torch.testing.assert_close((1 - kept).sqrt() * noisy + kept.sqrt() * velocity, arguments["noise"])
+    with pytest.raises(ConfigurationError, match="must be epsilon or v_prediction"):
+        LatentBatch(1.0, DDPMScheduler(20, prediction_type="sample"))
