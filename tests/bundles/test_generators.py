@@ -291,6 +291,7 @@ def test_missing_and_foreign_weights_are_named(chests: Path, trained: Path, tmp_
         ({"latent_channels": 3}, "does not fit AutoencoderKL"),
         ({"network_def#in_channels": 3}, "takes 3 channels, the autoencoder's latents have 2"),
         ({"diffusion_channels": [16, 16]}, "another shape"),
+        ({"prediction_type": "v_prediction"}, "trained with prediction_type epsilon"),
     ):
         with pytest.raises(Exception) as caught:
             run("chest_xray_ldm", "inference", **{**settings, **changed})
