@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +22,7 @@ from monai_memo.audit.comparison import Comparison, compare
 from monai_memo.audit.configuration import AuditConfiguration
 from monai_memo.audit.detection_limit import detection_limit
 from monai_memo.audit.evidence import collect_evidence
+from monai_memo.audit.output import move_over, require_writable
 from monai_memo.audit.record import build_result
 from monai_memo.audit.report import write_report
 from monai_memo.audit.result import AuditResult
@@ -85,7 +85,7 @@ class Audit:
             MemoError: bad input or output folder; the message says what to do.
         """
         start = time.perf_counter()
-        self._open_output()
+        require_writable(self.out, self.work)
         with self._timed("read cohorts"):
             cohorts, warnings = self._read_cohorts()
             detector = Detector.load(self.configuration.detector) if self.configuration.detector else None
@@ -146,18 +146,6 @@ class Audit:
         if not settings.keep_work:
             shutil.rmtree(self.work, ignore_errors=True)
         return result
-
-    def _open_output(self) -> None:
-        """Find out now, and not after an hour of training, that nothing can be written."""
-        try:
-            self.work.mkdir(parents=True, exist_ok=True)
-            probe = self.work / ".probe"
-            probe.write_bytes(b"x" * 4096)
-            probe.unlink()
-        except OSError as error:
-            raise OutputError(
-                f"cannot write to {self.out}: {error.strerror or error}. Name a writable folder with --out."
-            ) from error
 
     def _read_cohorts(self) -> tuple[dict[str, Cohort], list[str]]:
         settings = self.configuration
@@ -295,16 +283,9 @@ class Audit:
             result.write(staging)
             write_report(result, evidence, staging, redacted=settings.redacted)
             detector.save(staging / "detector.pt")
-            self._move_over(staging)
+            move_over(staging, self.out)
         except OSError as error:
             raise OutputError(
                 f"cannot write to {self.out}: {error.strerror or error}. Earlier results there are unchanged. "
                 "Free some space and run the same command again: it continues where it stopped."
             ) from error
-
-    def _move_over(self, staging: Path) -> None:
-        for path in sorted(staging.rglob("*")):
-            if path.is_file():
-                target = self.out / path.relative_to(staging)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(path, target)

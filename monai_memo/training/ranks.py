@@ -1,3 +1,5 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
 """Leaving a training that ran in several processes."""
 
 import time
