@@ -172,8 +172,18 @@ def _review(**arguments: Any) -> int:
     return FINISHED
 
 
+def _card(**arguments: Any) -> int:
+    from monai_memo.audit.card import TODO, write_card
+
+    path = write_card(**arguments)
+    print(f"card      {path.resolve()}")
+    print(f"next      fill in the {path.read_text(encoding='utf-8').count(TODO)} places that an audit cannot know")
+    return FINISHED
+
+
 def commands() -> dict[str, Callable[..., int]]:
     """The commands by name, with the arguments of what they call."""
+    from monai_memo.audit.card import write_card
     from monai_memo.audit.configuration import AuditConfiguration
     from monai_memo.benchmark.coverage import coverage_study
     from monai_memo.benchmark.evaluate import Evaluation
@@ -195,6 +205,7 @@ def commands() -> dict[str, Callable[..., int]]:
         "review_prepare": _strict(_review_prepare, prepare_review, prepare_review.__doc__ or ""),
         "review_server": _strict(_review_server, review_server, review_server.__doc__ or ""),
         "review": _strict(_review, review, review.__doc__ or ""),
+        "card": _strict(_card, write_card, write_card.__doc__ or ""),
         "demo": _strict(_demo, run_demo, run_demo.__doc__ or ""),
     }
 

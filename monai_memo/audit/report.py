@@ -53,6 +53,9 @@ def _similarity(estimate: Estimate) -> str:
     return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
 
 
+FILTERS = {"count": _count, "rate": _rate, "similarity": _similarity, "percent": percent}
+
+
 def _data_uri(content: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(content).decode("ascii")
 
@@ -71,7 +74,7 @@ def repeat_command(result: AuditResult) -> str:
     return " ".join(parts)
 
 
-def _skipped(result: AuditResult) -> list[dict[str, Any]]:
+def skipped_images(result: AuditResult) -> list[dict[str, Any]]:
     """Skipped images by cohort: total, reasons with counts, and the first names."""
     rows = []
     for name, summary in result.cohorts.items():
@@ -102,7 +105,7 @@ def _environment() -> Environment:
         loader=PackageLoader("monai_memo.audit"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters.update(count=_count, rate=_rate, similarity=_similarity, percent=percent)
+    environment.filters.update(FILTERS)
     return environment
 
 
@@ -118,7 +121,7 @@ def render_report(result: AuditResult, evidence: Sequence[PairEvidence] | None, 
             icon=icon,
             figures={name: _data_uri(content) for name, content in figures.items()},
             gallery=_gallery(evidence or []),
-            skipped=_skipped(result),
+            skipped=skipped_images(result),
             command=repeat_command(result),
             confidence=f"{100 * result.calibration['confidence']:g} %",
             patients_unknown=[name for name in ("training", "heldout") if not result.cohorts[name].patients_known],

@@ -1,0 +1,137 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The memorization card: one page that a team publishes next to a synthetic data set, filled in from an audit.
+
+Like a model card (Mitchell et al., FAT* 2019), for one question: which patients could be in these images?
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from monai_memo.audit.report import FILTERS, repeat_command, skipped_images
+from monai_memo.audit.result import AuditResult
+from monai_memo.audit.verdict import percent
+from monai_memo.errors import ConfigurationError, MemoError
+from monai_memo.files import sha256_of, write_text
+
+TODO = "**TO FILL IN**"
+TITLES = {"training": "Training", "heldout": "Held-out", "synthetic": "Synthetic"}
+
+
+def write_card(
+    audit: str, out: str = "card.md", before: str | None = None, benchmark: str | None = None, title: str | None = None
+) -> Path:
+    """Fill in the memorization card of a data set from its audit.
+
+    The card holds counts, rates and settings: no image, name, id or path, whether or not the audit was redacted. What
+    an audit cannot know is marked "TO FILL IN".
+
+    Args:
+        audit: output folder of the audit of what is released. A review in it (``review.json``) is summed up.
+        out: file, Markdown.
+        before: output folder of the audit before images were removed, if any were.
+        benchmark: output folder of ``monai-memo benchmark`` with the audit's detector, for the limit of detection.
+        title: name of the data set.
+
+    Raises:
+        ConfigurationError: a folder without a record, a benchmark of another detector, or an audit before that is not
+            of the same training cohort or of fewer images.
+    """
+    folder = Path(str(audit))
+    result = _read_audit(folder, "audit")
+    environment = Environment(
+        loader=PackageLoader("monai_memo.audit"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        autoescape=False,  # Markdown, and nothing in it comes from names or files
+    )  # fmt: skip
+    environment.filters.update(FILTERS)
+    text = environment.get_template("card.md.jinja").render(
+        result=result,
+        title=None if title is None else " ".join(str(title).split()),
+        todo=TODO,
+        titles=TITLES,
+        skipped=skipped_images(result),
+        command=f"`{repeat_command(result)}`",
+        audit_sha256=sha256_of(folder / "audit.json"),
+        limits=None if benchmark is None else _limits(Path(str(benchmark)), result),
+        review=_review(folder),
+        before=None if before is None else _before(Path(str(before)), result),
+    )
+    return write_text(Path(str(out)), text)
+
+
+def _read_audit(folder: Path, option: str) -> AuditResult:
+    """The record without anything that names a patient, image or folder."""
+    path = folder / "audit.json"
+    if not path.is_file():
+        raise ConfigurationError(f"{folder} has no audit.json: name the output folder of an audit with --{option}")
+    return AuditResult.from_json(path.read_text(encoding="utf-8")).without_patients()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return record
+    except (OSError, ValueError) as error:
+        raise MemoError(f"{path} cannot be read as JSON: {error}") from error
+
+
+def _before(folder: Path, after: AuditResult) -> dict[str, Any]:
+    """What an earlier audit of the same generator found, and how many images were removed since."""
+    earlier = _read_audit(folder, "before")
+    if earlier.cohorts["training"].content_sha256 != after.cohorts["training"].content_sha256:
+        raise ConfigurationError(f"{folder} is an audit with other training images: --before takes one with the same")
+    if earlier.n_synthetic < after.n_synthetic:
+        raise ConfigurationError(
+            f"{folder} is an audit of {earlier.n_synthetic} synthetic images, fewer than the {after.n_synthetic} of "
+            "--audit: --before takes the audit before images were removed"
+        )
+    return {
+        "result": earlier,
+        "removed": earlier.n_synthetic - after.n_synthetic,
+        "same_detector": earlier.detector["sha256"] == after.detector["sha256"],
+    }
+
+
+def _limits(folder: Path, result: AuditResult) -> list[dict[str, Any]]:
+    """Limit of detection by kind, from a benchmark of the audit's detector."""
+    path = folder / "benchmark.json"
+    if not path.is_file():
+        raise ConfigurationError(f"{folder} has no benchmark.json: name the output folder of monai-memo benchmark")
+    record = _read_json(path)
+    if record["detector"]["sha256"] != result.detector["sha256"]:
+        raise ConfigurationError(
+            f"{folder} measures another detector than the one of the audit. Measure that one: monai-memo benchmark "
+            "--detector AUDIT/detector.pt"
+        )
+    # The audit's detector with verification stands first, and the embedding alone behind it.
+    wanted = list(record["detectors"])[0 if result.verification else 1]
+    limits: list[dict[str, Any]] = record["detectors"][wanted]["limits"]
+    return limits
+
+
+def _review(folder: Path) -> dict[str, str] | None:
+    """Raters against the detector, in words; None without a review of this very audit."""
+    path = folder / "review.json"
+    if not path.is_file():
+        return None
+    record = _read_json(path)
+    if record["audit"] != sha256_of(folder / "matches.csv"):
+        return None
+    number, rates = len(record["raters"]), record["detector"]["copy_or_same_patient"]["consensus"]
+
+    def words(name: str) -> str:
+        rate = rates[name]
+        if rate is None:
+            return "not known"
+        value, low, high = (percent(rate[key], 0) for key in ("value", "low", "high"))
+        return f"{value} ({low} to {high})"
+
+    return {
+        "raters": f"{number} rater{'s' if number > 1 else ''}, {rates['pairs']} pairs decided",
+        **{name: words(name) for name in ("sensitivity", "specificity", "prevalence")},
+    }

@@ -1,0 +1,156 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from monai_memo.__main__ import FINISHED, REFUSED, main
+from monai_memo.audit.card import TODO, write_card
+from monai_memo.audit.result import AuditResult, Estimate
+from monai_memo.audit.verdict import verdict_for
+from monai_memo.errors import ConfigurationError
+from monai_memo.files import sha256_of, write_json
+
+
+def with_software(record: AuditResult) -> AuditResult:
+    return replace(record, software={**record.software, "monai-memo": "0.1.0"})
+
+
+@pytest.fixture
+def folder(record: AuditResult, tmp_path: Path) -> Path:
+    with_software(record).write(tmp_path / "audit")
+    return tmp_path / "audit"
+
+
+def card(folder: Path, **arguments: Any) -> str:
+    return write_card(str(folder), str(folder.parent / "card.md"), **arguments).read_text(encoding="utf-8")
+
+
+def benchmark(folder: Path, sha256: str) -> str:
+    limits = [
+        {"kind": "rotation", "found_up_to": 10.0, "missed_from": 20.0, "found": {}},
+        {"kind": "flip", "found_up_to": None, "missed_from": 0.0, "found": {}},
+    ]
+    detectors = {"verified": {"limits": []}, "embedding only": {"limits": limits}}
+    write_json(folder / "benchmark.json", {"detector": {"sha256": sha256}, "detectors": detectors})
+    return str(folder)
+
+
+def test_numbers_of_the_audit_with_intervals(folder: Path) -> None:
+    text = card(folder, title="Chest 2026")
+    assert text.startswith("# Memorization card: Chest 2026\n")
+    for part in (
+        "31 of 100 (24 to 39)",
+        "26.0 % (18.0 % to 34.0 %)",
+        "5.0 % (2.0 % to 9.0 %)",
+        "100 images of 90 patients",
+        "28 of 100 (20 to 37)",
+        "45 of 50 found, 90.0 % (79.0 % to 96.0 %)",
+        "Size-matched calibration.",
+        'recipe "default", images of 64 x 64',
+        "1 training |",
+    ):
+        assert part in text, part
+
+
+def test_a_card_of_an_audit_that_found_copies_says_do_not_publish(
+    folder: Path, quiet_record: AuditResult, tmp_path: Path
+) -> None:
+    assert "Do not publish the data set" in card(folder)
+    with_software(quiet_record).write(tmp_path / "quiet" / "audit")
+    text = card(tmp_path / "quiet" / "audit")
+    assert "Do not publish" not in text and "0 of 1000 (up to 3, 0.3 %, cannot be excluded)" in text
+
+
+def test_nothing_of_patients_or_folders(folder: Path) -> None:
+    text = card(folder)
+    for word in ("anna", "bert", "/hospital", "alert(", str(folder), "data:image"):
+        assert word not in text, word
+
+
+def test_what_the_audit_cannot_know_is_left_to_the_team(folder: Path) -> None:
+    text = card(folder)
+    rows = [line for line in text.splitlines() if line.endswith(f"{TODO} |")]
+    asked = " ".join(rows)
+    for part in ("Name, version", "Responsible", "legal basis", "Images removed", "Limit of detection", "drawn in all"):
+        assert part in asked, part
+
+
+def test_tables_are_whole(folder: Path) -> None:
+    """Markdown ends a table at an empty line or at a row without cells."""
+    lines = card(folder).splitlines()
+    for number, line in enumerate(lines):
+        if line.startswith("|"):
+            cells = 3 if "| Alteration" in "".join(lines[max(0, number - 30) : number + 1]) else 2
+            assert line.endswith("|") and line.count("|") == cells + 1, line
+            previous = lines[number - 1]
+            assert not previous or previous.startswith("|"), f"{previous!r} before {line!r}"
+
+
+def test_limits_of_detection_of_this_detector_only(folder: Path, tmp_path: Path) -> None:
+    text = card(folder, benchmark=benchmark(tmp_path / "mine", "cd" * 32))
+    assert "| rotation | 10 | 20 |" in text and "| flip | - | 0 |" in text
+    with pytest.raises(ConfigurationError, match=r"another detector.*--detector AUDIT/detector.pt"):
+        card(folder, benchmark=benchmark(tmp_path / "other", "ef" * 32))
+    with pytest.raises(ConfigurationError, match=r"no benchmark.json"):
+        card(folder, benchmark=str(tmp_path))
+
+
+def test_what_was_removed(folder: Path, record: AuditResult, tmp_path: Path) -> None:
+    left = replace(
+        with_software(record),
+        n_synthetic=69,
+        n_copies=replace(record.n_copies, value=2, of=69),
+        excess_copies=Estimate(-0.02, -0.05, 0.03),
+        detector={**record.detector, "sha256": "12" * 32},
+    )
+    left = replace(left, verdict=verdict_for(left.n_copies, left.control_copies, left.excess_copies, None))
+    left.write(tmp_path / "after")
+    text = write_card(str(tmp_path / "after"), str(tmp_path / "after.md"), before=str(folder)).read_text()
+    assert "| Images before | 100 |" in text and "| Images removed | 31 |" in text
+    assert "used another detector" in text and "is no evidence" not in text
+    same = write_card(str(folder), str(tmp_path / "same.md"), before=str(folder)).read_text()
+    assert "| Images removed | 0 |" in same and "is no evidence" in same
+    with pytest.raises(ConfigurationError, match="fewer than the 100"):
+        card(folder, before=str(tmp_path / "after"))
+    other = replace(record.cohorts["training"], content_sha256="00" * 32)
+    replace(with_software(record), cohorts={**record.cohorts, "training": other}).write(tmp_path / "foreign")
+    with pytest.raises(ConfigurationError, match="other training images"):
+        card(folder, before=str(tmp_path / "foreign"))
+
+
+def test_a_review_of_this_audit_is_summed_up(folder: Path) -> None:
+    rate = {"value": 0.9, "low": 0.8, "high": 0.95}
+    consensus = {"pairs": 40, "sensitivity": rate, "specificity": rate, "precision": rate, "prevalence": None}
+    record = {
+        "audit": sha256_of(folder / "matches.csv"),
+        "raters": [{"rater": "anna"}, {"rater": "bert"}],
+        "detector": {"copy_or_same_patient": {"consensus": consensus}},
+    }
+    write_json(folder / "review.json", record)
+    text = card(folder)
+    assert "2 raters, 40 pairs decided" in text and "sensitivity is 90 % (80 % to 95 %)" in text and "anna" not in text
+    write_json(folder / "review.json", {**record, "audit": "of an earlier audit"})
+    assert "2 raters" not in card(folder)
+
+
+def test_command_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "published" / "CARD.md"
+    with pytest.raises(SystemExit) as end:
+        main(["card", "--audit", str(folder), "--out", str(out), "--title", "2026"])
+    assert (end.value.code or 0) == FINISHED and "# Memorization card: 2026\n" in out.read_text()
+    assert f"fill in the {out.read_text().count(TODO)} places" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as end:
+        main(["card", "--audit", str(tmp_path)])
+    assert end.value.code == REFUSED and "no audit.json" in capsys.readouterr().err
+
+
+def test_a_redacted_audit_gives_the_same_card(record: AuditResult, folder: Path, tmp_path: Path) -> None:
+    with_software(record).without_patients().write(tmp_path / "redacted" / "audit")
+    redacted, whole = card(tmp_path / "redacted" / "audit"), card(folder)
+    different = [pair for pair in zip(redacted.splitlines(), whole.splitlines(), strict=True) if pair[0] != pair[1]]
+    assert [first[:18] for first, _ in different] == ["| Record | audit.j"]
