@@ -93,6 +93,7 @@ def _before(folder: Path, after: AuditResult) -> dict[str, Any]:
     return {
         "result": earlier,
         "removed": earlier.n_synthetic - after.n_synthetic,
+        "review": _review(folder),
         "same_detector": earlier.detector["sha256"] == after.detector["sha256"],
     }
 

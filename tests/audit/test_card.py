@@ -136,6 +136,9 @@ def test_a_review_of_this_audit_is_summed_up(folder: Path) -> None:
     assert "2 raters, 40 pairs decided" in text and "sensitivity is 90 % (80 % to 95 %)" in text and "anna" not in text
     write_json(folder / "review.json", {**record, "audit": "of an earlier audit"})
     assert "2 raters" not in card(folder)
+    write_json(folder / "review.json", record)
+    again = write_card(str(folder), str(folder.parent / "again.md"), before=str(folder)).read_text()
+    assert "People who looked at pairs of them | 2 raters" in again
 
 
 def test_command_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
