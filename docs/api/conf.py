@@ -1,0 +1,75 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""API reference from docstrings: ``sphinx-build -W docs/api OUT``. Loads nothing from the network."""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import version as version_of
+from typing import Any
+
+project = "monai_memo"
+author = "monai_memo contributors"
+project_copyright = "monai_memo contributors, Apache-2.0"
+release = version = version_of("monai-memo")
+
+extensions = ["sphinx.ext.apidoc", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "myst_parser"]
+# The server of the review lives in MONAI Label's environment (docs/review.md) and has no interface for programs.
+apidoc_modules = [
+    {
+        "path": "../../monai_memo",
+        "destination": "modules",
+        "exclude_patterns": ["../../monai_memo/label/server", "../../monai_memo/label/app", "**/__main__.py"],
+        "separate_modules": True,
+        "module_first": True,
+        "automodule_options": {"members", "show-inheritance"},
+    }
+]
+exclude_patterns = ["modules/modules.rst"]
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented_params"
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # attributes of dataclasses, without documenting them twice
+
+html_theme = "alabaster"
+html_theme_options = {"description": "Which synthetic images are copies of patients?", "fixed_sidebar": True}
+html_show_sourcelink = False
+
+SECTIONS = ("Args:", "Attributes:")
+
+
+def split_names(lines: list[str]) -> list[str]:
+    """``a, b: text`` as two entries: napoleon takes the first names for the type of the last one."""
+    result: list[str] = []
+    names: list[str] = []
+    section, entry = False, []
+
+    def flush() -> None:
+        for name in names:
+            result.extend([entry[0].replace(", ".join(names), name, 1), *entry[1:]])
+        entry.clear()
+        names.clear()
+
+    for line in lines:
+        found = re.match(r"    (\w+(?:, \w+)+): ", line) if section else None
+        if names and (found or not line.startswith("     ")):
+            flush()
+        if found:
+            names[:] = found.group(1).split(", ")
+        (entry if names else result).append(line)
+        if line and not line.startswith(" "):
+            section = line in SECTIONS
+    flush()
+    return result
+
+
+def setup(app: Any) -> None:
+    """Before napoleon, whose priority is 500."""
+
+    def process(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+        lines[:] = split_names(lines)
+
+    app.connect("autodoc-process-docstring", process, priority=400)
