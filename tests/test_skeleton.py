@@ -37,6 +37,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "__main__": (*AUDIT, "benchmark", "demo", "label"),
     "__init__": (*METRICS, "handlers", "generators", "benchmark"),
 }
+TEXT = (".py", ".md", ".json", ".cfg", ".toml", ".txt", ".sh", ".jinja", ".ipynb", ".svg")
 
 
 def room(path: Path) -> str:
@@ -102,7 +103,7 @@ def test_repository_holds_no_data_and_no_machine_paths() -> None:
         path = ROOT / name
         assert path.suffix not in (".jpeg", ".jpg", ".gz", ".nii", ".dcm", ".npy", ".pt"), name
         assert path.suffix != ".png" or name.startswith("docs/figures/"), f"{name}: pictures belong to docs/figures"
-        if path.suffix in (".py", ".md", ".json", ".cfg", ".toml", ".txt", ".sh", ".jinja", ".ipynb", ".svg") and path != Path(__file__):
+        if path.suffix in TEXT and path != Path(__file__):
             text = path.read_text(encoding="utf-8")
             for place in ("/tmp/", "/home/", "/root/", "/work/"):
                 assert place not in text, f"{name} names {place}"
