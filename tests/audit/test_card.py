@@ -112,8 +112,10 @@ def test_what_was_removed(folder: Path, record: AuditResult, tmp_path: Path) -> 
     left.write(tmp_path / "after")
     text = write_card(str(tmp_path / "after"), str(tmp_path / "after.md"), before=str(folder)).read_text()
     assert "| Images before | 100 |" in text and "| Images removed | 31 |" in text
+    assert "the bound in the line above is too low" in text and "Read N_copies itself:\n2 of 69 (24 to 39)" in text
     assert "used another detector" in text and "is no evidence" not in text
     same = write_card(str(folder), str(tmp_path / "same.md"), before=str(folder)).read_text()
+    assert "is too low:**" not in same, "nothing was removed"
     assert "| Images removed | 0 |" in same and "is no evidence" in same
     with pytest.raises(ConfigurationError, match="fewer than the 100"):
         card(folder, before=str(tmp_path / "after"))
