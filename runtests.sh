@@ -15,8 +15,8 @@ if [ "${1:-}" = --label ]; then
     exit
 fi
 make_venv "${MEMO_VENV:-$here/.venv-test}" "[test]"
-"$VENV/bin/ruff" check monai_memo tests
-"$VENV/bin/ruff" format --check monai_memo tests
+"$VENV/bin/ruff" check monai_memo tests tutorials
+"$VENV/bin/ruff" format --check monai_memo tests tutorials
 "$VENV/bin/mypy"
 # One thread for each test process: the tests themselves run side by side.
 export OMP_NUM_THREADS=1

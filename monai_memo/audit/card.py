@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from monai_memo.audit.report import FILTERS, repeat_command, skipped_images
 from monai_memo.audit.result import AuditResult
 from monai_memo.audit.verdict import percent
+from monai_memo.data.ladder import UNITS
 from monai_memo.errors import ConfigurationError, MemoError
 from monai_memo.files import sha256_of, write_text
 
@@ -23,9 +24,7 @@ TODO = "**TO FILL IN**"
 TITLES = {"training": "Training", "heldout": "Held-out", "synthetic": "Synthetic"}
 
 
-def write_card(
-    audit: str, out: str = "card.md", before: str | None = None, benchmark: str | None = None, title: str | None = None
-) -> Path:
+def write_card(audit: str, out: str = "card.md", before: str | None = None, title: str | None = None) -> Path:
     """Fill in the memorization card of a data set from its audit.
 
     The card holds counts, rates and settings: no image, name, id or path, whether or not the audit was redacted. What
@@ -35,12 +34,11 @@ def write_card(
         audit: output folder of the audit of what is released. A review in it (``review.json``) is summed up.
         out: file, Markdown.
         before: output folder of the audit before images were removed, if any were.
-        benchmark: output folder of ``monai-memo benchmark`` with the audit's detector, for the limit of detection.
         title: name of the data set.
 
     Raises:
-        ConfigurationError: a folder without a record, a benchmark of another detector, or an audit before that is not
-            of the same training cohort or of fewer images.
+        ConfigurationError: a folder without a record, or an audit before that is not of the same training cohort or of
+            fewer images.
     """
     folder = Path(str(audit))
     result = _read_audit(folder, "audit")
@@ -57,7 +55,7 @@ def write_card(
         skipped=skipped_images(result),
         command=f"`{repeat_command(result)}`",
         audit_sha256=sha256_of(folder / "audit.json"),
-        limits=None if benchmark is None else _limits(Path(str(benchmark)), result),
+        units=UNITS,
         review=_review(folder),
         before=None if before is None else _before(Path(str(before)), result),
     )
@@ -96,23 +94,6 @@ def _before(folder: Path, after: AuditResult) -> dict[str, Any]:
         "review": _review(folder),
         "same_detector": earlier.detector["sha256"] == after.detector["sha256"],
     }
-
-
-def _limits(folder: Path, result: AuditResult) -> list[dict[str, Any]]:
-    """Limit of detection by kind, from a benchmark of the audit's detector."""
-    path = folder / "benchmark.json"
-    if not path.is_file():
-        raise ConfigurationError(f"{folder} has no benchmark.json: name the output folder of monai-memo benchmark")
-    record = _read_json(path)
-    if record["detector"]["sha256"] != result.detector["sha256"]:
-        raise ConfigurationError(
-            f"{folder} measures another detector than the one of the audit. Measure that one: monai-memo benchmark "
-            "--detector AUDIT/detector.pt"
-        )
-    # The audit's detector with verification stands first, and the embedding alone behind it.
-    wanted = list(record["detectors"])[0 if result.verification else 1]
-    limits: list[dict[str, Any]] = record["detectors"][wanted]["limits"]
-    return limits
 
 
 def _review(folder: Path) -> dict[str, str] | None:
