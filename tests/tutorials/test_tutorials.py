@@ -22,7 +22,7 @@ LONGEST = 240  # seconds on 2 cores
 SHOWN = {
     "01": ("Copies found:", "planted copies", "Not conclusive|No more copies"),
     "02": ("stopped after epoch [0-9]+; kept: the model of epoch [0-9]+",),
-    "03": ("limit of detection of monai_memo", "rotation +found up to [0-9.]+", "FDR +5 %: +[0-9]+ listed"),
+    "03": ("limit of detection of monai_memo", "rotation +found up to [0-9.]+", "FDR 5 % +[0-9.]+ listed"),
     "04": ("Detector against the consensus of 2 raters", "report, the record or the table: 0", "Memorization card"),
     "05": (r"between both packages: [0-9.]+e-0[5-9]", "GeneratorError", "Copies found:"),
 }
