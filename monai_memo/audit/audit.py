@@ -27,6 +27,7 @@ from monai_memo.audit.record import build_result
 from monai_memo.audit.report import write_report
 from monai_memo.audit.result import AuditResult
 from monai_memo.audit.self_check import positive_control
+from monai_memo.audit.sharpness import blur_warning
 from monai_memo.audit.verified_comparison import compare_verified
 from monai_memo.data.cohort import Cohort
 from monai_memo.data.loading import Preprocessing, guess_preprocessing
@@ -102,6 +103,7 @@ class Audit:
         with self._timed("search and verify"):
             search = self._search(detector, prepared["training"], embeddings["training"])
             comparison = self._compare(prepared, embeddings, detector, search)
+            warnings += blur_warning(prepared["synthetic"].pixels, prepared["heldout"].pixels)
         with self._timed("calibrate"):
             settings = self.configuration
             rates = audit_rates(
