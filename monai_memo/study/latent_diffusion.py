@@ -20,6 +20,7 @@ from monai_memo.study.configuration import GeneratorEntry
 from monai_memo.study.pixel_training import Sampling, epochs_of, parameters_of
 
 AUTOENCODER, DIFFUSION = "train_autoencoder", "train_diffusion"
+OF_THE_LOADER = ("bundle_root", "device", "num_inference_steps")  # arguments of load_bundle, no config values there
 
 
 class BundleTraining:
@@ -95,7 +96,7 @@ class BundleTraining:
                 int(self.known["sampling_batch_size"]),
                 self.values.get("device", "cpu"),
                 self.profile,
-                **{key: value for key, value in self.values.items() if key not in ("bundle_root", "device")},
+                **{key: value for key, value in self.values.items() if key not in OF_THE_LOADER},
                 **further,
             )
         return Sampling(model.sample, parameters_of(model.diffusion))
