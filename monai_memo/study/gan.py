@@ -20,6 +20,7 @@ from monai_memo.study.pixel_training import PixelTraining, Sampling, parameters_
 GAN_DEFAULTS: dict[str, Any] = {
     "channels": [64, 64, 32, 16],
     "latent_size": 64,
+    "residual_units": 0,
     "discriminator_channels": [16, 32, 64, 64],
     "learning_rate": 2e-4,
     "discriminator_learning_rate": 2e-4,
@@ -48,13 +49,17 @@ def train_gan(training: PixelTraining) -> Sampling:
             start_shape=(channels[0], *start),
             channels=[*channels[1:], shape[0]],
             strides=[2] * len(channels),
-            num_res_units=1,
+            num_res_units=settings["residual_units"],
         ),
         nn.Sigmoid(),
     ).to(training.device)
     critic_channels = settings["discriminator_channels"]
     discriminator = Discriminator(
-        in_shape=shape, channels=critic_channels, strides=[2] * len(critic_channels), num_res_units=1, last_act=None
+        in_shape=shape,
+        channels=critic_channels,
+        strides=[2] * len(critic_channels),
+        num_res_units=settings["residual_units"],
+        last_act=None,
     ).to(training.device)
     adversarial = PatchAdversarialLoss(criterion="bce")
 
