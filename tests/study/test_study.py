@@ -147,11 +147,16 @@ def test_what_is_shared_is_checked_before_anything_is_trained(
     assert seen == []
 
 
-def test_unknown_settings_and_broken_epochs_are_listed(grid: dict[str, Any], tmp_path: Path) -> None:
+def test_failures_of_every_kind_are_listed(grid: dict[str, Any], tmp_path: Path) -> None:
     grid["generators"]["gan"]["settings"] = {"depth": 3}
     grid["generators"]["vae"]["base"] = {"steps": 3}
-    grid["factors"] = {"generator": ["vae", "gan"]}
+    grid["generators"]["hot"] = {
+        "kind": "variational_autoencoder",
+        "settings": {**grid["generators"]["vae"]["settings"], "learning_rate": 1e30},
+    }
+    grid["factors"] = {"generator": ["vae", "gan", "hot"]}
     records = start(grid, tmp_path)
+    assert "the loss is nan" in records[2]["error"]
     assert ["multiple of steps_per_epoch" in records[0]["error"], "unknown setting depth" in records[1]["error"]] == [
         True, True,
     ]  # fmt: skip
