@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ class RunAudit:
         folder: for what can be used again (embeddings, verified candidates of held-out images).
         n_bootstrap: resamples of patients.
         progress: show progress bars.
+        searches: in the training images of earlier runs.
     """
 
     detector: Detector
@@ -54,6 +55,7 @@ class RunAudit:
     folder: Path
     n_bootstrap: int = 1000
     progress: bool = True
+    searches: dict[str, CopySearch] = field(default_factory=dict)
 
     def __call__(
         self, samples: NDArray[np.floating], training: PreparedCohort, seed: int, pairs_path: Path
@@ -80,10 +82,7 @@ class RunAudit:
         embeddings = {name: self._embed(item) for name, item in prepared.items()}
         patients = training.cohort.patient_ids, self.heldout.cohort.patient_ids
         embedded = compare(embeddings, *patients)
-        search = CopySearch(
-            training.pixels, EmbeddingIndex(embeddings["training"]),
-            lambda images: self.detector.embed(images, progress=False),
-        )  # fmt: skip
+        search = self._search(training, embeddings["training"])
         verified = compare_verified(
             prepared, embeddings, search, self.detector.sha256, self.folder / "verified", self.progress
         )
@@ -129,6 +128,19 @@ class RunAudit:
         digest = hashlib.sha256(stacked.tobytes()).hexdigest()
         cohort = Cohort("synthetic", tuple(images), "samples", patients_known=False)
         return PreparedCohort(cohort, stacked, (), (), digest), len(samples) - len(pixels)
+
+    def _search(self, training: PreparedCohort, embeddings: NDArray[np.float32]) -> CopySearch:
+        """The search of an audit in these training images; kept, since many runs are trained on the same ones."""
+        key = training.content_sha256
+        if key not in self.searches:
+            self.searches[key] = CopySearch(
+                training.pixels,
+                EmbeddingIndex(embeddings),
+                lambda images: self.detector.embed(images, progress=False),
+                training.cohort.patient_ids,
+                progress=self.progress,
+            )
+        return self.searches[key]
 
     def _embed(self, prepared: PreparedCohort) -> NDArray[np.float32]:
         store = self.folder / "embeddings" / f"{self.detector.sha256[:16]}-{prepared.content_sha256[:16]}.npy"
