@@ -184,18 +184,23 @@ class StudyConfiguration:
         return (name, level) if level in self.factors.get(name, ()) else None
 
     def plan(self) -> list[Planned]:
-        """All runs in the order in which they are done: seed by seed, the base run and its shorter trainings first.
+        """All runs in the order in which they are done, seed by seed: shorter trainings than the base run's, the base
+        run, the other factors, and longer trainings last.
 
-        A run that several factors share stands there once. Runs that differ in their steps alone follow one another,
-        shortest first: they are one training.
+        A run that several factors share stands there once. Runs that differ in their steps alone are one training.
         """
         plan: dict[Run, list[tuple[str, Any]]] = {}
         for seed in self.seeds:
-            shorter = sorted({*self.factors.get("steps", ()), self._run({}, seed).steps})
-            runs = [(self._run({"steps": steps}, seed), self._level("steps", steps)) for steps in shorter]
+            base = self._run({}, seed)
+            lengths = [
+                (self._run({"steps": steps}, seed), self._level("steps", steps))
+                for steps in sorted({*self.factors.get("steps", ()), base.steps})
+            ]
+            runs = [(run, level) for run, level in lengths if run.steps <= base.steps]
             for name in self.factors:
                 if name != "steps":
                     runs += [(self._run({name: level}, seed), (name, level)) for level in self.factors[name]]
+            runs += [(run, level) for run, level in lengths if run.steps > base.steps]
             runs += [(self._run(changed, seed), None) for changed in self.further]
             for run, level in runs:
                 plan.setdefault(run, [])

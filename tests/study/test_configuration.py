@@ -23,9 +23,9 @@ def test_runs_differ_from_the_base_in_one_factor_and_stand_once(grid: dict[str, 
     assert [planned.run.name for planned in plan if planned.run.seed == 3] == [
         "vae-12p-none-small-2-seed3",
         "vae-12p-none-small-4-seed3",
-        "vae-12p-none-small-6-seed3",
         "vae-6p-none-small-4-seed3",
         "gan-12p-none-small-8-seed3",
+        "vae-12p-none-small-6-seed3",
         "vae-6p-flips-small-4-seed3",
     ]
     assert [planned.run.seed for planned in plan] == [3] * 6 + [5] * 6, "the first seed comes first"
