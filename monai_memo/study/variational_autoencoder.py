@@ -30,8 +30,8 @@ class VariationalObjective(AutoencoderObjective):
 
 VAE_DEFAULTS: dict[str, Any] = {
     "channels": [16, 32, 64, 64],
-    "latent_size": 64,
-    "kl_weight": 2e-5,
+    "latent_size": 32,
+    "kl_weight": 1e-3,
     "learning_rate": 1e-3,
     "batch_size": 16,
     "steps_per_epoch": 250,
@@ -54,6 +54,7 @@ def train_variational_autoencoder(training: PixelTraining) -> Sampling:
         latent_size=settings["latent_size"],
         channels=channels,
         strides=[2] * len(channels),
+        norm="BATCH",  # instance norm would take the scale of the latents out again, and with it the prior
     ).to(training.device)
     optimizer = torch.optim.Adam(network.parameters(), settings["learning_rate"])
     objective = VariationalObjective(kl_weight=settings["kl_weight"])
