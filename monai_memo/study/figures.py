@@ -34,14 +34,18 @@ def _tick(factor: str, level: Any, found: Sequence[Mapping[str, Any]]) -> str:
 
 
 def factor_figure(records: Sequence[Mapping[str, Any]], factor: str, levels: Sequence[Any]) -> Figure:
-    """Excess of copies and of memorized training images over the control, and FID; one point for each seed."""
+    """Excess over the control of copies (also by embeddings) and of memorized images, and FID; one point a seed."""
     groups = _levels(records, factor, levels)
     panels: list[tuple[str, Callable[[Mapping[str, Any]], Sequence[float] | None]]] = [
-        ("copies, excess over control (%)", lambda result: _scaled(result["rates"]["size_matched"]["excess_copies"])),
+        ("copies, excess (%)", lambda result: _scaled(result["rates"]["size_matched"]["excess_copies"])),
+        (
+            "the same by embeddings (%)",
+            lambda result: _scaled(result["rates"]["size_matched_embeddings"]["excess_copies"]),
+        ),
         ("memorized, excess (%)", lambda result: _scaled(result["rates"]["size_matched"]["excess_memorized"])),
         ("FID against held-out images", lambda result: [result["quality"]["fid"]] * 3),
     ]
-    figure = Figure(figsize=(9.6, 3.0), layout="constrained")
+    figure = Figure(figsize=(11, 2.8), layout="constrained")
     for axes, (title, value_of) in zip(figure.subplots(1, len(panels)), panels, strict=True):
         for place, group in enumerate(groups):
             for number, record in enumerate(group):
@@ -56,7 +60,7 @@ def factor_figure(records: Sequence[Mapping[str, Any]], factor: str, levels: Seq
         axes.set_xlim(-0.5, len(levels) - 0.5)
         axes.set_title(title, fontsize=9, loc="left")
         axes.set_xlabel(LABELS.get(factor, factor), fontsize=9)
-        if "excess" in title:
+        if "(%)" in title:
             axes.axhline(0, color=LINE, lw=0.8, ls=":")
         axes.spines[["top", "right"]].set_visible(False)
     return figure

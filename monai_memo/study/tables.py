@@ -48,23 +48,25 @@ def markdown(records: Sequence[Mapping[str, Any]]) -> str:
     """The table, then what has failed and what has not been run."""
     lines = [
         "Counts by the size-matched calibration with verification, then by the paper's on the same samples.",
-        "Excess over the control in percentage points, with 95 % interval.",
+        "Excess over the control in percentage points, with 95 % interval. Embeddings: size-matched, not verified.",
         "",
         "| generator | patients (images) | augmentation | network | steps | seed | N_copies | excess | N_mem | excess "
-        "| paper: N_copies | excess | paper: N_mem | FID | MS-SSIM |",
-        "| --- | ---: | --- | --- | ---: | ---: | ---: | --- | ---: | --- | ---: | --- | ---: | ---: | ---: |",
+        "| embeddings: N_copies | excess | paper: N_copies | excess | paper: N_mem | FID | MS-SSIM |",
+        "| --- | ---: | --- | --- | ---: | ---: | ---: | --- | ---: | --- "
+        "| ---: | --- | ---: | --- | ---: | ---: | ---: |",
     ]
     for record in records:
         if record["status"] != "finished":
             continue
         run, result = record["run"], record["result"]
         ours, paper, quality = result["rates"]["size_matched"], result["rates"]["paper"], result["quality"]
-        images = result["n_training_images"]
+        images, embedded = result["n_training_images"], result["rates"]["size_matched_embeddings"]
         cells = [
             run["generator"], f"{run['n_patients']} ({images})", run["augmentation"], run["network"],
             f"{run['steps']:,}", run["seed"],
             f"{ours['n_copies']} of {result['n_synthetic']}", percent(ours["excess_copies"]),
             f"{ours['n_memorized']} of {images}", percent(ours["excess_memorized"]),
+            embedded["n_copies"], percent(embedded["excess_copies"]),
             paper["n_copies"], percent(paper["excess_copies"]), paper["n_memorized"],
             f"{quality['fid']:.3g}", f"{quality['ms_ssim']:.3f}",
         ]  # fmt: skip
