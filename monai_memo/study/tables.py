@@ -68,7 +68,7 @@ def markdown(records: Sequence[Mapping[str, Any]]) -> str:
             f"{ours['n_memorized']} of {images}", percent(ours["excess_memorized"]),
             embedded["n_copies"], percent(embedded["excess_copies"]),
             paper["n_copies"], percent(paper["excess_copies"]), paper["n_memorized"],
-            f"{quality['fid']:.3g}", f"{quality['ms_ssim']:.3f}",
+            f"{quality['fid']:,.0f}", f"{quality['ms_ssim']:.3f}",
         ]  # fmt: skip
         lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
     for status, title in (("failed", "Failed"), ("not run", "Not run")):
