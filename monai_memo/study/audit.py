@@ -20,7 +20,7 @@ from monai_memo.data.prepared import PreparedCohort
 from monai_memo.data.writing import save_image
 from monai_memo.detector.detector import Detector
 from monai_memo.errors import UnusableImageError
-from monai_memo.generators.evaluation import sheet
+from monai_memo.generators.evaluation import COLUMNS, sheet
 from monai_memo.generators.scores import distribution_distances, diversity, features
 from monai_memo.search.embedding_index import EmbeddingIndex
 from monai_memo.statistics.calibration import expected_floor
@@ -33,7 +33,6 @@ INTERVALS = (
     "excess_memorized",
 )  # fmt: skip
 COUNTS = ("n_copies", "n_memorized", "n_memorized_patients")
-SHOWN = 8
 FDR, CONFIDENCE = 0.05, 0.95
 
 
@@ -175,11 +174,12 @@ def pair_sheet(
 
     In the first two rows the pairs of the highest similarity, in the next two randomly chosen ones.
     """
+    shown = COLUMNS[synthetic.ndim - 2]
     order = np.argsort(-comparison.sims.synthetic_to_training, kind="stable")
-    drawn = np.random.default_rng([seed, 3]).permutation(len(synthetic))[:SHOWN]
+    drawn = np.random.default_rng([seed, 3]).permutation(len(synthetic))[:shown]
     rows = []
-    for chosen in (order[:SHOWN], drawn):
+    for chosen in (order[:shown], drawn):
         for images in (synthetic[chosen], training[comparison.nearest_training[chosen]]):
-            short = ((0, SHOWN - len(images)), *((0, 0),) * (images.ndim - 1))
+            short = ((0, shown - len(images)), *((0, 0),) * (images.ndim - 1))
             rows.append(np.pad(np.asarray(images, dtype=np.float32), short))
-    return sheet(np.concatenate(rows), SHOWN)
+    return sheet(np.concatenate(rows))
