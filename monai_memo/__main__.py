@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line of ``monai-memo``; ``monai-memo --help`` lists the commands.
 
-Exit status: 0 finished, 2 refused (the message says why), 3 finished but some images were skipped, 130 interrupted.
+Exit status: 0 finished, 2 refused (the message says why), 3 finished but some images were skipped or some
+runs failed, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -129,6 +130,15 @@ def _planted_audit(**arguments: Any) -> int:
     return FINISHED
 
 
+def _study(**arguments: Any) -> int:
+    from monai_memo.study.study import Study
+
+    study = Study(**arguments)
+    records = study.run()
+    print((study.out / "study.md").read_text(encoding="utf-8"))
+    return SKIPPED if any(record["status"] == "failed" for record in records) else FINISHED
+
+
 def _coverage(**arguments: Any) -> int:
     from monai_memo.benchmark.coverage import coverage_study
 
@@ -194,6 +204,7 @@ def commands() -> dict[str, Callable[..., int]]:
     from monai_memo.label.prepare import prepare_review
     from monai_memo.label.review import review
     from monai_memo.label.serve import review_server
+    from monai_memo.study.study import Study
 
     return {
         "audit": _strict(_audit, AuditConfiguration, AuditConfiguration.__doc__ or ""),
@@ -201,6 +212,7 @@ def commands() -> dict[str, Callable[..., int]]:
         "evaluate": _strict(_evaluate, Evaluation, Evaluation.__doc__ or ""),
         "benchmark": _strict(_benchmark, Benchmark, Benchmark.__doc__ or ""),
         "planted_audit": _strict(_planted_audit, planted_audit, planted_audit.__doc__ or ""),
+        "study": _strict(_study, Study, Study.__doc__ or ""),
         "coverage": _strict(_coverage, coverage_study, coverage_study.__doc__ or ""),
         "review_prepare": _strict(_review_prepare, prepare_review, prepare_review.__doc__ or ""),
         "review_server": _strict(_review_server, review_server, review_server.__doc__ or ""),

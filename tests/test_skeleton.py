@@ -34,7 +34,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "benchmark": AUDIT,
     "demo": AUDIT,
     "label": AUDIT,
-    "__main__": (*AUDIT, "benchmark", "demo", "label"),
+    "study": (*METRICS, "handlers", "generators", "benchmark"),
+    "__main__": (*AUDIT, "benchmark", "demo", "label", "study"),
     "__init__": (*METRICS, "handlers", "generators", "benchmark"),
 }
 TEXT = (".py", ".md", ".json", ".cfg", ".toml", ".txt", ".sh", ".jinja", ".ipynb", ".svg")

@@ -14,10 +14,25 @@ from torch import Tensor
 from monai_memo.errors import ConfigurationError
 from monai_memo.views import Views
 
+AUGMENTATIONS = ("none", "flips", "flips and rotations")
 
-def augmentation_views(enabled: bool) -> Views | None:
-    """The augmentation that Dar et al. (arXiv 2402.01054, v1) found to reduce memorization: flips, +-5 degrees."""
-    return Views.paper() if enabled else None
+
+def augmentation_views(level: bool | str) -> Views | None:
+    """The augmentation that Dar et al. (arXiv 2402.01054, v1) found to reduce memorization: flips, +-5 degrees.
+
+    Args:
+        level: one of ``AUGMENTATIONS``; True stands for the last of them, False for the first.
+
+    Raises:
+        ConfigurationError: another level.
+    """
+    if level is True or level == "flips and rotations":
+        return Views.paper()
+    if level == "flips":
+        return Views(p_rotation=0.0)
+    if level is False or level == "none":
+        return None
+    raise ConfigurationError(f"augmentation must be one of {', '.join(AUGMENTATIONS)}, got {level!r}")
 
 
 class ImageBatch(PrepareBatch):

@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch
 from ignite.engine import Engine, Events
 
 from monai_memo.errors import TrainingError
@@ -30,7 +31,7 @@ class StopAtNaN:
 
     def __call__(self, engine: Engine) -> None:
         for key in self.keys:
-            loss = float(engine.state.output[key].detach())  # type: ignore[call-overload, index]
+            loss = float(torch.as_tensor(engine.state.output[key]).detach())  # type: ignore[call-overload, index]
             if not math.isfinite(loss):
                 raise TrainingError(
                     f"the {key.replace('_', ' ')} is {loss} at step {engine.state.iteration} (epoch "

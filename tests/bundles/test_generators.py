@@ -333,7 +333,8 @@ def test_a_bundle_of_the_model_zoo_is_sampled_by_its_folder(tmp_path: Path) -> N
     (tmp_path / "models").mkdir()
     common = record("chest_xray_ldm", "common")
     numbers = {key: value for key, value in TINY.items() if key.startswith(("auto", "diff", "latent_ch", "num_train"))}
-    kept = ("spatial_dims", "image_channels", "prediction_type", "autoencoder_def", "network_def", "noise_scheduler")
+    kept = ("spatial_dims", "image_channels", "prediction_type", "beta_start", "beta_end")
+    kept += ("autoencoder_def", "network_def", "noise_scheduler")
     zoo = {
         **{key: common[key] for key in kept},
         **numbers,

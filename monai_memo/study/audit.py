@@ -1,0 +1,185 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The audit of one run: the same samples counted by both calibrations, how good they are, and pairs to look at."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monai_memo.audit.certainty import describe_sampling
+from monai_memo.audit.comparison import Comparison, compare
+from monai_memo.audit.verified_comparison import compare_verified
+from monai_memo.data.cohort import Cohort, CohortImage
+from monai_memo.data.prepared import PreparedCohort
+from monai_memo.data.writing import save_image
+from monai_memo.detector.detector import Detector
+from monai_memo.errors import UnusableImageError
+from monai_memo.generators.evaluation import COLUMNS, sheet
+from monai_memo.generators.scores import distribution_distances, diversity, features
+from monai_memo.search.embedding_index import EmbeddingIndex
+from monai_memo.statistics.calibration import expected_floor
+from monai_memo.statistics.discoveries import discover
+from monai_memo.statistics.rates import AuditRates, audit_rates
+from monai_memo.verification.copy_search import CopySearch
+
+INTERVALS = (
+    "tau", "copies", "memorized", "memorized_patients", "control_copies", "control_memorized", "excess_copies",
+    "excess_memorized",
+)  # fmt: skip
+COUNTS = ("n_copies", "n_memorized", "n_memorized_patients")
+FDR, CONFIDENCE = 0.05, 0.95
+
+
+@dataclass(frozen=True)
+class RunAudit:
+    """Audits runs of one study against the same held-out images.
+
+    Attributes:
+        detector: of the study.
+        heldout: held-out images as the detector sees them.
+        folder: for what can be used again (embeddings, verified candidates of held-out images).
+        n_bootstrap: resamples of patients.
+        progress: show progress bars.
+        searches: in the training images of earlier runs.
+    """
+
+    detector: Detector
+    heldout: PreparedCohort
+    folder: Path
+    n_bootstrap: int = 1000
+    progress: bool = True
+    searches: dict[str, CopySearch] = field(default_factory=dict)
+
+    def __call__(
+        self, samples: NDArray[np.floating], training: PreparedCohort, seed: int, pairs_path: Path
+    ) -> dict[str, Any]:
+        """Audit samples, and write the sheet of pairs.
+
+        Three audits of the same samples: ``size_matched`` with verification, as ``monai-memo audit`` does by default,
+        and, by embeddings alone, ``size_matched_embeddings`` and ``paper``.
+
+        Args:
+            samples: ``(n, channels, *spatial)`` in [0, 1].
+            training: the images that the generator was trained on, as the detector sees them.
+            seed: of bootstrap and controls.
+            pairs_path: of the PNG.
+
+        Returns:
+            ``rates`` by audit, ``sampling_curve``, ``quality``, ``n_synthetic``, ``n_unusable`` and sizes of cohorts.
+
+        Raises:
+            UnusableImageError: fewer than two samples can be used (constant, not finite).
+        """
+        synthetic, unusable = self._synthetic(samples)
+        prepared = {"training": training, "heldout": self.heldout, "synthetic": synthetic}
+        embeddings = {name: self._embed(item) for name, item in prepared.items()}
+        patients = training.cohort.patient_ids, self.heldout.cohort.patient_ids
+        embedded = compare(embeddings, *patients)
+        search = self._search(training, embeddings["training"])
+        verified = compare_verified(
+            prepared, embeddings, search, self.detector.sha256, self.folder / "verified", self.progress
+        )
+        rates = {
+            name: audit_rates(comparison.sims, mode, n_bootstrap=self.n_bootstrap, seed=seed)
+            for name, mode, comparison in (
+                ("size_matched", "size_matched", verified),
+                ("size_matched_embeddings", "size_matched", embedded),
+                ("paper", "paper", embedded),
+            )
+        }
+        tau = rates["size_matched"].tau.value
+        found = discover(verified.sims.synthetic_to_training, verified.sims.heldout_to_training, FDR)
+        save_image(pairs_path, pair_sheet(synthetic.pixels, training.pixels, verified, seed))
+        n_heldout = len(self.heldout.cohort)
+        return {
+            "n_training_images": len(training.cohort),
+            "n_heldout_images": n_heldout,
+            "n_synthetic": len(synthetic.cohort),
+            "n_unusable": unusable,
+            "rates": {name: _record(item) for name, item in rates.items()},
+            "paper_floor": {
+                "copies": expected_floor(len(training.cohort), n_heldout),
+                "memorized": expected_floor(len(synthetic.cohort), n_heldout),
+            },
+            "sampling_curve": describe_sampling(verified, tau, found, CONFIDENCE, seed),
+            "quality": self._quality(samples, training, synthetic, seed),
+        }
+
+    def _synthetic(self, samples: NDArray[np.floating]) -> tuple[PreparedCohort, int]:
+        pixels, images, reason = [], [], "no samples"
+        for number, sample in enumerate(samples):
+            name = f"sample_{number:06d}"
+            try:
+                pixels.append(self.detector.preprocessing.from_array(np.asarray(sample, dtype=np.float32), name))
+            except UnusableImageError as error:
+                reason = error.reason
+                continue
+            images.append(CohortImage(Path(name), name, name))
+        if len(pixels) < 2:
+            raise UnusableImageError("samples", f"only {len(pixels)} of {len(samples)} can be used: {reason}")
+        stacked = np.stack(pixels).astype(np.float16)
+        digest = hashlib.sha256(stacked.tobytes()).hexdigest()
+        cohort = Cohort("synthetic", tuple(images), "samples", patients_known=False)
+        return PreparedCohort(cohort, stacked, (), (), digest), len(samples) - len(pixels)
+
+    def _search(self, training: PreparedCohort, embeddings: NDArray[np.float32]) -> CopySearch:
+        """The search of an audit in these training images; kept, since many runs are trained on the same ones."""
+        key = training.content_sha256
+        if key not in self.searches:
+            self.searches[key] = CopySearch(
+                training.pixels,
+                EmbeddingIndex(embeddings),
+                lambda images: self.detector.embed(images, progress=False),
+                training.cohort.patient_ids,
+                progress=self.progress,
+            )
+        return self.searches[key]
+
+    def _embed(self, prepared: PreparedCohort) -> NDArray[np.float32]:
+        store = self.folder / "embeddings" / f"{self.detector.sha256[:16]}-{prepared.content_sha256[:16]}.npy"
+        store.parent.mkdir(parents=True, exist_ok=True)
+        return self.detector.embed(prepared.pixels, progress=self.progress, store=store)
+
+    def _quality(
+        self, samples: NDArray[np.floating], training: PreparedCohort, synthetic: PreparedCohort, seed: int
+    ) -> dict[str, float]:
+        """FID in the detector's features against held-out images, and MS-SSIM of random pairs."""
+        reference = features(self.detector, self.heldout.pixels)
+        return {
+            "fid": distribution_distances(features(self.detector, synthetic.pixels), reference)["fid"],
+            "fid_training": distribution_distances(features(self.detector, training.pixels), reference)["fid"],
+            "ms_ssim": diversity(samples, len(samples), seed),
+            "ms_ssim_heldout": diversity(self.heldout.pixels, len(samples), seed),
+        }
+
+
+def _record(rates: AuditRates) -> dict[str, Any]:
+    record: dict[str, Any] = {name: getattr(rates, name) for name in COUNTS}
+    for name in INTERVALS:
+        interval = getattr(rates, name)
+        record[name] = None if interval is None else [interval.value, interval.low, interval.high]
+    return record
+
+
+def pair_sheet(
+    synthetic: NDArray[np.floating], training: NDArray[np.floating], comparison: Comparison, seed: int
+) -> NDArray[np.float32]:
+    """Synthetic images and, below each row, the training images nearest to them.
+
+    In the first two rows the pairs of the highest similarity, in the next two randomly chosen ones.
+    """
+    shown = COLUMNS[synthetic.ndim - 2]
+    order = np.argsort(-comparison.sims.synthetic_to_training, kind="stable")
+    drawn = np.random.default_rng([seed, 3]).permutation(len(synthetic))[:shown]
+    rows = []
+    for chosen in (order[:shown], drawn):
+        for images in (synthetic[chosen], training[comparison.nearest_training[chosen]]):
+            short = ((0, shown - len(images)), *((0, 0),) * (images.ndim - 1))
+            rows.append(np.pad(np.asarray(images, dtype=np.float32), short))
+    return sheet(np.concatenate(rows))

@@ -1,0 +1,231 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The grid of a study: one base run, factors whose levels replace one value of it each, seeds, and generators."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from monai_memo.errors import ConfigurationError
+from monai_memo.generators.batches import AUGMENTATIONS
+
+FACTORS = ("n_patients", "augmentation", "steps", "network", "generator")
+KINDS = ("latent_diffusion", "variational_autoencoder", "gan")
+SOURCES = ("dataset", "heldout", "detector", "autoencoder")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training and its audit.
+
+    Attributes:
+        generator: name of an entry of the configuration's generators.
+        n_patients: training patients.
+        augmentation: ``"none"``, ``"flips"`` or ``"flips and rotations"``.
+        network: name of a size in the generator's entry.
+        steps: optimiser steps.
+        seed: of the choice of patients, of the training and of the samples.
+    """
+
+    generator: str
+    n_patients: int
+    augmentation: str
+    network: str
+    steps: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Short, for folders and tables."""
+        words = [self.generator, f"{self.n_patients}p", self.augmentation, self.network, str(self.steps)]
+        return "-".join([*(word.replace(" ", "_") for word in words), f"seed{self.seed}"])
+
+
+@dataclass(frozen=True)
+class GeneratorEntry:
+    """How one generator of a study is trained.
+
+    Attributes:
+        kind: one of ``KINDS``.
+        settings: of its training; for ``latent_diffusion`` values of the bundle's config.
+        networks: further settings by name of the network size.
+        bundle: folder of the bundle (``latent_diffusion``), relative to the configuration file.
+        profile: config file of the bundle that goes on top of its ``common``, such as ``"small"``.
+        base: values in which this generator's base run differs from that of the study.
+    """
+
+    kind: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    networks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    bundle: str | None = None
+    profile: str | None = None
+    base: Mapping[str, Any] = field(default_factory=dict)
+
+    def settings_of(self, network: str) -> dict[str, Any]:
+        """Settings with those of a network size on top; a generator without sizes has the same for every name."""
+        return {**self.settings, **self.networks.get(network, {})}
+
+
+@dataclass(frozen=True)
+class StudyConfiguration:
+    """A study as its file describes it.
+
+    Attributes:
+        base: the run that all others are compared with (without its seed).
+        factors: levels by name of the factor.
+        seeds: every run is done once for each.
+        generators: by name.
+        further: runs beyond one factor at a time, as values in which they differ from the base run.
+        n_samples: images drawn from each generator.
+        heldout_patients: of the held-out cohort, a random choice that is the same for all runs; None takes all.
+        detector_epochs: of the detector, where none is named; None takes the recipe's.
+        image_size: pixels or voxels per axis, of generators and of a detector that is trained here.
+        dataset, heldout, detector, autoencoder: sources; those left out are given on the command line. Without a
+            detector or an autoencoder of the latent diffusion model one is trained on all patients of ``dataset``.
+        seed: of detector, autoencoder and choice of held-out patients.
+    """
+
+    base: Mapping[str, Any]
+    factors: Mapping[str, Sequence[Any]]
+    seeds: Sequence[int]
+    generators: Mapping[str, GeneratorEntry]
+    image_size: Sequence[int]
+    further: Sequence[Mapping[str, Any]] = ()
+    n_samples: int = 200
+    heldout_patients: int | None = None
+    detector_epochs: int | None = None
+    dataset: str | None = None
+    heldout: str | None = None
+    detector: str | None = None
+    autoencoder: str | None = None
+    seed: int = 0
+
+    @classmethod
+    def read(cls, path: str | Path, **sources: str | None) -> StudyConfiguration:
+        """Read a YAML or JSON file.
+
+        Args:
+            sources: ``dataset``, ``heldout``, ``detector`` and ``autoencoder`` from elsewhere; None leaves the file's.
+
+        Raises:
+            ConfigurationError: a file or value that is not allowed.
+        """
+        path = Path(path)
+        try:
+            record = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"cannot read the study {path}: {error}") from error
+        if not isinstance(record, dict):
+            raise ConfigurationError(f"{path} must hold keys and values, such as base, factors, seeds, generators")
+        record |= {key: str(value) for key, value in sources.items() if value is not None}
+        try:
+            entries = {str(name): GeneratorEntry(**entry) for name, entry in dict(record.pop("generators")).items()}
+            configuration = cls(generators=entries, **record)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigurationError(f"{path}: {_plain(error)}") from error
+        configuration.check(path)
+        folder = path.resolve().parent
+        placed = {
+            name: replace(entry, bundle=str(folder / entry.bundle) if entry.bundle else None)
+            for name, entry in entries.items()
+        }
+        return replace(configuration, generators=placed)
+
+    def check(self, path: Path) -> None:
+        """Raises ConfigurationError for anything that would only be found out hours later."""
+
+        def require(condition: bool, message: str) -> None:
+            if not condition:
+                raise ConfigurationError(f"{path}: {message}")
+
+        for key in ("dataset", "heldout"):
+            require(getattr(self, key) is not None, f"{key} is missing: name it there or with --{key}")
+        require(bool(self.seeds) and all(_whole(seed, 0) for seed in self.seeds), f"seeds: got {self.seeds!r}")
+        require(_whole(self.n_samples, 20), f"n_samples must be at least 20, got {self.n_samples!r}")
+        require(len(self.image_size) in (2, 3), f"image_size must have 2 or 3 numbers, got {self.image_size!r}")
+        for name, entry in self.generators.items():
+            require(
+                entry.kind in KINDS, f"generator {name}: kind must be one of {', '.join(KINDS)}, got {entry.kind!r}"
+            )
+            needs = entry.kind == "latent_diffusion"
+            require(not needs or entry.bundle is not None, f"generator {name}: name the folder of its bundle")
+        for name, levels in self.factors.items():
+            require(name in FACTORS, f"factors must be among {', '.join(FACTORS)}, got {name!r}")
+            require(isinstance(levels, list | tuple) and len(levels) > 0, f"factor {name} needs a list of levels")
+        known = f"{{{', '.join(FACTORS)}}}"
+        for values in (self.base, *self.further, *(entry.base for entry in self.generators.values())):
+            require(set(values) <= set(FACTORS), f"a run has the values {known}, got {sorted(values)}")
+        require(set(self.base) == set(FACTORS), f"base must have all of {known}, got {sorted(self.base)}")
+        for run in (planned.run for planned in self.plan()):
+            entry = self.generators[run.generator]
+            require(_whole(run.n_patients, 1), f"n_patients must be a whole number, got {run.n_patients!r}")
+            require(_whole(run.steps, 1), f"steps must be a whole number, got {run.steps!r}")
+            require(
+                run.augmentation in AUGMENTATIONS,
+                f"augmentation must be one of {', '.join(AUGMENTATIONS)}, got {run.augmentation!r}",
+            )
+            require(
+                not entry.networks or run.network in entry.networks,
+                f"generator {run.generator} has the networks {', '.join(entry.networks)}, got {run.network!r}",
+            )
+
+    def _run(self, changed: Mapping[str, Any], seed: int) -> Run:
+        name = changed.get("generator", self.base["generator"])
+        if name not in self.generators:
+            raise ConfigurationError(f"generator must be one of {', '.join(self.generators)}, got {name!r}")
+        return Run(**{**self.base, **self.generators[name].base, **changed}, seed=seed)
+
+    def _level(self, name: str, level: Any) -> tuple[str, Any] | None:
+        return (name, level) if level in self.factors.get(name, ()) else None
+
+    def plan(self) -> list[Planned]:
+        """All runs in the order in which they are done, seed by seed: shorter trainings than the base run's, the base
+        run, the other factors, and longer trainings last.
+
+        A run that several factors share stands there once. Runs that differ in their steps alone are one training.
+        """
+        plan: dict[Run, list[tuple[str, Any]]] = {}
+        for seed in self.seeds:
+            base = self._run({}, seed)
+            lengths = [
+                (self._run({"steps": steps}, seed), self._level("steps", steps))
+                for steps in sorted({*self.factors.get("steps", ()), base.steps})
+            ]
+            runs = [(run, level) for run, level in lengths if run.steps <= base.steps]
+            for name in self.factors:
+                if name != "steps":
+                    runs += [(self._run({name: level}, seed), (name, level)) for level in self.factors[name]]
+            runs += [(run, level) for run, level in lengths if run.steps > base.steps]
+            runs += [(self._run(changed, seed), None) for changed in self.further]
+            for run, level in runs:
+                plan.setdefault(run, [])
+                if level is not None:
+                    plan[run].append(level)
+        return [Planned(run, tuple(levels)) for run, levels in plan.items()]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run and the levels of factors that it stands for; none for runs beyond one factor at a time."""
+
+    run: Run
+    levels: tuple[tuple[str, Any], ...]
+
+
+def _whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _plain(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"{error.args[0]} is missing"
+    return (
+        str(error)
+        .replace("StudyConfiguration.__init__()", "the study")
+        .replace("GeneratorEntry.__init__()", "a generator")
+    )

@@ -1,0 +1,121 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What all runs of a study share: patients to choose from, held-out images, copy detector."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from monai_memo.data.cohort import Cohort
+from monai_memo.data.loading import Preprocessing
+from monai_memo.data.overlap import check_overlap
+from monai_memo.data.prepared import PreparedCohort, prepare
+from monai_memo.data.writing import write_cohort
+from monai_memo.detector.command import train_detector_command
+from monai_memo.detector.detector import Detector
+from monai_memo.errors import ConfigurationError
+from monai_memo.generators.cohorts import split_cohorts
+from monai_memo.statistics.calibration import require_heldout
+from monai_memo.study.configuration import StudyConfiguration
+
+
+@dataclass(frozen=True)
+class StudyData:
+    """Shared inputs of a study.
+
+    Attributes:
+        pool, heldout: CSV files of all training patients and of the held-out images.
+        identity: hash of both lists of images.
+        detector: trained on the pool, or a file that the user answers for.
+        folder: for prepared images.
+        workers, progress: see ``data.prepared.prepare``.
+    """
+
+    pool: Path
+    heldout: Path
+    identity: str
+    detector: Detector
+    folder: Path
+    workers: int | None
+    progress: bool
+
+    def training_cohort(self, n_patients: int, seed: int) -> Cohort:
+        """The patients of a run: with the same seed fewer of them are a subset of more."""
+        return split_cohorts(self.pool, self.heldout, n_patients=n_patients, seed=seed).training
+
+    def prepared(self, cohort: Cohort, preprocessing: Preprocessing | None = None) -> PreparedCohort:
+        """Images of a cohort, by default as the detector sees them; prepared once for all runs that share them."""
+        chosen = preprocessing or self.detector.preprocessing
+        key = json.dumps([[image.image_id for image in cohort.images], chosen.to_dict()])
+        folder = self.folder / "pixels" / hashlib.sha256(key.encode()).hexdigest()[:16]
+        return prepare(cohort, chosen, folder, self.workers, self.progress)
+
+    def heldout_cohort(self) -> Cohort:
+        """Held-out images of the study."""
+        return Cohort.from_source(self.heldout, "heldout")
+
+
+def _chosen_patients(cohort: Cohort, n_patients: int | None, seed: int) -> Cohort:
+    patients = np.unique(cohort.patient_ids)
+    if n_patients is None:
+        return cohort
+    if not 1 <= n_patients <= len(patients):
+        raise ConfigurationError(
+            f"heldout_patients must lie between 1 and the {len(patients)} patients of {cohort.source}, got {n_patients}"
+        )
+    chosen = set(np.random.default_rng([seed, 7]).permutation(patients)[:n_patients].tolist())
+    return cohort.subset(i for i, patient in enumerate(cohort.patient_ids) if patient in chosen)
+
+
+def _identity(*cohorts: Cohort) -> str:
+    """By names, sizes and patients, not by folders: a study can be moved with its images."""
+    rows = [
+        [image.path.name, image.path.stat().st_size if image.path.exists() else None, image.patient_id]
+        for cohort in cohorts
+        for image in cohort.images
+    ]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+def open_study_data(
+    configuration: StudyConfiguration, folder: Path, device: str, workers: int | None, progress: bool
+) -> StudyData:
+    """Read and check the cohorts; load the detector, or train it on all patients of the data set.
+
+    Raises:
+        MemoError: cohorts that overlap or cannot be read, too few held-out patients, a detector that does not fit.
+    """
+    pool = Cohort.from_source(str(configuration.dataset), "training")
+    heldout = Cohort.from_source(str(configuration.heldout), "heldout")
+    check_overlap([pool, heldout])
+    heldout = _chosen_patients(heldout, configuration.heldout_patients, configuration.seed)
+    require_heldout(heldout.n_patients, 0.95)
+    files = [write_cohort(cohort, folder / f"{cohort.name}.csv") for cohort in (pool, heldout)]
+    detector_file = folder / "detector" / "detector.pt"
+    if configuration.detector is not None:
+        detector_file = Path(configuration.detector)
+    elif not detector_file.is_file():
+        train_detector_command(
+            str(files[0]),
+            str(detector_file.parent),
+            epochs=configuration.detector_epochs,
+            size=configuration.image_size,
+            seed=configuration.seed,
+            device=device,
+            workers=workers,
+            progress=progress,
+        )
+    detector = Detector.load(detector_file)
+    dims = len(configuration.image_size)
+    detector.check_fits(dims, detector.preprocessing.channels)
+    return StudyData(files[0], files[1], _identity(pool, heldout), detector, folder, workers, progress)
+
+
+def generator_preprocessing(detector: Detector, image_size: tuple[int, ...]) -> Preprocessing:
+    """How images are prepared for generators: as for the detector, at the generators' size."""
+    return replace(detector.preprocessing, size=image_size)

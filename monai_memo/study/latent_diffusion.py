@@ -1,0 +1,113 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""A latent diffusion model of a study: the training of a bundle, as long as a run asks for."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser, ConfigWorkflow
+
+from monai_memo.errors import ConfigurationError, MemoError
+from monai_memo.files import sha256_of
+from monai_memo.generators.bundle_model import load_bundle
+from monai_memo.study.configuration import GeneratorEntry
+from monai_memo.study.pixel_training import Sampling, epochs_of, parameters_of
+
+AUTOENCODER, DIFFUSION = "train_autoencoder", "train_diffusion"
+OF_THE_LOADER = ("bundle_root", "device", "num_inference_steps")  # arguments of load_bundle, no config values there
+
+
+class BundleTraining:
+    """Runs the configs of a generator bundle of this library.
+
+    Args:
+        entry: with bundle, profile and settings.
+        network: name of the network size.
+        values: config values that the study sets (sources, patients, folders, seed), over those of the entry.
+
+    Raises:
+        ConfigurationError: no such bundle, or a setting that its config does not have.
+    """
+
+    def __init__(self, entry: GeneratorEntry, network: str, values: Mapping[str, Any]) -> None:
+        self.bundle, self.profile = Path(str(entry.bundle)), entry.profile
+        for name in ("common", *([self.profile] if self.profile else []), AUTOENCODER, DIFFUSION):
+            if not self._config(name).is_file():
+                raise ConfigurationError(f"{self.bundle} is no generator bundle: it has no configs/{name}.json")
+        self.settings = entry.settings_of(network)
+        known = ConfigParser.load_config_files([str(path) for path in self._configs()])
+        unknown = sorted(set(self.settings) - set(known))
+        if unknown:
+            raise ConfigurationError(
+                f"unknown setting {', '.join(unknown)}: {self._config('common')} has no such value"
+            )
+        self.known = {**known, **self.settings}
+        self.values = {"bundle_root": str(self.bundle), **self.settings, **values}
+
+    def _config(self, name: str) -> Path:
+        return self.bundle / "configs" / f"{name}.json"
+
+    def _configs(self, *names: str) -> list[Path]:
+        return [self._config(name) for name in ("common", *([self.profile] if self.profile else []), *names)]
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the result: settings, and hashes of the bundle's configs."""
+        configs = {path.stem: sha256_of(path) for path in self._configs(AUTOENCODER, DIFFUSION)}
+        return {"settings": self.settings, "configs": configs}
+
+    def _run(self, name: str, **further: Any) -> None:
+        files = [str(path) for path in self._configs(name)]
+        with _as_before():
+            try:
+                flow = ConfigWorkflow(
+                    config_file=files, workflow_type="train", logging_file=False, **{**self.values, **further}
+                )
+                flow.initialize()
+                flow.run()
+            except Exception as error:
+                # MONAI's parser wraps what goes wrong in its own words, several times over.
+                cause: BaseException | None = error
+                while cause is not None and not isinstance(cause, MemoError):
+                    cause = cause.__cause__
+                if cause is None:
+                    raise
+                raise cause from None
+
+    def train_autoencoder(self, path: Path, seed: int) -> None:
+        """Train the autoencoder and write its weights; goes on where it was interrupted."""
+        folders = {"output_dir": str(path.parent), "autoencoder_file": str(path)}
+        self._run(AUTOENCODER, **folders, n_training_patients=None, augmentation=True, seed=seed)
+
+    def train(self, steps: int, folder: Path) -> Sampling:
+        """Train the diffusion model for so many steps, going on with a shorter training in the same folder."""
+        diffusion_file = folder / f"model_{steps}.pt"
+        further = {"output_dir": str(folder), "diffusion_file": str(diffusion_file)}
+        self._run(DIFFUSION, **further, diffusion_epochs=epochs_of(steps, self.known["diffusion_steps_per_epoch"]))
+        with _as_before():
+            model = load_bundle(
+                self.bundle,
+                int(self.known["num_inference_steps"]),
+                int(self.known["sampling_batch_size"]),
+                self.values.get("device", "cpu"),
+                self.profile,
+                **{key: value for key, value in self.values.items() if key not in OF_THE_LOADER},
+                **further,
+            )
+        return Sampling(model.sample, parameters_of(model.diffusion))
+
+
+@contextmanager
+def _as_before() -> Iterator[None]:
+    """A workflow of MONAI extends ``sys.path`` and lets Ignite log every epoch: neither outlasts a run."""
+    path, level = list(sys.path), logging.getLogger("ignite").level
+    try:
+        yield
+    finally:
+        sys.path[:] = path
+        logging.getLogger("ignite").setLevel(level)

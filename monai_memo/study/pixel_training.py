@@ -1,0 +1,147 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What the trainings of a variational autoencoder and of a GAN share.
+
+Both are trained on images as they are, with checkpoints: a training that was killed, or that a longer run goes on with,
+continues at the last epoch and ends with the same weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Engine
+from monai.handlers import CheckpointLoader
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from monai_memo.errors import ConfigurationError
+from monai_memo.generators.batches import ImageBatch, augmentation_views
+from monai_memo.generators.latent_diffusion import starting_noise
+from monai_memo.generators.saving import newest_checkpoint
+from monai_memo.training.batches import PixelDataset, SeededLoader, SeededSteps
+from monai_memo.training.checkpoints import AtomicCheckpointSaver
+from monai_memo.training.guards import StopAtNaN
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """A trained generator.
+
+    Attributes:
+        sample: seeds to images ``(n, channels, *spatial)`` float32 in [0, 1], one for each; equal seeds, equal images.
+        parameters: numbers in the networks that were trained.
+    """
+
+    sample: Callable[[Sequence[int]], NDArray[np.float32]]
+    parameters: int
+
+
+@dataclass(frozen=True)
+class PixelTraining:
+    """What both trainings share.
+
+    Attributes:
+        pixels: ``(n, channels, *spatial)`` in [0, 1], the training images.
+        augmentation: see ``generators.batches.augmentation_views``.
+        steps: optimiser steps.
+        seed: of weights, order, noise and augmentation.
+        folder: for checkpoints.
+        settings: see ``train_variational_autoencoder`` and ``train_gan``.
+        device: that networks are trained on.
+    """
+
+    pixels: NDArray[np.floating]
+    augmentation: str
+    steps: int
+    seed: int
+    folder: Path
+    settings: Mapping[str, Any]
+    device: str = "cpu"
+
+    def with_defaults(self, defaults: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings on top of defaults.
+
+        Raises:
+            ConfigurationError: a setting that is not known, or steps that are no whole epochs.
+        """
+        unknown = sorted(set(self.settings) - set(defaults))
+        if unknown:
+            raise ConfigurationError(f"unknown setting {', '.join(unknown)}; known are {', '.join(defaults)}")
+        settings = {**defaults, **self.settings}
+        epochs_of(self.steps, settings["steps_per_epoch"])
+        return settings
+
+    def run(
+        self,
+        make_trainer: Callable[..., Engine],
+        settings: Mapping[str, Any],
+        state: dict[str, Any],
+        losses: Sequence[str],
+    ) -> None:
+        """Train from the newest checkpoint on.
+
+        Args:
+            make_trainer: takes ``max_epochs``, ``train_data_loader`` and ``train_handlers``.
+            settings: with defaults.
+            state: what checkpoints hold, by name.
+            losses: names of losses in the trainer's output, watched for NaN.
+        """
+        resume = newest_checkpoint(
+            self.folder, {**settings, "augmentation": self.augmentation, "seed": self.seed}, [self.pixels]
+        )
+        loader = SeededLoader(PixelDataset(self.pixels), settings["batch_size"], self.seed, settings["steps_per_epoch"])
+        trainer = make_trainer(
+            max_epochs=epochs_of(self.steps, settings["steps_per_epoch"]),
+            train_data_loader=loader,
+            train_handlers=[loader, SeededSteps(self.seed), StopAtNaN(losses)],
+        )
+        state = {**state, "trainer": trainer}
+        if resume is not None:
+            CheckpointLoader(resume, state, map_location=self.device).attach(trainer)
+        AtomicCheckpointSaver(str(self.folder), state, save_interval=1, n_saved=2).attach(trainer)
+        trainer.run()
+
+    @property
+    def batches(self) -> ImageBatch:
+        return ImageBatch(augmentation_views(self.augmentation))
+
+
+def epochs_of(steps: int, steps_per_epoch: int) -> int:
+    """Epochs that make up so many steps.
+
+    Raises:
+        ConfigurationError: steps that are not a multiple of ``steps_per_epoch``.
+    """
+    if steps % steps_per_epoch:
+        raise ConfigurationError(f"steps must be a multiple of steps_per_epoch ({steps_per_epoch}), got {steps}")
+    return steps // steps_per_epoch
+
+
+def parameters_of(*networks: nn.Module) -> int:
+    """Numbers in networks."""
+    return sum(parameter.numel() for network in networks for parameter in network.parameters())
+
+
+def prior_sampling(
+    decode: Callable[[Tensor], Tensor], network: nn.Module, latent_size: int, device: str, parameters: int
+) -> Sampling:
+    """Images decoded from standard normal latents ``(n, latent_size)``."""
+
+    def sample(seeds: Sequence[int]) -> NDArray[np.float32]:
+        blocks = []
+        network.eval()
+        with torch.inference_mode():
+            for start in range(0, len(seeds), BATCH):
+                noise = starting_noise(seeds[start : start + BATCH], (latent_size,)).to(device)
+                blocks.append(decode(noise).clamp(0, 1).cpu().numpy())
+        return np.concatenate(blocks)
+
+    return Sampling(sample, parameters)

@@ -1,0 +1,235 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The study: train, sample and audit every run of a grid, once, and tabulate."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import traceback
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from monai_memo.audit.audit import resolve_device
+from monai_memo.audit.record import software_versions
+from monai_memo.data.writing import save_image
+from monai_memo.errors import GeneratorError
+from monai_memo.files import sha256_of, write_json, write_with
+from monai_memo.generators.evaluation import sheet
+from monai_memo.generators.latent_diffusion import sample_seeds
+from monai_memo.study.audit import RunAudit
+from monai_memo.study.configuration import GeneratorEntry, Planned, Run, StudyConfiguration
+from monai_memo.study.data import StudyData, generator_preprocessing, open_study_data
+from monai_memo.study.figures import write_figures
+from monai_memo.study.gan import train_gan
+from monai_memo.study.latent_diffusion import BundleTraining
+from monai_memo.study.pixel_training import PixelTraining, Sampling
+from monai_memo.study.tables import write_tables
+from monai_memo.study.variational_autoencoder import train_variational_autoencoder
+from monai_memo.training.checkpoints import fingerprint_of
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1  # raise it when the same run would come to have another result: earlier ones are then done again
+SAMPLES_SHOWN = 24
+
+
+class Study:
+    """Train, sample and audit a grid of generators.
+
+    Every run has a folder ``<out>/runs/<name>-<key>`` of its own with ``result.json`` (written last, in one step),
+    ``samples.npy``, ``samples.png`` and ``pairs.png``. The key is a hash of everything that decides the result. The
+    same command goes on where it was interrupted; a run that has a result is not done again. A run that fails is
+    listed with its error (``failed.json``) and the next one begins; the next start tries it again.
+
+    Runs that differ in their steps alone are one training: it is halted at each of these steps, sampled and audited,
+    and goes on.
+
+    Args:
+        config: YAML or JSON file, see ``study.configuration.StudyConfiguration``.
+        out: folder for ``study.csv``, ``study.md``, ``figures`` and ``runs``.
+        dataset: training patients to choose from (folder, CSV or datalist).
+        heldout: images of other patients, seen by no generator and no detector.
+        detector: copy detector trained on the data set; by default one is trained on all of it.
+        autoencoder: weights for the latent diffusion model; by default one is trained on the whole data set.
+        report_only: write tables and figures from what has been done, and do nothing else.
+        device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ...
+        workers: threads that read images; by default one per core.
+        progress: show progress bars.
+    """
+
+    def __init__(
+        self,
+        config: str,
+        out: str,
+        dataset: str | None = None,
+        heldout: str | None = None,
+        detector: str | None = None,
+        autoencoder: str | None = None,
+        report_only: bool = False,
+        device: str = "auto",
+        workers: int | None = None,
+        progress: bool = True,
+    ) -> None:
+        self.configuration = StudyConfiguration.read(
+            str(config), dataset=dataset, heldout=heldout, detector=detector, autoencoder=autoencoder
+        )
+        self.out, self.device, self.report_only = Path(str(out)), resolve_device(device), report_only
+        self.workers, self.progress = workers, progress
+
+    def run(self) -> list[dict[str, Any]]:
+        """Do what is missing; write tables and figures; return one record for each planned run.
+
+        A record has ``run``, ``levels``, ``status`` (``"finished"``, ``"failed"``, ``"not run"``), and the result or
+        the error.
+
+        Raises:
+            MemoError: shared input that cannot be used. What goes wrong in one run is listed instead.
+        """
+        plan = self.configuration.plan()
+        data = open_study_data(self.configuration, self.out / "shared", self.device, self.workers, self.progress)
+        audit = RunAudit(data.detector, data.prepared(data.heldout_cohort()), self.out / "shared", 1000, self.progress)
+        folders = {planned.run: self._folder(planned.run, data) for planned in plan}
+        if not self.report_only:
+            for planned in tqdm(plan, desc="study", disable=None if self.progress else True):
+                folder = folders[planned.run]
+                if not (folder / "result.json").is_file():
+                    self._attempt(planned.run, folder, data, audit)
+                    write_tables(self.out, records_of(plan, folders))
+        records = records_of(plan, folders)
+        write_tables(self.out, records)
+        write_figures(self.out / "figures", records, self.configuration)
+        return records
+
+    def _attempt(self, run: Run, folder: Path, data: StudyData, audit: RunAudit) -> None:
+        logger.info("%s ...", run.name)
+        try:
+            result = self._one(run, folder, data, audit)
+        except Exception as error:
+            logger.warning("%s failed: %s", run.name, error)
+            details = {"error": str(error), "kind": type(error).__name__, "traceback": traceback.format_exc()}
+            write_json(folder / "failed.json", details)
+            return
+        write_json(folder / "result.json", result)
+        (folder / "failed.json").unlink(missing_ok=True)
+        excess = result["rates"]["size_matched"]["excess_copies"]
+        logger.info(
+            "%s: %d of %d samples are copies, excess over control %.3f (%.3f to %.3f)",
+            run.name, result["rates"]["size_matched"]["n_copies"], result["n_synthetic"], *excess,
+        )  # fmt: skip
+
+    def _one(self, run: Run, folder: Path, data: StudyData, audit: RunAudit) -> dict[str, Any]:
+        training = data.training_cohort(run.n_patients, run.seed)
+        seconds: dict[str, float] = {}
+        store, start = folder / "samples.npy", time.perf_counter()
+        parameters = folder / "parameters.json"
+        if not (store.is_file() and parameters.is_file()):
+            sampling = self._train(run, data)
+            seconds["training"] = round(time.perf_counter() - start, 1)
+            write_json(parameters, sampling.parameters)
+            start = time.perf_counter()
+            drawn = sampling.sample(sample_seeds(run.seed, range(self.configuration.n_samples)))
+            if not np.isfinite(drawn).all():
+                raise GeneratorError("the samples are not finite: train with a lower learning rate")
+            write_with(store, lambda temporary: np.save(temporary, drawn.astype(np.float16)))
+            seconds["sampling"] = round(time.perf_counter() - start, 1)
+        samples: NDArray[np.float16] = np.load(store, allow_pickle=False)
+        save_image(folder / "samples.png", sheet(samples[:SAMPLES_SHOWN]))
+        start = time.perf_counter()
+        record = audit(samples, data.prepared(training), run.seed, folder / "pairs.png")
+        seconds["audit"] = round(time.perf_counter() - start, 1)
+        return {
+            "format": FORMAT,
+            "run": asdict(run),
+            "parameters": json.loads(parameters.read_text(encoding="utf-8")),
+            **record,
+            "detector_sha256": data.detector.sha256,
+            "seconds": seconds,
+            "software": software_versions(),
+        }
+
+    def _entry(self, run: Run) -> GeneratorEntry:
+        return self.configuration.generators[run.generator]
+
+    def _bundle(self, run: Run, data: StudyData) -> BundleTraining:
+        values = {
+            "dataset_dir": str(data.pool),
+            "heldout_dir": str(data.heldout),
+            "n_training_patients": run.n_patients,
+            "augmentation": run.augmentation,
+            "image_size": list(self.configuration.image_size),
+            "autoencoder_file": str(self._autoencoder_file(run)),
+            "detector_file": None,
+            "seed": run.seed,
+            "device": self.device,
+            "amp": self.device.startswith("cuda"),
+            "workers": self.workers,
+            "progress": self.progress,
+        }
+        return BundleTraining(self._entry(run), run.network, values)
+
+    def _autoencoder_file(self, run: Run) -> Path:
+        if self.configuration.autoencoder is not None:
+            return Path(self.configuration.autoencoder)
+        return self.out / "shared" / "autoencoders" / run.generator / "model_autoencoder.pt"
+
+    def _identity(self, run: Run, data: StudyData) -> dict[str, Any]:
+        """What decides the weights of a training, however long it is."""
+        entry, parts = self._entry(run), {key: value for key, value in asdict(run).items() if key != "steps"}
+        parts |= {"kind": entry.kind, "images": data.identity, "image_size": list(self.configuration.image_size)}
+        if entry.kind != "latent_diffusion":
+            return {**parts, "settings": entry.settings_of(run.network)}
+        given = self.configuration.autoencoder
+        weights = sha256_of(given) if given is not None and Path(given).is_file() else self.configuration.seed
+        return {**parts, "autoencoder": weights, "bundle": self._bundle(run, data).identity()}
+
+    def _folder(self, run: Run, data: StudyData) -> Path:
+        identity = self._identity(run, data)
+        audited = [FORMAT, run.steps, self.configuration.n_samples, data.detector.sha256]
+        return self.out / "runs" / f"{run.name}-{fingerprint_of([identity, audited])[:8]}"
+
+    def _train(self, run: Run, data: StudyData) -> Sampling:
+        """Train for the steps of a run, going on with a shorter training of the same identity."""
+        folder = self.out / "trainings" / fingerprint_of(self._identity(run, data))[:16]
+        longest = folder / "steps.json"
+        if longest.is_file() and json.loads(longest.read_text(encoding="utf-8")) > run.steps:
+            # A level that was added later: a training cannot go back, so this one is done again from the start.
+            folder = folder.with_name(f"{folder.name}-{run.steps}")
+            longest = folder / "steps.json"
+        write_json(longest, run.steps)
+        entry = self._entry(run)
+        if entry.kind == "latent_diffusion":
+            bundle, path = self._bundle(run, data), self._autoencoder_file(run)
+            if self.configuration.autoencoder is None and not path.is_file():
+                bundle.train_autoencoder(path, self.configuration.seed)
+            return bundle.train(run.steps, folder)
+        cohort = data.training_cohort(run.n_patients, run.seed)
+        preprocessing = generator_preprocessing(data.detector, tuple(self.configuration.image_size))
+        training = PixelTraining(
+            data.prepared(cohort, preprocessing).pixels, run.augmentation, run.steps, run.seed, folder,
+            entry.settings_of(run.network), self.device,
+        )  # fmt: skip
+        return train_gan(training) if entry.kind == "gan" else train_variational_autoencoder(training)
+
+
+def records_of(plan: list[Planned], folders: dict[Run, Path]) -> list[dict[str, Any]]:
+    """What is known of every planned run."""
+    records = []
+    for planned in plan:
+        record: dict[str, Any] = {"run": asdict(planned.run), "name": planned.run.name, "levels": planned.levels}
+        folder = folders[planned.run]
+        found, failed = folder / "result.json", folder / "failed.json"
+        if found.is_file():
+            record |= {"status": "finished", "result": json.loads(found.read_text(encoding="utf-8"))}
+        elif failed.is_file():
+            record |= {"status": "failed", "error": json.loads(failed.read_text(encoding="utf-8"))["error"]}
+        else:
+            record |= {"status": "not run"}
+        records.append({**record, "folder": str(folder)})
+    return records
