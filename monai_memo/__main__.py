@@ -131,9 +131,9 @@ def _planted_audit(**arguments: Any) -> int:
 
 
 def _study(**arguments: Any) -> int:
-    from monai_memo.study.study import Study
+    from monai_memo.study.study import GeneratorStudy
 
-    study = Study(**arguments)
+    study = GeneratorStudy(**arguments)
     records = study.run()
     print((study.out / "study.md").read_text(encoding="utf-8"))
     return SKIPPED if any(record["status"] == "failed" for record in records) else FINISHED
@@ -204,7 +204,7 @@ def commands() -> dict[str, Callable[..., int]]:
     from monai_memo.label.prepare import prepare_review
     from monai_memo.label.review import review
     from monai_memo.label.serve import review_server
-    from monai_memo.study.study import Study
+    from monai_memo.study.study import GeneratorStudy
 
     return {
         "audit": _strict(_audit, AuditConfiguration, AuditConfiguration.__doc__ or ""),
@@ -212,7 +212,7 @@ def commands() -> dict[str, Callable[..., int]]:
         "evaluate": _strict(_evaluate, Evaluation, Evaluation.__doc__ or ""),
         "benchmark": _strict(_benchmark, Benchmark, Benchmark.__doc__ or ""),
         "planted_audit": _strict(_planted_audit, planted_audit, planted_audit.__doc__ or ""),
-        "study": _strict(_study, Study, Study.__doc__ or ""),
+        "study": _strict(_study, GeneratorStudy, GeneratorStudy.__doc__ or ""),
         "coverage": _strict(_coverage, coverage_study, coverage_study.__doc__ or ""),
         "review_prepare": _strict(_review_prepare, prepare_review, prepare_review.__doc__ or ""),
         "review_server": _strict(_review_server, review_server, review_server.__doc__ or ""),

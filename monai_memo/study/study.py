@@ -40,7 +40,7 @@ FORMAT = 1  # raise it when the same run would come to have another result: earl
 SAMPLES_SHOWN = 24
 
 
-class Study:
+class GeneratorStudy:
     """Train, sample and audit a grid of generators.
 
     Every run has a folder ``<out>/runs/<name>-<key>`` of its own with ``result.json`` (written last, in one step),

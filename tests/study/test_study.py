@@ -15,7 +15,7 @@ import pytest
 from monai_memo.__main__ import FINISHED, SKIPPED, main
 from monai_memo.errors import CohortOverlapError, ConfigurationError
 from monai_memo.study import pixel_training, study
-from monai_memo.study.study import Study
+from monai_memo.study.study import GeneratorStudy
 from tests.study.conftest import write_grid
 
 
@@ -27,19 +27,19 @@ def restore() -> Iterator[None]:
 
 def start(grid: dict[str, Any], folder: Path, **further: Any) -> list[dict[str, Any]]:
     settings = {"device": "cpu", "workers": 1, "progress": False, **further}
-    return Study(config=str(write_grid(grid, folder)), out=str(folder / "study"), **settings).run()
+    return GeneratorStudy(config=str(write_grid(grid, folder)), out=str(folder / "study"), **settings).run()
 
 
 def audits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the runs that are trained from now on."""
     seen: list[str] = []
-    original = study.Study._train
+    original = study.GeneratorStudy._train
 
-    def counted(self: Study, run: Any, data: Any) -> Any:
+    def counted(self: GeneratorStudy, run: Any, data: Any) -> Any:
         seen.append(run.name)
         return original(self, run, data)
 
-    monkeypatch.setattr(study.Study, "_train", counted)
+    monkeypatch.setattr(study.GeneratorStudy, "_train", counted)
     return seen
 
 
