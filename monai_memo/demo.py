@@ -13,6 +13,9 @@ from monai_memo.audit.result import AuditResult
 from monai_memo.data.demo_cohorts import write_demo_cohorts
 
 
+EPOCHS = 60
+
+
 def run_demo(
     out: str = "demo_audit",
     modality: str = "chest",
@@ -29,7 +32,7 @@ def run_demo(
         out: folder; the images go to ``<out>/images``, the audit to ``<out>/audit``.
         modality: ``"chest"`` (2D), ``"knee"`` or ``"coronary"`` (3D).
         copy_share: share of the synthetic images that are planted copies of training images.
-        audit_arguments: further arguments of the audit.
+        audit_arguments: further arguments of the audit; 60 epochs by default, so that the demo takes minutes.
 
     Returns:
         The result, and the truth: ``copies`` planted and distinct training images ``memorized`` by them.
@@ -44,6 +47,6 @@ def run_demo(
         synthetic=str(images / "synthetic"),
         out=str(Path(out) / "audit"),
         seed=seed,
-        **audit_arguments,
+        **{"epochs": EPOCHS, **audit_arguments},
     )
     return audit.run(), {"copies": len(copied), "memorized": len(set(copied))}
