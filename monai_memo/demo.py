@@ -12,7 +12,6 @@ from monai_memo.audit.audit import Audit
 from monai_memo.audit.result import AuditResult
 from monai_memo.data.demo_cohorts import write_demo_cohorts
 
-
 EPOCHS = 60
 
 
