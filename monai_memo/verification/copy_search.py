@@ -98,14 +98,14 @@ class CopySearch:
             own: ``(n,)`` for training images that are looked up among others: their own indices.
             only: nothing beyond the given candidates.
         """
+        if self.scale is None:
+            return self.verifier(queries, candidates, progress, store)
         vectors = self._vectors(queries)
         likeness = self.whole.likeness(vectors, None if own is None else self.whole.patients[own])
-        kept = None if only or self.scale is None else likeness.nearest
+        kept = None if only else likeness.nearest
         if kept is not None:
             candidates = [np.union1d(found, sure) for found, sure in zip(candidates, kept, strict=True)]
         found = self.verifier(queries, candidates, progress, store, kept)
-        if self.scale is None:
-            return found
         values = self.whole.of_candidates(vectors, found.candidates, likeness.background)
         return found.with_whole(np.where(found.candidates < 0, NOT_VERIFIED, self.scale(values)))
 
