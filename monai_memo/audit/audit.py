@@ -27,8 +27,8 @@ from monai_memo.audit.record import build_result
 from monai_memo.audit.report import write_report
 from monai_memo.audit.result import AuditResult
 from monai_memo.audit.self_check import positive_control
-from monai_memo.audit.sharpness import blur_warning
-from monai_memo.audit.verified_comparison import compare_verified
+from monai_memo.audit.sharpness import blur_warning, match_sharpness
+from monai_memo.audit.verified_comparison import compare_verified, search_in
 from monai_memo.data.cohort import Cohort
 from monai_memo.data.loading import Preprocessing, guess_preprocessing
 from monai_memo.data.overlap import check_overlap
@@ -37,7 +37,6 @@ from monai_memo.detector.detector import Detector
 from monai_memo.detector.recipe import Recipe
 from monai_memo.detector.training import train_detector
 from monai_memo.errors import CohortError, OutputError
-from monai_memo.search.embedding_index import EmbeddingIndex
 from monai_memo.statistics.calibration import require_heldout
 from monai_memo.statistics.rates import audit_rates
 from monai_memo.verification.copy_search import CopySearch
@@ -98,12 +97,17 @@ class Audit:
         if detector is None:
             with self._timed("train detector"):
                 detector = self._train(prepared["training"], preprocessing)
+        with self._timed("match sharpness"):
+            softening = match_sharpness(prepared["synthetic"].pixels, prepared["heldout"].pixels)
+            matched = self.configuration.match_sharpness and self.configuration.calibration == "size_matched"
+            warnings += blur_warning(softening, matched)
+            softening = softening if matched else None
+            alike = prepared if softening is None else {**prepared, "heldout": softening.cohort(prepared["heldout"])}
         with self._timed("embed images"):
-            embeddings = {name: self._embed(detector, item) for name, item in prepared.items()}
+            embeddings = {name: self._embed(detector, item) for name, item in alike.items()}
         with self._timed("search and verify"):
             search = self._search(detector, prepared["training"], embeddings["training"])
-            comparison = self._compare(prepared, embeddings, detector, search)
-            warnings += blur_warning(prepared["synthetic"].pixels, prepared["heldout"].pixels)
+            comparison = self._compare(alike, embeddings, detector, search)
         with self._timed("calibrate"):
             settings = self.configuration
             rates = audit_rates(
@@ -117,11 +121,12 @@ class Audit:
             training = prepared["training"]
             certainty = judge(
                 comparison, search, training.pixels, training.cohort.patient_ids, training.cohort.patients_known,
-                rates.tau.value, settings.fdr, settings.confidence, settings.seed,
+                rates.tau.value, settings.fdr, settings.confidence, settings.seed, softening,
             )  # fmt: skip
         with self._timed("positive control"):
 
-            def similarity_of(images: NDArray[np.float32]) -> NDArray[np.float64]:
+            def similarity_of(images: NDArray[np.floating]) -> NDArray[np.float64]:
+                images = images if softening is None else softening(images)
                 if search is not None:
                     return search(images, progress=False).similarity[:, 0]
                 return comparison.training_index.search(self._embedder(detector)(images))[0][:, 0]
@@ -138,8 +143,8 @@ class Audit:
             timing: dict[str, Any] = {"created": datetime.now(UTC).isoformat(timespec="seconds")}
             timing["seconds"] = self._seconds
             result = build_result(
-                settings, prepared, detector, trained_here, comparison, rates, sensitivity, limit, certainty, warnings,
-                timing,
+                settings, prepared, detector, trained_here, comparison, rates, sensitivity, limit, certainty, softening,
+                warnings, timing,
             )  # fmt: skip
             self._seconds["total"] = round(time.perf_counter() - start, 3)
             self._write(result, prepared, detector)
@@ -241,15 +246,11 @@ class Audit:
     def _search(
         self, detector: Detector, training: PreparedCohort, embeddings: NDArray[np.float32]
     ) -> CopySearch | None:
-        if not self.configuration.verifies(detector.recipe.name):
+        settings = self.configuration
+        if not settings.verifies(detector.recipe.name):
             return None
-        return CopySearch(
-            training.pixels,
-            EmbeddingIndex(embeddings),
-            self._embedder(detector),
-            training.cohort.patient_ids,
-            progress=self.configuration.progress,
-        )
+        device = resolve_device(settings.device)
+        return search_in(training, embeddings, detector, settings.batch_size, device, settings.progress)
 
     def _compare(
         self,

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +58,7 @@ def judge(
     fdr: float,
     confidence: float,
     seed: int,
+    soften: Callable[[NDArray[np.floating]], NDArray[np.floating]] | None = None,
 ) -> Certainty:
     """All of it for one audit.
 
@@ -65,6 +66,7 @@ def judge(
         search: of the verification; None without it.
         pixels, patient_ids, patients_known: of the training cohort.
         fdr: false discovery rate of the list.
+        soften: makes real images as soft as the synthetic ones.
     """
     found = discover(comparison.sims.synthetic_to_training, comparison.sims.heldout_to_training, fdr)
     same_patient = verification = None
@@ -76,7 +78,7 @@ def judge(
             "sentence": SENTENCE + (WHOLE_SENTENCE if search.scale is not None else ""),
         }
         if patients_known:
-            same_patient = same_patient_similarity(search, pixels, patient_ids, tau, seed)
+            same_patient = same_patient_similarity(search, pixels, patient_ids, tau, seed, soften)
     curve = describe_sampling(comparison, tau, found, confidence, seed)
     return Certainty(found, curve, same_patient, verification)
 
@@ -136,7 +138,12 @@ def same_patient_pairs(patient_ids: Sequence[str], most: int, seed: int) -> list
 
 
 def same_patient_similarity(
-    search: CopySearch, pixels: NDArray[np.floating], patient_ids: Sequence[str], tau: float, seed: int
+    search: CopySearch,
+    pixels: NDArray[np.floating],
+    patient_ids: Sequence[str],
+    tau: float,
+    seed: int,
+    soften: Callable[[NDArray[np.floating]], NDArray[np.floating]] | None = None,
 ) -> dict[str, Any] | None:
     """What two different images of one patient look like to the verification.
 
@@ -149,7 +156,8 @@ def same_patient_similarity(
         return None
     first = np.array([first for first, _ in pairs])
     others = [np.array([second]) for _, second in pairs]
-    found = search.verify(np.asarray(pixels[first]), others, progress=False, own=first, only=True)
+    images = np.asarray(pixels[first])
+    found = search.verify(images if soften is None else soften(images), others, progress=False, own=first, only=True)
     similarity = found.similarity[:, 0]
     return {
         "pairs": len(pairs),

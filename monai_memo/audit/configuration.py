@@ -30,6 +30,8 @@ class AuditConfiguration:
         n_bootstrap: resamples of patients.
         verification: align and compare each synthetic image's candidates (see ``monai_memo.verification``) instead of
             trusting the embeddings; by default on, except for the paper's recipe and the paper's calibration.
+        match_sharpness: where the synthetic images are softer than the held-out ones, soften the held-out images alike
+            before thresholds and control are taken from them (size-matched calibration only).
         fdr: false discovery rate of the list of copies.
         planted: copies planted for the positive control; 0 leaves it out.
         limit_copies: copies planted of each kind and strength, for the limit of detection; 0 leaves it out.
@@ -59,6 +61,7 @@ class AuditConfiguration:
     confidence: float = 0.95
     n_bootstrap: int = 1000
     verification: bool | None = None
+    match_sharpness: bool = True
     fdr: float = 0.05
     planted: int = 100
     limit_copies: int = 10
@@ -98,6 +101,8 @@ class AuditConfiguration:
                 raise ConfigurationError(f"{name} must be a whole number of at least {smallest}, got {value!r}")
         if self.verification is not None and not isinstance(self.verification, bool):
             raise ConfigurationError(f"verification must be True or False, got {self.verification!r}")
+        if not isinstance(self.match_sharpness, bool):
+            raise ConfigurationError(f"match_sharpness must be True or False, got {self.match_sharpness!r}")
         if self.verification and self.calibration == "paper":
             raise ConfigurationError(
                 "the paper's calibration is defined on embeddings: leave verification off, or take "

@@ -16,6 +16,7 @@ from monai_memo.audit.certainty import Certainty, describe_discoveries
 from monai_memo.audit.comparison import Comparison
 from monai_memo.audit.configuration import AuditConfiguration
 from monai_memo.audit.result import SCHEMA_VERSION, AuditResult, CohortSummary, Count, Estimate, Match
+from monai_memo.audit.sharpness import Softening
 from monai_memo.audit.verdict import verdict_for
 from monai_memo.data.overlap import repeated_images
 from monai_memo.data.prepared import PreparedCohort
@@ -139,6 +140,7 @@ def build_result(
     sensitivity: dict[str, Any] | None,
     detection_limit: dict[str, Any] | None,
     certainty: Certainty,
+    softening: Softening | None,
     warnings: list[str],
     timing: dict[str, Any],
 ) -> AuditResult:
@@ -169,6 +171,7 @@ def build_result(
             "confidence": configuration.confidence,
             "n_bootstrap": configuration.n_bootstrap,
             "explanation": explain_calibration(configuration, sims.n_train, sims.n_heldout, sims.n_synthetic),
+            "sharpness": None if softening is None else softening.describe(),
         },
         verdict=verdict_for(n_copies, _estimate(rates.control_copies), excess, sensitivity),
         cohorts={name: summarise(item) for name, item in prepared.items()},

@@ -19,7 +19,7 @@ import jsonschema
 from monai_memo.errors import MemoError
 from monai_memo.files import write_json, write_text
 
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "1.3"
 REMOVED = "[redacted]"
 # MONAI Label 0.8.5 brings jsonschema 3, which ends at draft 7; the schema uses nothing that came later.
 VALIDATOR = getattr(jsonschema, "Draft202012Validator", None) or jsonschema.Draft7Validator

@@ -13,9 +13,29 @@ from numpy.typing import NDArray
 
 from monai_memo.audit.comparison import Comparison, patient_codes
 from monai_memo.data.prepared import PreparedCohort
+from monai_memo.detector.detector import Detector
+from monai_memo.search.embedding_index import EmbeddingIndex
 from monai_memo.statistics.similarities import Similarities
 from monai_memo.verification.copy_search import CopySearch
 from monai_memo.verification.verifier import Verified
+
+
+def search_in(
+    training: PreparedCohort,
+    embeddings: NDArray[np.float32],
+    detector: Detector,
+    batch_size: int = 64,
+    device: str = "cpu",
+    progress: bool = True,
+) -> CopySearch:
+    """The search of an audit in a training cohort, whose ``embeddings`` are the detector's."""
+    return CopySearch(
+        training.pixels,
+        EmbeddingIndex(embeddings),
+        lambda images: detector.embed(images, batch_size, device, progress=False),
+        training.cohort.patient_ids,
+        progress=progress,
+    )
 
 
 def compare_verified(

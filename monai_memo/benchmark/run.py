@@ -37,6 +37,7 @@ from monai_memo.data.prepared import PreparedCohort, prepare
 from monai_memo.detector.detector import Detector
 from monai_memo.detector.recipe import Recipe
 from monai_memo.detector.training import train_detector
+from monai_memo.errors import DetectorError
 from monai_memo.files import write_with
 from monai_memo.verification.copy_search import CopySearch
 
@@ -58,6 +59,7 @@ class Benchmark:
         detector: file of a trained detector; by default one is trained on the training cohort.
         epochs, size, spacing: for training a detector, as in an audit.
         paper_epochs: epochs of the paper's recipe (200 in the paper); 0 leaves that baseline out.
+        paper_detector: file of a detector by the paper's recipe, instead of training one.
         baselines: compare with pixel correlation, SSIM, squared error and networks.
         generator_steps: of the small latent diffusion model behind the kinds ``round_trip`` and ``denoising``
             (autoencoder; the diffusion model takes 5 / 3 as many); 0 leaves them out.
@@ -77,6 +79,7 @@ class Benchmark:
         size: int | Sequence[int] | None = None,
         spacing: float | Sequence[float] | None = None,
         paper_epochs: int = 0,
+        paper_detector: str | None = None,
         baselines: bool = True,
         generator_steps: int = 0,
         per_level: int = 40,
@@ -184,6 +187,20 @@ class Benchmark:
         detector.save(self.out / "detector.pt")
         return detector
 
+    def _paper(self, training: PreparedCohort, preprocessing: Preprocessing) -> Detector | None:
+        if self.arguments["paper_detector"]:
+            paper = Detector.load(self.arguments["paper_detector"])
+            if paper.preprocessing != preprocessing:
+                raise DetectorError(
+                    f"paper_detector prepares images otherwise ({paper.preprocessing.describe()}): train it with the "
+                    "size and spacing of the other detector"
+                )
+            return paper
+        epochs = self.arguments["paper_epochs"]
+        if not epochs:
+            return None
+        return self._train(self._recipe("paper", preprocessing, epochs), training, preprocessing, "paper")
+
     def _generator(self, training: NDArray[np.float32]) -> ImageGenerator | None:
         steps = self.arguments["generator_steps"]
         if not steps:
@@ -216,9 +233,8 @@ class Benchmark:
             untrained = random_network(preprocessing, self.seed)
             found += pixel_baselines(pixels)
             found.append(EmbeddingSimilarity("random network", untrained, pixels, self.device))
-        if self.arguments["paper_epochs"]:
-            recipe = self._recipe("paper", preprocessing, self.arguments["paper_epochs"])
-            paper = self._train(recipe, training, preprocessing, "paper")
+        paper = self._paper(training, preprocessing)
+        if paper is not None:
             found.append(EmbeddingSimilarity("paper's recipe", paper, pixels, self.device))
         return found
 

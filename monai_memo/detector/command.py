@@ -31,6 +31,7 @@ def train_detector_command(
     workers: int | None = None,
     progress: bool = True,
     start_from: str | None = None,
+    amp: bool = False,
 ) -> Path:
     """Train a detector on the training cohort, for use by several audits.
 
@@ -45,6 +46,7 @@ def train_detector_command(
         seed: of every random step.
         start_from: file of a trained detector to begin with, for example a ready one; it brings recipe and
             preprocessing, so that ``recipe``, ``size`` and ``spacing`` are not asked for.
+        amp: mixed precision, for large networks.
     """
     cohort = Cohort.from_source(str(train), "training", patient_pattern)
     preprocessing = guess_preprocessing([cohort], size=size, spacing=spacing)
@@ -71,6 +73,7 @@ def train_detector_command(
         patient_ids=prepared.cohort.patient_ids,
         progress=progress,
         start_from=start,
+        amp=amp,
     )
     path = Path(out) / "detector.pt"
     detector.save(path)

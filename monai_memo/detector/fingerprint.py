@@ -21,12 +21,15 @@ def fingerprint(
     seed: int,
     partition: Sequence[Sequence[int]] | None = None,
     origin: str | None = None,
+    amp: bool = False,
 ) -> str:
     """What makes a training this one: images, recipe, preprocessing, seed, and which images are for validation,
-    and the detector whose weights were the first ones."""
+    the detector whose weights were the first ones, and the precision."""
     settings = [recipe.to_dict(), preprocessing.to_dict(), seed, pixels.shape]
     if partition is not None:
         settings.append([[int(i) for i in part] for part in partition])
     if origin is not None:
         settings.append(origin)
+    if amp:
+        settings.append("mixed precision")
     return fingerprint_of(settings, [pixels])

@@ -37,6 +37,16 @@ logger = logging.getLogger(__name__)
 SMALLEST_COHORT = 8
 
 
+class HalfPrecisionInferer(SimpleInferer):
+    """Runs the network in bfloat16 on a CPU, where MONAI's trainer has no mixed precision of its own."""
+
+    def __call__(self, inputs: torch.Tensor, network: torch.nn.Module, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """The network's output in float32."""
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            result: torch.Tensor = super().__call__(inputs, network, *args, **kwargs)
+        return result.float()
+
+
 @contextmanager
 def deterministic(seed: int) -> Iterator[None]:
     """Seed torch and ask for deterministic algorithms; restore both afterwards."""
@@ -72,6 +82,7 @@ def train_detector(
     validation_fraction: float = 0.1,
     progress: bool = True,
     start_from: Detector | None = None,
+    amp: bool = False,
 ) -> Detector:
     """Train a detector, or go on with a training that was interrupted.
 
@@ -88,6 +99,8 @@ def train_detector(
         validation_fraction: share of patients kept for the validation loss; 0 trains on all.
         progress: show a progress bar.
         start_from: a trained detector whose weights are the first ones; of the same network and preprocessing.
+        amp: mixed precision: float16 on a GPU, bfloat16 on a CPU that has it. Large networks train up to three times
+            as fast; the weights differ a little from those of single precision.
 
     Raises:
         DetectorError: ``start_from`` has another network or preprocessing.
@@ -102,11 +115,13 @@ def train_detector(
     ids = [str(i) for i in range(len(pixels))] if patient_ids is None else list(patient_ids)
     kept, held = split_validation(ids, validation_fraction, seed)
     origin = None if start_from is None else start_from.sha256
-    checkpoint = last_checkpoint(folder, fingerprint(pixels, recipe, preprocessing, seed, (kept, held), origin))
+    checkpoint = last_checkpoint(folder, fingerprint(pixels, recipe, preprocessing, seed, (kept, held), origin, amp))
     with deterministic(seed), warnings.catch_warnings():
         # The order of two scheduler calls at a resume, and a notice of ignite about its own folders.
         warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")
         network = recipe.build_network().to(device)
+        if amp and recipe.network["spatial_dims"] == 2:
+            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if start_from is not None:
             _take_weights(network, start_from, preprocessing)
         loader = SeededLoader(PixelDataset(pixels, kept), recipe.batch_size, seed)
@@ -135,10 +150,11 @@ def train_detector(
             network=network,
             optimizer=optimizer,
             loss_function=loss,
-            inferer=SimpleInferer(),
+            inferer=HalfPrecisionInferer() if amp and device == "cpu" else SimpleInferer(),
             prepare_batch=pairs,
             decollate=False,
             train_handlers=handlers,
+            amp=amp and device != "cpu",
         )
         state = {"network": network, "optimizer": optimizer, "scheduler": scheduler, "trainer": trainer}
         AtomicCheckpointSaver(str(folder), state, save_interval=1, n_saved=2).attach(trainer)
@@ -155,6 +171,7 @@ def train_detector(
             "validation_images": len(held),
             "validation_loss": _final_loss(evaluator),
             **({} if origin is None else {"started_from": origin}),
+            **({"mixed_precision": True} if amp else {}),
         }
     return Detector(network.to("cpu").eval(), recipe, preprocessing, seed, summary)
 

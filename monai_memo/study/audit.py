@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from monai_memo.audit.certainty import describe_sampling
 from monai_memo.audit.comparison import Comparison, compare
-from monai_memo.audit.verified_comparison import compare_verified
+from monai_memo.audit.sharpness import match_sharpness
+from monai_memo.audit.verified_comparison import compare_verified, search_in
 from monai_memo.data.cohort import Cohort, CohortImage
 from monai_memo.data.prepared import PreparedCohort
 from monai_memo.data.writing import save_image
@@ -22,7 +23,6 @@ from monai_memo.detector.detector import Detector
 from monai_memo.errors import UnusableImageError
 from monai_memo.generators.evaluation import COLUMNS, sheet
 from monai_memo.generators.scores import distribution_distances, diversity, features
-from monai_memo.search.embedding_index import EmbeddingIndex
 from monai_memo.statistics.calibration import expected_floor
 from monai_memo.statistics.discoveries import discover
 from monai_memo.statistics.rates import AuditRates, audit_rates
@@ -62,7 +62,8 @@ class RunAudit:
         """Audit samples, and write the sheet of pairs.
 
         Three audits of the same samples: ``size_matched`` with verification, as ``monai-memo audit`` does by default,
-        and, by embeddings alone, ``size_matched_embeddings`` and ``paper``.
+        and, by embeddings alone, ``size_matched_embeddings`` and ``paper``. Where samples are softer than the held-out
+        images, these are softened alike, but not for ``paper``.
 
         Args:
             samples: ``(n, channels, *spatial)`` in [0, 1].
@@ -71,16 +72,20 @@ class RunAudit:
             pairs_path: of the PNG.
 
         Returns:
-            ``rates`` by audit, ``sampling_curve``, ``quality``, ``n_synthetic``, ``n_unusable`` and sizes of cohorts.
+            ``rates`` by audit, ``sampling_curve``, ``quality``, ``n_synthetic``, ``n_unusable`` ``softened`` and sizes of cohorts.
 
         Raises:
             UnusableImageError: fewer than two samples can be used (constant, not finite).
         """
         synthetic, unusable = self._synthetic(samples)
-        prepared = {"training": training, "heldout": self.heldout, "synthetic": synthetic}
+        softening = match_sharpness(synthetic.pixels, self.heldout.pixels)
+        alike = self.heldout if softening is None else softening.cohort(self.heldout)
+        prepared = {"training": training, "heldout": alike, "synthetic": synthetic}
         embeddings = {name: self._embed(item) for name, item in prepared.items()}
         patients = training.cohort.patient_ids, self.heldout.cohort.patient_ids
         embedded = compare(embeddings, *patients)
+        # The paper knows no softening of the held-out images.
+        as_they_are = compare({**embeddings, "heldout": self._embed(self.heldout)}, *patients)
         search = self._search(training, embeddings["training"])
         verified = compare_verified(
             prepared, embeddings, search, self.detector.sha256, self.folder / "verified", self.progress
@@ -90,7 +95,7 @@ class RunAudit:
             for name, mode, comparison in (
                 ("size_matched", "size_matched", verified),
                 ("size_matched_embeddings", "size_matched", embedded),
-                ("paper", "paper", embedded),
+                ("paper", "paper", as_they_are),
             )
         }
         tau = rates["size_matched"].tau.value
@@ -102,6 +107,7 @@ class RunAudit:
             "n_heldout_images": n_heldout,
             "n_synthetic": len(synthetic.cohort),
             "n_unusable": unusable,
+            "softened": softening is not None,
             "rates": {name: _record(item) for name, item in rates.items()},
             "paper_floor": {
                 "copies": expected_floor(len(training.cohort), n_heldout),
@@ -132,13 +138,7 @@ class RunAudit:
         """The search of an audit in these training images; kept, since many runs are trained on the same ones."""
         key = training.content_sha256
         if key not in self.searches:
-            self.searches[key] = CopySearch(
-                training.pixels,
-                EmbeddingIndex(embeddings),
-                lambda images: self.detector.embed(images, progress=False),
-                training.cohort.patient_ids,
-                progress=self.progress,
-            )
+            self.searches[key] = search_in(training, embeddings, self.detector, progress=self.progress)
         return self.searches[key]
 
     def _embed(self, prepared: PreparedCohort) -> NDArray[np.float32]:

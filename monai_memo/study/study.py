@@ -36,7 +36,7 @@ from monai_memo.training.checkpoints import fingerprint_of
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1  # raise it when the same run would come to have another result: earlier ones are then done again
+FORMAT = 2  # raise it when the same run would come to have another result: earlier ones are then done again
 SAMPLES_SHOWN = 24
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from monai_memo.files import write_text
 
 RUN = ("generator", "n_patients", "augmentation", "network", "steps", "seed")
-SIZES = ("parameters", "n_training_images", "n_heldout_images", "n_synthetic", "n_unusable")
+SIZES = ("parameters", "n_training_images", "n_heldout_images", "n_synthetic", "n_unusable", "softened")
 QUALITY = ("fid", "fid_training", "ms_ssim", "ms_ssim_heldout")
 AUDITS = ("size_matched", "size_matched_embeddings", "paper")
 

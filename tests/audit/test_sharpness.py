@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from monai_memo.audit.sharpness import blur_warning, fine_detail
+from monai_memo.audit.sharpness import blur_warning, fine_detail, match_sharpness
+from monai_memo.data.cohort import Cohort, CohortImage
 from monai_memo.data.phantoms import chest_phantom, knee_phantom
+from monai_memo.data.prepared import PreparedCohort
 
-CHEST = np.stack([chest_phantom(i, (32, 32)) for i in range(30)])
-OTHERS = np.stack([chest_phantom(100 + i, (32, 32)) for i in range(30)])
+CHEST = np.stack([chest_phantom(i, (32, 32)) for i in range(60)])
+OTHERS = np.stack([chest_phantom(100 + i, (32, 32)) for i in range(60)])
+KNEES = np.stack([knee_phantom(i, (16, 16, 16)) for i in range(40)])
 
 
 def blurred(images: np.ndarray, pixels: float) -> np.ndarray:
@@ -25,12 +28,55 @@ def test_blur_takes_fine_detail_away() -> None:
 
 
 @pytest.mark.parametrize("volumes", [False, True])
-def test_only_blurred_cohorts_are_warned_of(volumes: bool) -> None:
-    real, ours = CHEST, OTHERS
-    if volumes:
-        images = np.stack([knee_phantom(i, (16, 16, 16)) for i in range(40)])
-        real, ours = images[:20], images[20:]
-    assert blur_warning(ours, real) == []
-    assert blur_warning(0.3 * ours, real) == []  # darker is not blurrier
-    found = blur_warning(blurred(ours, 2), real)
-    assert len(found) == 1 and "--verification False" in found[0]
+def test_only_soft_cohorts_are_matched_and_told_of(volumes: bool) -> None:
+    real, ours = (KNEES[:20], KNEES[20:]) if volumes else (CHEST, OTHERS)
+    assert match_sharpness(ours, real) is None
+    assert match_sharpness(0.3 * ours, real) is None  # darker is not softer
+    assert blur_warning(None, True) == []
+    found = match_sharpness(blurred(ours, 2), real)
+    assert found is not None and found.synthetic < found.heldout
+    assert "softened to the same spectrum" in blur_warning(found, True)[0]
+    assert "--match_sharpness" in blur_warning(found, False)[0]
+
+
+@pytest.mark.parametrize("volumes", [False, True])
+@pytest.mark.parametrize("pixels", [1.0, 2.0])
+def test_softened_images_are_as_soft_as_the_synthetic_ones(volumes: bool, pixels: float) -> None:
+    real, ours = (KNEES[:20], KNEES[20:]) if volumes else (CHEST, OTHERS)
+    soft = blurred(ours, pixels)
+    softening = match_sharpness(soft, real)
+    assert softening is not None
+    result = softening(real.astype(np.float16))
+    assert result.shape == real.shape and result.dtype == np.float16
+    assert result.min() >= 0 and result.max() <= 1
+    assert np.median(fine_detail(result)) == pytest.approx(np.median(fine_detail(soft)), rel=0.35)
+    # They are still the same images: what is left is what blurring would have left.
+    error = np.abs(result - blurred(real, pixels)).mean(), np.abs(real - blurred(real, pixels)).mean()
+    assert error[0] < 0.5 * error[1]
+
+
+def test_a_half_blurred_cohort_is_matched_by_half_softened_images() -> None:
+    soft = np.concatenate([OTHERS[:30], blurred(OTHERS[30:], 2)])
+    assert np.median(fine_detail(soft)) < np.quantile(fine_detail(CHEST), 0.25)
+    softening = match_sharpness(soft, CHEST)
+    assert softening is not None and len(softening.gains) == 4
+    change = np.abs(softening(CHEST) - CHEST).mean(axis=(1, 2, 3))
+    # The gains of the sharper half let everything pass, those of the softer half do not.
+    assert softening.gains[0].mean() < softening.gains[1].mean() < softening.gains[3].mean()
+    assert np.sort(change)[:15].mean() < 0.3 * np.sort(change)[-15:].mean()
+
+
+def test_small_cohorts_have_one_group_and_sharp_images_stay() -> None:
+    softening = match_sharpness(blurred(OTHERS[:5], 2), CHEST[:12])
+    assert softening is not None and softening.gains.shape[0] == 1 and len(softening.limits) == 0
+    assert (softening.gains <= 1).all() and softening.gains[0, 0] == 1
+
+
+def test_a_softened_cohort_has_a_hash_of_its_own() -> None:
+    images = tuple(CohortImage(path=None, image_id=str(i), patient_id=str(i)) for i in range(60))  # type: ignore[arg-type]
+    prepared = PreparedCohort(Cohort("heldout", images, "folder"), CHEST.astype(np.float16), (), (), "a" * 64)
+    softening = match_sharpness(blurred(OTHERS, 2), CHEST)
+    assert softening is not None
+    soft = softening.cohort(prepared)
+    assert soft.cohort is prepared.cohort and soft.content_sha256 != prepared.content_sha256
+    assert softening.cohort(prepared).content_sha256 == soft.content_sha256
