@@ -55,12 +55,13 @@ class Softening:
     """Takes detail away from real images until they have as much as synthetic ones.
 
     The spectrum is that of the discrete cosine transform, whose mirrored ends make no edges, averaged over directions.
-    Sharper and softer images (by ``fine_detail``) have filters of their own, so that a cohort of which a part is blurred
-    is matched by held-out images of which the same part is.
+    Sharper and softer images (by ``fine_detail``) have filters of their own, so that a cohort of which a part is
+    blurred is matched by held-out images of which the same part is.
 
     Attributes:
         limits: ``(groups - 1,)`` fine detail of held-out images at which one group ends and the next begins.
-        gains: ``(groups, frequencies)`` what is left of each frequency, 0 to 1; steps of half a period per shortest axis.
+        gains: ``(groups, frequencies)`` what is left of each frequency, 0 to 1; frequencies in half periods along the
+            shortest axis.
         synthetic, heldout: median fine detail of both cohorts, for the report.
     """
 
@@ -153,8 +154,8 @@ def blur_warning(softening: Softening | None, matched: bool) -> list[str]:
         return []
     if matched:
         return [
-            f"{softening.describe()['sentence']} Without that, blur alone would make copies of unseen patients. What is "
-            "soft in another way, such as a mean of several patients, is matched in part only: look at the pairs."
+            f"{softening.describe()['sentence']} Without that, blur alone would make copies of unseen patients. What "
+            "is soft in another way, such as a mean of several patients, is matched in part only: look at the pairs."
         ]
     return [
         f"The synthetic images are blurred: fine detail makes up {softening.synthetic:.1%} of their contrast, and "

@@ -72,7 +72,8 @@ class RunAudit:
             pairs_path: of the PNG.
 
         Returns:
-            ``rates`` by audit, ``sampling_curve``, ``quality``, ``n_synthetic``, ``n_unusable`` ``softened`` and sizes of cohorts.
+            ``rates`` by audit, ``sampling_curve``, ``quality``, ``n_synthetic``, ``n_unusable``, ``softened`` and sizes
+            of cohorts.
 
         Raises:
             UnusableImageError: fewer than two samples can be used (constant, not finite).
