@@ -16,11 +16,13 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from monai_memo.audit.audit import Audit
 from monai_memo.audit.evidence import compare_files, compare_match
 from monai_memo.audit.result import AuditResult
-from monai_memo.data.phantoms import knee_phantom
+from monai_memo.data.phantoms import chest_phantom, knee_phantom
+from monai_memo.data.writing import save_image
 from monai_memo.detector.detector import Detector
 from monai_memo.errors import (
     CalibrationError,
@@ -54,6 +56,32 @@ def finished(
 ) -> tuple[Path, AuditResult]:
     out = tmp_path_factory.mktemp("audit")
     return out, Audit(**arguments(demo_folder, out, detector=str(detector_file), limit_copies=3)).run()
+
+
+def test_blurred_images_of_unseen_patients_are_no_copies(
+    demo_folder: Path, detector_file: Path, tmp_path: Path
+) -> None:
+    for number in range(60):
+        image = gaussian_filter(chest_phantom(500_000 + number, (32, 32)), (0, 2, 2))
+        save_image(tmp_path / "blurred" / f"{number:02d}.png", image)
+    settings = {"synthetic": str(tmp_path / "blurred"), "detector": str(detector_file), "planted": 40}
+    results = {
+        matched: Audit(
+            **arguments(demo_folder, tmp_path / str(matched), **settings, match_sharpness=matched, redacted=matched)
+        ).run()
+        for matched in (True, False)
+    }
+    assert results[False].n_copies.value > 20  # blur alone, by a threshold of sharp images
+    assert results[True].n_copies.value <= 10 and results[True].excess_copies.low <= 0
+    assert results[False].calibration["sharpness"] is None
+    sharpness = results[True].calibration["sharpness"]
+    assert sharpness["synthetic"] < sharpness["heldout"]
+    assert sharpness["sentence"] in (tmp_path / "True" / "report.html").read_text(encoding="utf-8")
+    assert any("softened" in text for text in results[True].warnings)
+    assert any("--match_sharpness" in text for text in results[False].warnings)
+    # Copies that are as soft as the synthetic images are still found.
+    assert results[True].sensitivity is not None and results[True].sensitivity["rate"].value > 0.7
+    assert results[True].cohorts["heldout"].content_sha256 == results[False].cohorts["heldout"].content_sha256
 
 
 def test_output_is_complete_and_consistent(finished: tuple[Path, AuditResult]) -> None:

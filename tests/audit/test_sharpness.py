@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
@@ -62,7 +64,7 @@ def test_a_half_blurred_cohort_is_matched_by_half_softened_images() -> None:
     assert softening is not None and len(softening.gains) == 4
     change = np.abs(softening(CHEST) - CHEST).mean(axis=(1, 2, 3))
     # The gains of the sharper half let everything pass, those of the softer half do not.
-    assert softening.gains[0].mean() < softening.gains[1].mean() < softening.gains[3].mean()
+    assert max(softening.gains[0].mean(), softening.gains[1].mean()) < 0.5 * softening.gains[3].mean()
     assert np.sort(change)[:15].mean() < 0.3 * np.sort(change)[-15:].mean()
 
 
@@ -73,8 +75,9 @@ def test_small_cohorts_have_one_group_and_sharp_images_stay() -> None:
 
 
 def test_a_softened_cohort_has_a_hash_of_its_own() -> None:
-    images = tuple(CohortImage(path=None, image_id=str(i), patient_id=str(i)) for i in range(60))  # type: ignore[arg-type]
-    prepared = PreparedCohort(Cohort("heldout", images, "folder"), CHEST.astype(np.float16), (), (), "a" * 64)
+    images = tuple(CohortImage(Path(str(i)), str(i), str(i)) for i in range(60))
+    cohort = Cohort("heldout", images, "folder", patients_known=True)
+    prepared = PreparedCohort(cohort, CHEST.astype(np.float16), (), (), "a" * 64)
     softening = match_sharpness(blurred(OTHERS, 2), CHEST)
     assert softening is not None
     soft = softening.cohort(prepared)
