@@ -18,7 +18,9 @@ from monai_memo.data.loading import Preprocessing
 from monai_memo.data.phantoms import chest_phantom, knee_phantom
 from monai_memo.data.planting import plant
 from monai_memo.data.writing import save_image
-from monai_memo.errors import ConfigurationError
+from monai_memo.detector.detector import Detector
+from monai_memo.detector.recipe import Recipe
+from monai_memo.errors import ConfigurationError, DetectorError
 
 CHEST = np.stack([chest_phantom(i, (32, 32)) for i in range(10)])
 
@@ -67,6 +69,22 @@ def test_a_second_call_reuses_what_is_done(finished: tuple[Path, dict]) -> None:
     again = Benchmark(**arguments, progress=False).run()
     assert again["detectors"] == record["detectors"]
     assert not any("per image" in name for name in again["seconds"])
+
+
+def test_a_detector_by_the_papers_recipe_is_a_baseline(finished: tuple[Path, dict], tmp_path: Path) -> None:
+    out, record = finished
+    settings = {key: record["configuration"][key] for key in ("train", "negatives", "size")}
+    settings |= {"detector": str(out / "detector.pt"), "kinds": ["flip"], "per_level": 4, "progress": False}
+    for size in (32, 16):
+        preprocessing = Preprocessing(2, (size, size))
+        recipe = Recipe.named("paper", 2, (size, size))
+        paper = Detector(recipe.build_network(), recipe, preprocessing, 0, {"epochs": 0})
+        paper.save(tmp_path / f"paper{size}.pt")
+    wrong = Benchmark(**settings, out=str(tmp_path / "a"), paper_detector=str(tmp_path / "paper16.pt"))
+    with pytest.raises(DetectorError, match="paper_detector prepares images otherwise"):
+        wrong.run()
+    found = Benchmark(**settings, out=str(tmp_path / "b"), paper_detector=str(tmp_path / "paper32.pt")).run()
+    assert "paper's recipe" in found["detectors"]
 
 
 def test_ladders_differ_by_dimension_and_refuse_the_unknown() -> None:

@@ -72,6 +72,19 @@ def test_a_trained_detector_is_the_start_of_another(tmp_path: Path) -> None:
         )
 
 
+def test_mixed_precision_trains_nearly_the_same_detector(tmp_path: Path) -> None:
+    full = train_detector(PIXELS, small(2), SETTINGS, tmp_path / "full", seed=0, progress=False)
+    half = train_detector(PIXELS, small(2), SETTINGS, tmp_path / "half", seed=0, progress=False, amp=True)
+    again = train_detector(PIXELS, small(2), SETTINGS, tmp_path / "again", seed=0, progress=False, amp=True)
+    assert half.training_summary["mixed_precision"] and "mixed_precision" not in full.training_summary
+    assert half.sha256 == again.sha256 != full.sha256
+    assert all(weights.dtype == torch.float32 for weights in half.network.parameters())
+    alike = (full.embed(PIXELS, progress=False) * half.embed(PIXELS, progress=False)).sum(axis=1)
+    assert np.median(alike) > 0.9
+    # A training in another precision is another training: its checkpoints are not taken.
+    assert train_detector(PIXELS, small(2), SETTINGS, tmp_path / "half", progress=False).sha256 == full.sha256
+
+
 def test_same_seed_same_weights_other_seed_other_weights(tmp_path: Path) -> None:
     first = train_detector(PIXELS, small(), SETTINGS, tmp_path / "a", seed=1, progress=False)
     torch.manual_seed(77)
