@@ -118,7 +118,9 @@ mine = torch.from_numpy(data["synthetic"])[idist.get_rank() :: 2]
 for block in mine.split(5):
     metric(block)
 summary = metric.summary()
-print("RANK", idist.get_world_size(), *(summary[k] for k in ("n_copies", "copies_low", "n_mem", "n_synthetic")))
+row = ["RANK", idist.get_world_size(), *(summary[k] for k in ("n_copies", "copies_low", "n_mem", "n_synthetic"))]
+# One write, so that the ranks' lines do not run into each other where Python does not buffer.
+sys.stdout.write(" ".join(map(str, row)) + "\\n")
 leave_ranks()
 """
 
