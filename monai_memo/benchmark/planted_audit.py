@@ -17,6 +17,7 @@ import numpy as np
 
 from monai_memo.audit.audit import Audit
 from monai_memo.audit.record import software_versions
+from monai_memo.audit.verified_comparison import search_in
 from monai_memo.data.cohort import Cohort, split_by_patient
 from monai_memo.data.loading import Preprocessing, guess_preprocessing
 from monai_memo.data.planting import plant_mixture
@@ -27,7 +28,6 @@ from monai_memo.errors import ConfigurationError
 from monai_memo.files import write_json, write_text
 from monai_memo.search.embedding_index import EmbeddingIndex
 from monai_memo.statistics.intervals import proportion_interval
-from monai_memo.verification.copy_search import CopySearch
 
 logger = logging.getLogger(__name__)
 
@@ -135,16 +135,12 @@ def _one(folder: Path, planted: dict[str, Any], seed: int, arguments: dict[str, 
         )
         for name in ("training", "unseen")
     }
-    pixels = {name: item.pixels for name, item in prepared.items()}
-    index = EmbeddingIndex(detector.embed(pixels["training"], progress=False))
+    training, pixels = prepared["training"], prepared["unseen"].pixels
+    embeddings = detector.embed(training.pixels, progress=False)
     if result.verification is None:
-        unseen = index.search(detector.embed(pixels["unseen"], progress=False))[0][:, 0]
+        unseen = EmbeddingIndex(embeddings).search(detector.embed(pixels, progress=False))[0][:, 0]
     else:
-        patients = prepared["training"].cohort.patient_ids
-        search = CopySearch(
-            pixels["training"], index, lambda images: detector.embed(images, progress=False), patients, progress=False
-        )
-        unseen = search(pixels["unseen"], progress=False).similarity[:, 0]
+        unseen = search_in(training, embeddings, detector, progress=False)(pixels, progress=False).similarity[:, 0]
     truth = planted["truth"]
     planted_names = {f"copy_{number:04d}" for number in range(truth["planted"])}
     found = [match.copy for match in result.matches if Path(match.synthetic).name.split(".")[0] in planted_names]
