@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import Protocol
 
 import numpy as np
@@ -92,34 +91,6 @@ class StructuralSimilarity:
         return values[rows, best], nearest[rows, best]
 
 
-class PerceptualHash:
-    """The 64-bit perceptual hash of the package ImageHash (2D); similarity is the share of equal bits."""
-
-    name = "perceptual hash"
-
-    def __init__(self, training: NDArray[np.floating]) -> None:
-        self.bits = self._hash(training)
-
-    @staticmethod
-    def available(spatial_dims: int) -> bool:
-        """Whether the package is installed and the images are 2D."""
-        return spatial_dims == 2 and find_spec("imagehash") is not None
-
-    @staticmethod
-    def _hash(images: NDArray[np.floating]) -> NDArray[np.float32]:
-        import imagehash  # type: ignore[import-not-found]
-        from PIL import Image
-
-        grey = (255 * np.asarray(images, dtype=np.float32).mean(axis=1)).round().astype(np.uint8)
-        bits = [imagehash.phash(Image.fromarray(image)).hash.ravel() for image in grey]
-        return np.where(np.stack(bits), 1.0, -1.0).astype(np.float32)
-
-    def __call__(self, queries: NDArray[np.float32]) -> Found:
-        equal = self._hash(queries) @ self.bits.T / self.bits.shape[1]
-        nearest = equal.argmax(axis=1)
-        return 0.5 + 0.5 * equal.max(axis=1).astype(np.float64), nearest.astype(np.int64)
-
-
 class EmbeddingSimilarity:
     """Pearson correlation of a detector's embeddings, without verification: the paper's way."""
 
@@ -158,7 +129,4 @@ def random_network(preprocessing: Preprocessing, seed: int) -> Detector:
 
 def pixel_baselines(training: NDArray[np.floating]) -> list[Scorer]:
     """The baselines that need no network."""
-    found: list[Scorer] = [PixelCorrelation(training), SquaredError(training), StructuralSimilarity(training)]
-    if PerceptualHash.available(training.ndim - 2):
-        found.append(PerceptualHash(training))
-    return found
+    return [PixelCorrelation(training), SquaredError(training), StructuralSimilarity(training)]

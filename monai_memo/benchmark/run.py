@@ -26,6 +26,7 @@ from monai_memo.benchmark.baselines import (
     pixel_baselines,
     random_network,
 )
+from monai_memo.benchmark.classical import classical_baselines
 from monai_memo.benchmark.generator import ImageGenerator, train_small_generator
 from monai_memo.benchmark.planted import ladder, plant_at_source
 from monai_memo.benchmark.tables import summarise_benchmark, write_benchmark
@@ -60,7 +61,8 @@ class Benchmark:
         epochs, size, spacing: for training a detector, as in an audit.
         paper_epochs: epochs of the paper's recipe (200 in the paper); 0 leaves that baseline out.
         paper_detector: file of a detector by the paper's recipe, instead of training one.
-        baselines: compare with pixel correlation, SSIM, squared error and networks.
+        baselines: compare with pixel correlation, SSIM, squared error, a random network and, for 2D images, what the
+            packages of the extra ``baselines`` offer (perceptual hash, SIFT keypoints).
         generator_steps: of the small latent diffusion model behind the kinds ``round_trip`` and ``denoising``
             (autoencoder; the diffusion model takes 5 / 3 as many); 0 leaves them out.
         per_level: planted copies of each kind and strength.
@@ -231,7 +233,7 @@ class Benchmark:
         found: list[Scorer] = [VerifiedSimilarity(DEFAULT, search), plain]
         if self.arguments["baselines"]:
             untrained = random_network(preprocessing, self.seed)
-            found += pixel_baselines(pixels)
+            found += [*pixel_baselines(pixels), *classical_baselines(pixels)]
             found.append(EmbeddingSimilarity("random network", untrained, pixels, self.device))
         paper = self._paper(training, preprocessing)
         if paper is not None:
