@@ -159,7 +159,7 @@ def markdown(record: Mapping[str, Any], levels: Sequence[Planted]) -> str:
 
 def curves(results: Mapping[str, Mapping[str, Found]], levels: Sequence[Planted]) -> Figure:
     """ROC curves over all kinds in the means, false positive rate on a logarithmic axis."""
-    figure = Figure(figsize=(6.4, 4.6), layout="constrained")
+    figure = Figure(figsize=(8.4, 4.6), layout="constrained")
     axes = figure.add_subplot()
     for name, found in results.items():
         negatives = np.sort(found["negatives"][0])[::-1]
@@ -171,7 +171,7 @@ def curves(results: Mapping[str, Mapping[str, Found]], levels: Sequence[Planted]
     axes.set_xlabel("share of unseen patients above the threshold")
     axes.set_ylabel("share of planted copies found")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, frameon=False)
+    figure.legend(loc="outside right upper", fontsize=8, frameon=False)
     return figure
 
 
