@@ -79,6 +79,13 @@ def local_contrast(images: Tensor, mask: Tensor, low: float, high: float, window
     return detail / torch.sqrt(strength + 4e-3**2)
 
 
+def mirror(dims: int) -> Tensor:
+    """``(dims, dims)`` mirror image: last axis in 2D (coordinate 0), first axis in 3D (coordinate 2)."""
+    sides = torch.ones(dims)
+    sides[0 if dims == 2 else 2] = -1
+    return torch.diag(sides)
+
+
 @lru_cache(maxsize=4)
 def coarse_transforms(dims: int) -> Tensor:
     """``(transforms, dims, dims)``: every flip, rotation and zoom of the search."""
@@ -93,10 +100,7 @@ def coarse_transforms(dims: int) -> Tensor:
             matrix[first, first] = matrix[second, second] = math.cos(angle)
             matrix[first, second], matrix[second, first] = -math.sin(angle), math.sin(angle)
             rotations.append(matrix)
-    # The mirror image: last axis in 2D (coordinate 0), first axis in 3D (coordinate 2).
-    mirror = torch.ones(dims)
-    mirror[0 if dims == 2 else 2] = -1
-    flips = [torch.eye(dims), torch.diag(mirror)]
+    flips = [torch.eye(dims), mirror(dims)]
     return torch.stack([turn @ side * zoom for side in flips for turn in rotations for zoom in ZOOMS[dims]])
 
 
@@ -126,10 +130,35 @@ class CoarseSearch:
         kept = (resized(mask, self.shape) > 0.5).to(images.dtype)
         return local_contrast(small, kept, 0.7, 3.0, 4.0)[:, 0]
 
-    def _standard(self, features: Tensor) -> Tensor:
+    def spectra(self, features: Tensor) -> Tensor:
+        """Fourier transforms of features ``(batch, *coarse)``, tapered, of mean 0 and length 1."""
         tapered = features * self.taper
         tapered = tapered - tapered.mean(dim=self.axes, keepdim=True)
-        return tapered / tapered.pow(2).sum(dim=self.axes, keepdim=True).sqrt().clamp(min=1e-6)
+        standard = tapered / tapered.pow(2).sum(dim=self.axes, keepdim=True).sqrt().clamp(min=1e-6)
+        spectra: Tensor = torch.fft.rfftn(standard, dim=self.axes)
+        return spectra
+
+    def correlation(self, views: Tensor, others: Tensor) -> Tensor:
+        """Correlation of every view with every other image under every circular shift.
+
+        Args:
+            views, others: ``spectra`` of ``v`` and ``k`` images.
+
+        Returns:
+            ``(k, v, *coarse)``.
+        """
+        products = others.unsqueeze(1) * views.conj().unsqueeze(0)
+        correlation: Tensor = torch.fft.irfftn(products, s=self.shape, dim=self.axes)
+        return correlation
+
+    def within_reach(self, correlation: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Only shifts up to ``LARGEST_SHIFT``, and those of each axis in coarse pixels."""
+        offsets = []
+        for axis, length in enumerate(self.shape):
+            most = round(LARGEST_SHIFT * length)
+            offsets.append(torch.arange(-most, most + 1))
+            correlation = correlation.index_select(2 + axis, offsets[-1] % length)
+        return correlation, offsets
 
     def __call__(self, query: Tensor, candidates: Tensor, best: int) -> tuple[Tensor, Tensor]:
         """Search one query.
@@ -148,27 +177,47 @@ class CoarseSearch:
         views = functional.grid_sample(
             query.expand(count, 1, *self.shape), grid, padding_mode="zeros", align_corners=False
         )[:, 0]
-        spectrum = torch.fft.rfftn(self._standard(views), dim=self.axes).conj()
-        others = torch.fft.rfftn(self._standard(candidates), dim=self.axes)
-        correlation = torch.fft.irfftn(others.unsqueeze(1) * spectrum.unsqueeze(0), s=self.shape, dim=self.axes)
-        offsets = []
-        for axis, length in enumerate(self.shape):
-            most = round(LARGEST_SHIFT * length)
-            offsets.append(torch.arange(-most, most + 1))
-            correlation = correlation.index_select(2 + axis, offsets[-1] % length)
-        peak, place = correlation.flatten(2).max(dim=2)
+        correlation = self.correlation(self.spectra(views), self.spectra(candidates))
+        within, offsets = self.within_reach(correlation)
+        peak, place = within.flatten(2).max(dim=2)
         value, which = peak.topk(min(best, count), dim=1)
         place = place.gather(1, which)
         shifts = []
         for offset in reversed(offsets):
             shifts.append(offset[place % len(offset)])
             place = place // len(offset)
+        chosen = correlation[torch.arange(len(correlation)).unsqueeze(1), which]
+        shifts = self._between_pixels(chosen, shifts)
         # A view shows the query at M x, and the candidate at x + d looks like it: the candidate's place is M^-1 y + d.
         inverse = torch.linalg.inv(self.transforms)[which]
         unit = _unit(self.full_shape)
         moves = torch.stack([2 * shift / length * unit[axis] for axis, (shift, length) in
                              enumerate(zip(shifts, reversed(self.shape), strict=True))], dim=2)  # fmt: skip
         return value, torch.cat([inverse, moves.unsqueeze(3)], dim=3)
+
+    def _between_pixels(self, correlation: Tensor, shifts: Sequence[Tensor]) -> list[Tensor]:
+        """Peaks to a part of a pixel, by a parabola along each axis.
+
+        Args:
+            correlation: ``(k, best, *coarse)``.
+            shifts: for each axis, last first, ``(k, best)`` whole pixels.
+        """
+        flat, found = correlation.flatten(2), []
+        strides = [math.prod(self.shape[axis + 1 :]) for axis in range(len(self.shape))]
+
+        def at(moved: int, step: int) -> Tensor:
+            """Correlation a step beside the peak along the axis that is ``moved``th from the last."""
+            place = torch.zeros_like(shifts[0])
+            for order, shift in enumerate(shifts):
+                axis = len(self.shape) - 1 - order
+                place = place + (shift + (step if order == moved else 0)) % self.shape[axis] * strides[axis]
+            return flat.gather(2, place.unsqueeze(2))[:, :, 0]
+
+        for order, shift in enumerate(shifts):
+            before, peak, after = at(order, -1), at(order, 0), at(order, 1)
+            bend = (2 * peak - before - after).clamp(min=1e-6)
+            found.append(shift + ((after - before) / (2 * bend)).clamp(-0.5, 0.5))
+        return found
 
 
 def _basis(dims: int, affine: bool) -> Tensor:

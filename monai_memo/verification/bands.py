@@ -86,4 +86,21 @@ def structured(images: Tensor) -> Tensor:
     # Single flat pixels belong to the picture: only areas are left by the erosion. They grow back to their edge (the
     # erosion and the spread took one pixel each) and one pixel further, where resizing has mixed both sides.
     areas = -pool(-flat, 3, stride=1, padding=1)
-    return 1 - pool(areas, 7, stride=1, padding=3)
+    return (1 - pool(areas, 7, stride=1, padding=3)) * _without_rim(images)
+
+
+def _without_rim(images: Tensor) -> Tensor:
+    """0 in outermost rows, columns or slices of a single grey value and one further in, 1 elsewhere.
+
+    The rim of a copy that was zoomed out can be a pixel wide: too thin for an area, and its edge would draw alignment.
+    """
+    kept = torch.ones_like(images)
+    for axis in range(2, images.ndim):
+        others = [other for other in range(1, images.ndim) if other != axis]
+        flat = (images.amax(dim=others, keepdim=True) - images.amin(dim=others, keepdim=True) < FLAT).to(images.dtype)
+        for reverse in (False, True):
+            rim = (flat.flip(axis) if reverse else flat).cumprod(dim=axis)
+            further = torch.cat([rim.narrow(axis, 0, 1), rim.narrow(axis, 0, rim.shape[axis] - 1)], dim=axis)
+            rim = torch.maximum(rim, further)
+            kept = kept * (1 - (rim.flip(axis) if reverse else rim))
+    return kept

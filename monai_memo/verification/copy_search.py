@@ -1,6 +1,6 @@
 # Copyright (c) monai_memo contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The whole search in one cohort: embeddings, templates and squared error find candidates, which are then verified.
+"""The whole search in one cohort: embeddings, templates, shifts and squared error find candidates, then verified.
 
 Two similarities are measured for each candidate: place by place after alignment (``verifier``), and of the whole images
 (``whole_image``), brought to one scale. The greater one counts.
@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 
 from monai_memo.search.embedding_index import EmbeddingIndex
 from monai_memo.verification.candidates import Embed, find_candidates
+from monai_memo.verification.shifted import ShiftSearch
 from monai_memo.verification.templates import TemplateSearch
 from monai_memo.verification.verifier import NOT_VERIFIED, Verified, Verifier, grey
 from monai_memo.verification.whole_image import CommonScale, WholeImages
 
-NEIGHBOURS, TEMPLATES, REFINED, BLOCK = 24, 16, 5, 256
+NEIGHBOURS, TEMPLATES, SHIFTED, REFINED, BLOCK = 24, 16, 8, 5, 256
 SCALE_IMAGES, FEWEST_IMAGES = 200, 20  # training images that the common scale is measured on
 
 
@@ -56,6 +57,7 @@ class CopySearch:
     ) -> None:
         self.index, self.embed, self.neighbours = index, embed, neighbours
         self.verifier = Verifier(pixels, refined, affine)
+        self.shifted = ShiftSearch(self.verifier.search, self.verifier.features)
         shape = pixels.shape[2:]
         patients = np.arange(len(pixels)) if patient_ids is None else np.unique(patient_ids, return_inverse=True)[1]
         blocks = [slice(start, start + BLOCK) for start in range(0, len(pixels), BLOCK)]
@@ -120,7 +122,8 @@ class CopySearch:
         candidates = find_candidates(queries, self.embed, self.index, self.neighbours, own, progress=progress)
         with torch.inference_mode():
             for position, found in enumerate(candidates):
-                more = self.templates(grey(queries[position : position + 1]), TEMPLATES)
+                query = grey(queries[position : position + 1])
+                more = np.union1d(self.templates(query, TEMPLATES), self.shifted(query, SHIFTED))
                 candidates[position] = np.union1d(found, more)
         return candidates
 

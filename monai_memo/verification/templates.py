@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from monai_memo.verification.alignment import local_contrast, resized, sampling_grid
+from monai_memo.verification.alignment import local_contrast, mirror, resized, sampling_grid
 from monai_memo.verification.bands import structured
 
 LENGTH = {2: 16, 3: 10}
@@ -38,10 +38,8 @@ def _transforms(dims: int) -> Tensor:
             turn[second, first] = math.sin(math.radians(degrees))
             turn[first, second] = -turn[second, first]
             turns.append(turn)
-    mirror = torch.ones(dims)
-    mirror[0 if dims == 2 else 2] = -1
     return torch.stack(
-        [turn @ side * zoom for side in (torch.eye(dims), torch.diag(mirror)) for turn in turns for zoom in ZOOMS]
+        [turn @ side * zoom for side in (torch.eye(dims), mirror(dims)) for turn in turns for zoom in ZOOMS]
     )
 
 

@@ -41,6 +41,14 @@ def test_erased_areas_are_hidden_and_pictures_are_not() -> None:
     assert bool(hidden[..., 10:30, 10:30].all()) and float(hidden.float().mean()) < 0.14
 
 
+def test_a_rim_of_one_grey_value_is_hidden_however_thin() -> None:
+    image = torch.from_numpy(chest_phantom(0))[None] + 0.01 * torch.randn(1, 1, 64, 64)
+    image[..., 0] = image[..., -2:, :] = 0.2
+    hidden = (structured(image) == 0)[0, 0]
+    assert bool(hidden[:, :2].all()) and bool(hidden[-3:].all())  # one further in, where resizing mixes
+    assert not bool(hidden[:-3, 2:].any())
+
+
 def aligned_error(images: torch.Tensor, truth: torch.Tensor) -> float:
     """Coarse search and refinement of a warped image; largest error of a corner in units of half the length."""
     shape = images.shape[2:]
@@ -69,6 +77,16 @@ def test_a_mirror_image_is_found() -> None:
     truth = placement(0, 1.0, (0, 0))
     truth[:, 0, 0] = -1
     assert aligned_error(image, truth) < 2 / 64
+
+
+def test_the_coarse_search_sees_parts_of_a_coarse_pixel() -> None:
+    image = torch.from_numpy(chest_phantom(3))[None]
+    truth = placement(0, 1.0, (0.5 * 2 / 32, -0.4 * 2 / 32))  # of the 32 coarse pixels
+    query, _ = warp(image, truth)
+    search = CoarseSearch((64, 64))
+    ones = torch.ones_like(image)
+    _, found = search(search.features(query, ones)[0], search.features(image, ones), 1)
+    assert float((found[0, 0] - truth[0]).abs().max()) < 0.2 * 2 / 32
 
 
 def test_volumes_are_aligned() -> None:

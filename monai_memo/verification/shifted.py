@@ -1,0 +1,54 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Candidates that lie elsewhere but are not turned: finer than templates, every shift against all training images.
+
+Half a small pixel off, the template of one chest is as near to a hundred others. Turned and zoomed versions are looked
+for elsewhere (``candidates``, ``templates``), so that all shifts of the upright image can be tried at twice the
+resolution.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from monai_memo.verification.alignment import CoarseSearch, mirror, sampling_grid
+from monai_memo.verification.bands import structured
+
+BLOCK = 2048  # training images that are correlated at once
+
+
+class ShiftSearch:
+    """Correlation of a query and its mirror image with all training images under every shift (by FFT).
+
+    Args:
+        search: of images of this shape; its largest shift holds here.
+        features: ``(n, *coarse)`` what ``search`` looks at, of the training cohort, in order.
+    """
+
+    def __init__(self, search: CoarseSearch, features: Tensor) -> None:
+        self.search = search
+        self.spectra = search.spectra(features)
+        dims = len(search.shape)
+        sides = torch.cat([torch.stack([torch.eye(dims), mirror(dims)]), torch.zeros(2, dims, 1)], dim=2)
+        self.grid = sampling_grid(sides, search.shape)
+
+    def __call__(self, query: Tensor, k: int) -> NDArray[np.int64]:
+        """The ``k`` training images that correlate best with the query under any shift.
+
+        Args:
+            query: ``(1, 1, *spatial)`` in [0, 1].
+        """
+        features = self.search.features(query, structured(query)).unsqueeze(1)
+        views = functional.grid_sample(
+            features.expand(2, 1, *self.search.shape), self.grid, padding_mode="zeros", align_corners=False
+        )
+        spectra = self.search.spectra(views[:, 0])
+        peaks = []
+        for block in self.spectra.split(BLOCK):
+            within, _ = self.search.within_reach(self.search.correlation(spectra, block))
+            peaks.append(within.flatten(1).amax(dim=1))
+        return torch.cat(peaks).topk(min(k, len(self.spectra))).indices.numpy().astype(np.int64)
