@@ -5,18 +5,19 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
 from monai_memo.benchmark.baselines import Found, Scorer
+from monai_memo.verification.verifier import grey
 
 
 def _grey(images: NDArray[np.floating]) -> NDArray[np.uint8]:
     """``(n, channels, height, width)`` in 0 to 1 as ``(n, height, width)`` in 0 to 255."""
-    values = np.asarray(images, dtype=np.float32).mean(axis=1)
-    return (255 * values.clip(0, 1)).round().astype(np.uint8)
+    return (255 * grey(images)[:, 0].numpy().clip(0, 1)).round().astype(np.uint8)
 
 
 class PerceptualHash:
@@ -40,6 +41,13 @@ class PerceptualHash:
         equal = self._hash(queries) @ self.bits.T / self.bits.shape[1]
         nearest = equal.argmax(axis=1)
         return 0.5 + 0.5 * equal.max(axis=1).astype(np.float64), nearest.astype(np.int64)
+
+
+class Described(NamedTuple):
+    """Keypoints of an image: places ``(n, 2)`` and descriptors ``(n, 128)``."""
+
+    places: NDArray[np.float32]
+    descriptors: NDArray[np.float32]
 
 
 class Keypoints:
@@ -68,31 +76,28 @@ class Keypoints:
         self.cv2, self.candidates, self.size = cv2, candidates, size
         self.sift = cv2.SIFT.create(nfeatures=per_image, contrastThreshold=0.02)
         self.found = [self._describe(image) for image in _grey(training)]
-        counts = [len(places) for places, _ in self.found]
+        counts = [len(image.places) for image in self.found]
         self.owner = np.repeat(np.arange(len(counts)), counts)
-        described = np.concatenate([descriptors for _, descriptors in self.found])
+        described = np.concatenate([image.descriptors for image in self.found])
         self.neighbours = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(described) if len(described) else None
 
-    def _describe(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Places ``(n, 2)`` and descriptors ``(n, 128)`` of one image."""
+    def _describe(self, image: NDArray[np.uint8]) -> Described:
         factor = self.size / max(image.shape)
         larger = self.cv2.resize(image, None, fx=factor, fy=factor, interpolation=self.cv2.INTER_CUBIC)
         keypoints, descriptors = self.sift.detectAndCompute(larger, None)
         places = np.asarray([keypoint.pt for keypoint in keypoints], dtype=np.float32).reshape(-1, 2)
-        return places, np.zeros((0, 128), np.float32) if descriptors is None else descriptors
+        return Described(places, np.zeros((0, 128), np.float32) if descriptors is None else descriptors)
 
-    def _agreeing(
-        self, query: tuple[NDArray[np.float32], NDArray[np.float32]], other: tuple[NDArray, NDArray[np.float32]]
-    ) -> int:
+    def _agreeing(self, query: Described, other: Described) -> int:
         """Keypoints of the query that one similarity transform brings onto those of the other image."""
-        if min(len(query[0]), len(other[0])) < 3:
+        if min(len(query.places), len(other.places)) < 3:
             return 0
-        pairs = self.cv2.BFMatcher().knnMatch(query[1], other[1], k=2)
+        pairs = self.cv2.BFMatcher().knnMatch(query.descriptors, other.descriptors, k=2)
         kept = [first for first, second in pairs if first.distance < 0.8 * second.distance]
         if len(kept) < 3:
             return 0
-        here = np.stack([query[0][pair.queryIdx] for pair in kept])
-        there = np.stack([other[0][pair.trainIdx] for pair in kept])
+        here = np.stack([query.places[pair.queryIdx] for pair in kept])
+        there = np.stack([other.places[pair.trainIdx] for pair in kept])
         self.cv2.setRNGSeed(0)
         _, inliers = self.cv2.estimateAffinePartial2D(here, there, ransacReprojThreshold=5.0)
         return 0 if inliers is None else int(inliers.sum())
@@ -101,9 +106,9 @@ class Keypoints:
         best = (0.0, 0)
         for image in (query, np.ascontiguousarray(query[:, ::-1])):
             described = self._describe(image)
-            if self.neighbours is None or not len(described[0]):
+            if self.neighbours is None or not len(described.places):
                 continue
-            nearest = self.neighbours.kneighbors(described[1], return_distance=False)[:, 0]
+            nearest = self.neighbours.kneighbors(described.descriptors, return_distance=False)[:, 0]
             votes = np.bincount(self.owner[nearest], minlength=len(self.found)) / len(nearest)
             for candidate in np.argsort(-votes, kind="stable")[: self.candidates]:
                 similarity = self._agreeing(described, self.found[candidate]) + 0.5 * float(votes[candidate])
