@@ -3,9 +3,11 @@
 """Likeness of whole images where they lie, for copies whose detail was drawn anew.
 
 A diffusion model that starts from a training image keeps the layout and redraws the detail that a comparison place by
-place rests on. Then the plain squared error says more. It is judged by the error to further training images, as by
-Carlini et al. (Extracting Training Data from Diffusion Models, USENIX Security 2023): smooth, average images are near
-to many patients.
+place rests on. Then the plain squared error says more. It is judged by the query's errors to further training images,
+as by Carlini et al. (Extracting Training Data from Diffusion Models, USENIX Security 2023), because smooth, average
+images are near to many patients; and by the errors of the training image to those of other patients, because one in a
+crowd is near to many queries (speaker recognition normalises its scores by both sides for the same reason). Medians, so
+that an image that stands twice in the cohort, which is copied first of all, is not taken for one in a crowd.
 """
 
 from __future__ import annotations
@@ -21,8 +23,9 @@ from torch import Tensor
 from monai_memo.verification.alignment import resized
 
 LENGTH = {2: 64, 3: 32}
-BACKGROUND = 10  # training images that a likeness is judged by, the nearest one not among them
-BACKGROUND_WEIGHT = 0.5
+BACKGROUND = 10  # training images that a query's likeness is judged by, the nearest one not among them
+CROWD = 5  # training images of other patients that a training image is judged by
+WEIGHT = 0.4  # of the median log error to either
 SMALLEST_ERROR = 1e-6
 Vectors = NDArray[np.float32]
 
@@ -34,7 +37,7 @@ class Likeness:
     Attributes:
         nearest: ``(n,)`` index of the training image.
         value: ``(n,)`` its likeness, unbounded, higher is more alike.
-        background: ``(n,)`` what was subtracted: half the mean log error of the further neighbours.
+        background: ``(n,)`` what was subtracted for the query's further neighbours.
     """
 
     nearest: NDArray[np.int64]
@@ -59,6 +62,7 @@ class WholeImages:
         self.index = faiss.IndexFlatL2(vectors.shape[1])
         self.index.add(vectors)
         self.index.add(self.mirrored(vectors))
+        self._crowds = np.full(len(vectors), np.nan)
 
     def __len__(self) -> int:
         return len(self.training)
@@ -80,16 +84,54 @@ class WholeImages:
             vectors: of the queries.
             own: ``(n,)`` the patient of each query, whose images are passed over.
         """
-        passed_over = 0 if own is None else 2 * int(np.bincount(self.patients).max())
-        wanted = min(BACKGROUND + passed_over, self.index.ntotal)
-        errors, places = self.index.search(vectors, wanted)
-        places = places % len(self)
-        allowed = np.ones_like(places, dtype=bool) if own is None else self.patients[places] != own[:, None]
+        excluded = None if own is None else own[:, None]
+        logs, places = self._neighbours(vectors, BACKGROUND, excluded)
+        values = logs[:, :CROWD] - self._crowding(places[:, :CROWD], own)
+        best = values.argmax(axis=1)
+        rows = np.arange(len(vectors))
+        further = np.ones_like(places, dtype=bool)
+        further[rows, best] = False
+        background = WEIGHT * np.median(logs[further].reshape(len(vectors), -1), axis=1)
+        return Likeness(places[rows, best], values[rows, best] - background, background)
+
+    def _neighbours(
+        self, vectors: Vectors, count: int, excluded: NDArray[np.int64] | None
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """The nearest training images, mirror images among them: minus log squared error and index, ``(n, count)``.
+
+        Args:
+            excluded: ``(n, patients)`` whose images are passed over (they come last in tiny cohorts).
+        """
+        most = 0 if excluded is None else 2 * excluded.shape[1] * int(np.bincount(self.patients).max())
+        errors, places = self.index.search(vectors, min(count + most, self.index.ntotal))
+        places = places.astype(np.int64) % len(self)
         logs = -np.log(np.maximum(errors, SMALLEST_ERROR)).astype(np.float64)
-        order = np.argsort(~allowed, axis=1, kind="stable")[:, :BACKGROUND]  # allowed ones first, nearest first
-        logs, places = np.take_along_axis(logs, order, axis=1), np.take_along_axis(places, order, axis=1)
-        background = BACKGROUND_WEIGHT * logs[:, 1:].mean(axis=1)
-        return Likeness(places[:, 0].astype(np.int64), logs[:, 0] - background, background)
+        if excluded is not None:
+            barred = (self.patients[places][:, :, None] == excluded[:, None, :]).any(axis=2)
+            order = np.argsort(barred, axis=1, kind="stable")  # allowed ones first, nearest first
+            logs, places = np.take_along_axis(logs, order, axis=1), np.take_along_axis(places, order, axis=1)
+        return logs[:, :count], places[:, :count]
+
+    def _crowding(self, candidates: NDArray[np.int64], own: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
+        """What is subtracted for other patients' images near to the candidates, ``(n, r)`` like these.
+
+        Args:
+            own: ``(n,)`` the patient of each query, who is no other patient either.
+        """
+        if own is not None:
+            pairs, back = np.unique(
+                np.stack([candidates, np.broadcast_to(own[:, None], candidates.shape)], axis=2).reshape(-1, 2),
+                axis=0, return_inverse=True,
+            )  # fmt: skip
+            excluded = np.stack([self.patients[pairs[:, 0]], pairs[:, 1]], axis=1)
+            logs, _ = self._neighbours(self.training[pairs[:, 0]], CROWD, excluded)
+            crowding: NDArray[np.float64] = WEIGHT * np.median(logs, axis=1)
+            return crowding[back.reshape(candidates.shape)]
+        unknown = np.unique(candidates[np.isnan(self._crowds[candidates])])
+        if len(unknown):
+            logs, _ = self._neighbours(self.training[unknown], CROWD, self.patients[unknown][:, None])
+            self._crowds[unknown] = WEIGHT * np.median(logs, axis=1)
+        return self._crowds[candidates]
 
     def of_candidates(
         self, vectors: Vectors, candidates: NDArray[np.int64], background: NDArray[np.float64]
@@ -110,7 +152,7 @@ class WholeImages:
             others = self.training[candidates[rows, column]]
             errors = [((vectors[rows] - side) ** 2).sum(axis=1) for side in (others, self.mirrored(others))]
             logs = -np.log(np.maximum(np.minimum(*errors), SMALLEST_ERROR))
-            result[rows, column] = logs - background[rows]
+            result[rows, column] = logs - background[rows] - self._crowding(candidates[rows, column])
         return result
 
 

@@ -55,6 +55,36 @@ def test_own_patient_is_passed_over() -> None:
     assert (plain.value > likeness.value).all()
 
 
+def test_an_image_in_a_crowd_counts_for_less() -> None:
+    rng = np.random.default_rng(0)
+    crowd = TRAINING[:1] + rng.normal(0, 0.02, (12, 1, 32, 32)).astype(np.float32)  # of twelve patients
+    cohort = np.concatenate([crowd, TRAINING[1:20]])
+    found = WholeImages([torch.from_numpy(cohort)], (32, 32), np.arange(len(cohort)))
+    noisy = cohort[[0, 20]] + rng.normal(0, 0.05, (2, 1, 32, 32)).astype(np.float32)
+    likeness = found.likeness(found.vectors(torch.from_numpy(noisy)))
+    assert likeness.nearest.tolist() == [0, 20]
+    assert likeness.value[1] > likeness.value[0] + 1
+
+
+def test_an_image_that_stands_twice_is_not_in_a_crowd() -> None:
+    vectors = whole().vectors(torch.from_numpy(redrawn(TRAINING[5:6])))
+    twice = np.concatenate([TRAINING, TRAINING[5:6]])
+    doubled = WholeImages([torch.from_numpy(twice)], (32, 32), np.arange(41))
+    single = WholeImages([torch.from_numpy(TRAINING)], (32, 32), np.arange(40))
+    assert doubled.likeness(vectors).nearest[0] in (5, 40)
+    assert doubled.likeness(vectors).value[0] > single.likeness(vectors).value[0] - 0.1
+
+
+def test_a_patient_looked_up_among_others_is_nowhere_among_them() -> None:
+    found = whole()
+    without = np.flatnonzero(found.patients != 3)
+    others = WholeImages([torch.from_numpy(TRAINING[without])], (32, 32), found.patients[without])
+    own = np.flatnonzero(found.patients == 3)
+    among = found.likeness(found.training[own], found.patients[own])
+    np.testing.assert_allclose(among.value, others.likeness(found.training[own]).value, rtol=1e-5)
+    assert (without[others.likeness(found.training[own]).nearest] == among.nearest).all()
+
+
 def test_error_is_the_mean_over_pixels() -> None:
     found = whole()
     a, b = found.vectors(torch.zeros(1, 1, 32, 32)), found.vectors(torch.full((1, 1, 32, 32), 0.3))
