@@ -229,6 +229,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for noisy in ("ignite", "faiss", "matplotlib", "monai", "PIL", "fontTools"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if {"--help", "-h"} & set(given):
+        # Commands take any option, so that misspelt ones get a message of ours; fire would hand them --help as well.
+        given = [*given[:1], "--", "--help"] if given[0] not in ("--help", "-h") else ["--", "--help"]
     status: list[int] = []
 
     def silent(component: Any) -> str:
@@ -239,9 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return str(component) if isinstance(component, str) else ""
 
     try:
-        fire.Fire(
-            commands(), command=None if arguments is None else list(arguments), name="monai-memo", serialize=silent
-        )
+        fire.Fire(commands(), command=given, name="monai-memo", serialize=silent)
     except MemoError as error:
         print(f"monai-memo: {error}", file=sys.stderr)
         sys.exit(REFUSED)

@@ -119,3 +119,11 @@ def test_planted_audit_compares_with_the_truth(
     row = json.loads((tmp_path / "out" / "planted_audit.json").read_text())["audits"][0]
     assert row["planted"] == 4 and row["n_synthetic"] == 13 and row["unseen"] == 6
     assert 0 <= row["planted_found"] <= 4
+
+
+@pytest.mark.parametrize("arguments", [("train-detector", "--help"), ("train-detector", "--train", "x", "-h")])
+def test_help_of_a_command_names_its_options(arguments: tuple[str, ...], capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(*arguments) == FINISHED
+    captured = capfd.readouterr()
+    shown = captured.out + captured.err
+    assert "monai-memo train-detector" in shown.replace("_", "-") and "start_from" in shown and "epochs" in shown
