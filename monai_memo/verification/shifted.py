@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Candidates that lie elsewhere but are not turned: finer than templates, every shift against all training images.
 
-Half a small pixel off, the template of one chest is as near to a hundred others. Turned and zoomed versions are looked
-for elsewhere (``candidates``, ``templates``), so that all shifts of the upright image can be tried at twice the
+Half a small pixel off, the template of one chest is as near to a hundred others. Turned versions are looked for elsewhere
+(``candidates``, ``templates``), so that all shifts of the upright image, in three sizes, can be tried at twice the
 resolution.
 """
 
@@ -18,11 +18,12 @@ from torch.nn import functional
 from monai_memo.verification.alignment import CoarseSearch, mirror, sampling_grid
 from monai_memo.verification.bands import structured
 
+ZOOMS = (0.87, 1.0, 1.14)
 BLOCK = 2048  # training images that are correlated at once
 
 
 class ShiftSearch:
-    """Correlation of a query and its mirror image with all training images under every shift (by FFT).
+    """Correlation of a query and its mirror image, smaller and larger, with all training images under every shift.
 
     Args:
         search: of images of this shape; its largest shift holds here.
@@ -33,8 +34,10 @@ class ShiftSearch:
         self.search = search
         self.spectra = search.spectra(features)
         dims = len(search.shape)
-        sides = torch.cat([torch.stack([torch.eye(dims), mirror(dims)]), torch.zeros(2, dims, 1)], dim=2)
-        self.grid = sampling_grid(sides, search.shape)
+        views = torch.stack([side * zoom for side in (torch.eye(dims), mirror(dims)) for zoom in ZOOMS])
+        self.views = len(views)
+        placements = torch.cat([views, torch.zeros(len(views), dims, 1)], dim=2)
+        self.grid = sampling_grid(placements, search.shape)
 
     def __call__(self, query: Tensor, k: int) -> NDArray[np.int64]:
         """The ``k`` training images that correlate best with the query under any shift.
@@ -44,7 +47,7 @@ class ShiftSearch:
         """
         features = self.search.features(query, structured(query)).unsqueeze(1)
         views = functional.grid_sample(
-            features.expand(2, 1, *self.search.shape), self.grid, padding_mode="zeros", align_corners=False
+            features.expand(self.views, 1, *self.search.shape), self.grid, padding_mode="zeros", align_corners=False
         )
         spectra = self.search.spectra(views[:, 0])
         peaks = []

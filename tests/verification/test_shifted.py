@@ -8,7 +8,7 @@ import torch
 from scipy import ndimage
 
 from monai_memo.data.phantoms import chest_phantom, knee_phantom
-from monai_memo.verification.alignment import CoarseSearch
+from monai_memo.verification.alignment import CoarseSearch, warp
 from monai_memo.verification.shifted import ShiftSearch
 
 
@@ -24,6 +24,14 @@ def test_the_shifted_original_comes_first(pixels: tuple[int, int], mirrored: boo
     query = ndimage.shift(cohort[7, 0].numpy(), pixels, order=1)
     query = query[:, ::-1].copy() if mirrored else query
     assert search_of(cohort)(torch.from_numpy(query)[None, None], 3)[0] == 7
+
+
+@pytest.mark.parametrize("zoom", [0.86, 1.15])
+def test_the_zoomed_original_comes_first(zoom: float) -> None:
+    cohort = torch.from_numpy(np.stack([chest_phantom(seed) for seed in range(40)]))
+    placement = torch.tensor([[[1 / zoom, 0.0, 0.1], [0.0, 1 / zoom, 0.0]]])
+    query, inside = warp(cohort[7:8], placement)
+    assert search_of(cohort)(query * inside, 3)[0] == 7
 
 
 def test_volumes_and_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
