@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Candidates that lie elsewhere but are not turned: finer than templates, every shift against all training images.
 
-Half a small pixel off, the template of one chest is as near to a hundred others. Turned versions are looked for elsewhere
-(``candidates``, ``templates``), so that all shifts of the upright image, in three sizes, can be tried at twice the
-resolution.
+Half a small pixel off, the template of one chest is as near to a hundred others. Turned versions are looked for
+elsewhere (``candidates``, ``templates``), so that all shifts of the upright image, in three sizes, can be tried at twice
+the resolution.
 """
 
 from __future__ import annotations
