@@ -3,8 +3,8 @@
 """Candidates that lie elsewhere but are not turned: finer than templates, every shift against all training images.
 
 Half a small pixel off, the template of one chest is as near to a hundred others. Turned versions are looked for
-elsewhere (``candidates``, ``templates``), so that all shifts of the upright image, in three sizes, can be tried at twice
-the resolution.
+elsewhere (``candidates``, ``templates``), so that all shifts of the upright image, in three sizes, can be tried at
+twice the resolution.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from monai_memo.verification.alignment import CoarseSearch, mirror, sampling_gri
 from monai_memo.verification.bands import structured
 
 ZOOMS = (0.87, 1.0, 1.14)
-BLOCK = 2048  # training images that are correlated at once
+BLOCK = 128  # training images that are correlated at once: what a processor keeps at hand
 
 
 class ShiftSearch:
