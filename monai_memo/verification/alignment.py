@@ -25,6 +25,7 @@ ROTATIONS = {2: (-20, -15, -10, -5, 0, 5, 10, 15, 20), 3: (-15, 0, 15)}  # degre
 ZOOMS = {2: (0.83, 0.91, 1.0, 1.1, 1.2), 3: (0.85, 1.0, 1.18)}
 LARGEST_SHIFT = 0.16  # of the length
 COARSE_LENGTH = {2: 32, 3: 16}
+BLOCK = 16  # candidates that are correlated at once: what a processor keeps at hand
 MOST_PER_STEP = 0.12  # change of any parameter in one Gauss-Newton step
 
 
@@ -177,10 +178,17 @@ class CoarseSearch:
         views = functional.grid_sample(
             query.expand(count, 1, *self.shape), grid, padding_mode="zeros", align_corners=False
         )[:, 0]
-        correlation = self.correlation(self.spectra(views), self.spectra(candidates))
+        spectra = self.spectra(views)
+        found = [self._places(spectra, block, min(best, count)) for block in candidates.split(BLOCK)]
+        value, placements = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return value, placements
+
+    def _places(self, views: Tensor, candidates: Tensor, best: int) -> tuple[Tensor, Tensor]:
+        """``__call__`` for the ``spectra`` of all views and a block of candidates."""
+        correlation = self.correlation(views, self.spectra(candidates))
         within, offsets = self.within_reach(correlation)
         peak, place = within.flatten(2).max(dim=2)
-        value, which = peak.topk(min(best, count), dim=1)
+        value, which = peak.topk(best, dim=1)
         place = place.gather(1, which)
         shifts = []
         for offset in reversed(offsets):
