@@ -157,7 +157,7 @@ class Verifier:
         placements = refine(placements, first, second, steps=6)
         if self.affine:
             placements = refine(placements, first, second, steps=3, affine=True)
-        profiles = profile(*agreement_maps(image.expand_as(others), others, placements)[:2])
+        profiles, placements = self._better(image, others, placements, in_place.expand(len(which), dims, dims + 1))
         # The blur is the query's; it is read off the likeliest candidate.
         likeliest = slice(best := int(combine(profiles).argmax()), best + 1)
         blur = matched_blur(image, others[likeliest], placements[likeliest])
@@ -178,6 +178,18 @@ class Verifier:
         result.placements[0, :n] = placements[order].numpy()
         result.profiles[0, :n] = profiles[order].numpy()
         return result
+
+    @staticmethod
+    def _better(image: Tensor, others: Tensor, refined: Tensor, in_place: Tensor) -> tuple[Tensor, Tensor]:
+        """Profile and placement of each candidate, refined or left in place, whichever agrees more.
+
+        A quarter of the image that was replaced can draw a copy away that had lain where its original lies.
+        """
+        moved, still = (
+            profile(*agreement_maps(image.expand_as(others), others, places)[:2]) for places in (refined, in_place)
+        )
+        stays = (combine(still) > combine(moved)).unsqueeze(1)
+        return torch.where(stays, still, moved), torch.where(stays.unsqueeze(2), in_place, refined)
 
     def _shortlist(
         self, image: Tensor, others: Tensor, placements: Tensor, sure: NDArray[np.int64]

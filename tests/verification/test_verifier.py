@@ -41,6 +41,17 @@ def test_volumes() -> None:
     assert (copies.candidates[:, 0] == np.arange(6)).mean() > 0.8
 
 
+def test_alignment_never_draws_a_copy_away_from_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    def drawn_away(placements: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
+        return placements + 0.06
+
+    monkeypatch.setattr("monai_memo.verification.verifier.refine", drawn_away)
+    found = Verifier(CHEST)(CHEST[:3], np.tile(np.arange(5), (3, 1)), progress=False)
+    assert found.candidates[:, 0].tolist() == [0, 1, 2] and (found.similarity[:, 0] > 0.99).all()
+    np.testing.assert_array_equal(found.placements[0, 0], np.eye(2, 3))
+    assert (found.placements[0, 1] != np.eye(2, 3)).any()
+
+
 def test_few_candidates_leave_empty_places() -> None:
     found = Verifier(CHEST)(CHEST[:1], [np.array([4])], progress=False)
     assert found.candidates.tolist() == [[4, -1, -1, -1, -1]] and (found.similarity[0, 1:] == -1).all()
