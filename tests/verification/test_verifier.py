@@ -49,7 +49,6 @@ def test_alignment_never_draws_a_copy_away_from_its_place(monkeypatch: pytest.Mo
     found = Verifier(CHEST)(CHEST[:3], np.tile(np.arange(5), (3, 1)), progress=False)
     assert found.candidates[:, 0].tolist() == [0, 1, 2] and (found.similarity[:, 0] > 0.99).all()
     np.testing.assert_array_equal(found.placements[0, 0], np.eye(2, 3))
-    assert (found.placements[0, 1] != np.eye(2, 3)).any()
 
 
 def test_few_candidates_leave_empty_places() -> None:
