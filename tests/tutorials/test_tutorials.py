@@ -29,12 +29,15 @@ SHOWN = {
 
 
 def text_of(notebook: Any) -> str:
-    """All that the code cells have shown, pictures aside."""
+    """All that the code cells have shown, pictures aside.
+
+    A busy kernel sends what one ``print`` writes in several pieces: nothing may come between them.
+    """
     shown = []
     for output in (output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs):
         shown += [output.text] if output.output_type == "stream" else []
-        shown += [str(value) for kind, value in output.get("data", {}).items() if not kind.startswith("image/")]
-    return "\n".join(shown)
+        shown += [f"\n{value}\n" for kind, value in output.get("data", {}).items() if not kind.startswith("image/")]
+    return "".join(shown)
 
 
 def pictures_of(notebook: Any) -> int:
