@@ -117,6 +117,7 @@ class CoarseSearch:
         self.full_shape = tuple(shape)
         self.shape = tuple(min(length, COARSE_LENGTH[dims]) for length in shape)
         self.transforms = coarse_transforms(dims)
+        self.inverses = torch.linalg.inv(self.transforms)
         self.taper = torch.ones(self.shape)
         for axis, length in enumerate(self.shape):
             position = (torch.arange(length) + 0.5) * 2 / length - 1
@@ -130,6 +131,14 @@ class CoarseSearch:
         small = resized(images * mask, self.shape) / resized(mask, self.shape).clamp(min=1e-3)
         kept = (resized(mask, self.shape) > 0.5).to(images.dtype)
         return local_contrast(small, kept, 0.7, 3.0, 4.0)[:, 0]
+
+    def views(self, features: Tensor, transforms: Tensor) -> Tensor:
+        """Features ``(*coarse)`` under transforms ``(v, dims, dims)``: ``(v, *coarse)``."""
+        count, dims = transforms.shape[:2]
+        grid = sampling_grid(torch.cat([transforms, torch.zeros(count, dims, 1)], dim=2), self.shape)
+        return functional.grid_sample(
+            features.expand(count, 1, *self.shape), grid, padding_mode="zeros", align_corners=False
+        )[:, 0]
 
     def spectra(self, features: Tensor) -> Tensor:
         """Fourier transforms of features ``(batch, *coarse)``, tapered, of mean 0 and length 1."""
@@ -172,14 +181,9 @@ class CoarseSearch:
         Returns:
             correlation ``(k, best)``, highest first; placements ``(k, best, dims, dims + 1)``.
         """
-        dims, count = len(self.shape), len(self.transforms)
-        turned = torch.cat([self.transforms, torch.zeros(count, dims, 1)], dim=2)
-        grid = sampling_grid(turned, self.shape)
-        views = functional.grid_sample(
-            query.expand(count, 1, *self.shape), grid, padding_mode="zeros", align_corners=False
-        )[:, 0]
-        spectra = self.spectra(views)
-        found = [self._places(spectra, block, min(best, count)) for block in candidates.split(BLOCK)]
+        spectra = self.spectra(self.views(query, self.transforms))
+        best = min(best, len(self.transforms))
+        found = [self._places(spectra, block, best) for block in candidates.split(BLOCK)]
         value, placements = (torch.cat(parts) for parts in zip(*found, strict=True))
         return value, placements
 
@@ -197,7 +201,7 @@ class CoarseSearch:
         chosen = correlation[torch.arange(len(correlation)).unsqueeze(1), which]
         shifts = self._between_pixels(chosen, shifts)
         # A view shows the query at M x, and the candidate at x + d looks like it: the candidate's place is M^-1 y + d.
-        inverse = torch.linalg.inv(self.transforms)[which]
+        inverse = self.inverses[which]
         unit = _unit(self.full_shape)
         moves = torch.stack([2 * shift / length * unit[axis] for axis, (shift, length) in
                              enumerate(zip(shifts, reversed(self.shape), strict=True))], dim=2)  # fmt: skip

@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
-from monai_memo.verification.alignment import CoarseSearch, mirror, sampling_grid
+from monai_memo.verification.alignment import CoarseSearch, mirror
 from monai_memo.verification.bands import structured
 
 ZOOMS = (0.87, 1.0, 1.14)
@@ -34,10 +33,7 @@ class ShiftSearch:
         self.search = search
         self.spectra = search.spectra(features)
         dims = len(search.shape)
-        views = torch.stack([side * zoom for side in (torch.eye(dims), mirror(dims)) for zoom in ZOOMS])
-        self.views = len(views)
-        placements = torch.cat([views, torch.zeros(len(views), dims, 1)], dim=2)
-        self.grid = sampling_grid(placements, search.shape)
+        self.transforms = torch.stack([side * zoom for side in (torch.eye(dims), mirror(dims)) for zoom in ZOOMS])
 
     def __call__(self, query: Tensor, k: int) -> NDArray[np.int64]:
         """The ``k`` training images that correlate best with the query under any shift.
@@ -45,11 +41,8 @@ class ShiftSearch:
         Args:
             query: ``(1, 1, *spatial)`` in [0, 1].
         """
-        features = self.search.features(query, structured(query)).unsqueeze(1)
-        views = functional.grid_sample(
-            features.expand(self.views, 1, *self.search.shape), self.grid, padding_mode="zeros", align_corners=False
-        )
-        spectra = self.search.spectra(views[:, 0])
+        features = self.search.features(query, structured(query))[0]
+        spectra = self.search.spectra(self.search.views(features, self.transforms))
         peaks = []
         for block in self.spectra.split(BLOCK):
             within, _ = self.search.within_reach(self.search.correlation(spectra, block))
