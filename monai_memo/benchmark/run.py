@@ -167,9 +167,9 @@ class Benchmark:
         sources = prepare(prepared["training"].cohort, larger, self.work / "sources", self.workers, self.progress)
         return prepared, sources, preprocessing
 
-    def _recipe(self, name: str, preprocessing: Preprocessing, epochs: int | None) -> Recipe:
+    def _recipe(self, name: str, preprocessing: Preprocessing, epochs: int | None, n_images: int) -> Recipe:
         return Recipe.named(
-            name, preprocessing.spatial_dims, preprocessing.size, channels=preprocessing.channels, epochs=epochs
+            name, preprocessing.spatial_dims, preprocessing.size, preprocessing.channels, epochs, n_images=n_images
         )
 
     def _train(self, recipe: Recipe, training: PreparedCohort, preprocessing: Preprocessing, folder: str) -> Detector:
@@ -184,7 +184,7 @@ class Benchmark:
     def _detector(self, training: PreparedCohort, preprocessing: Preprocessing) -> Detector:
         if self.arguments["detector"]:
             return Detector.load(self.arguments["detector"])
-        recipe = self._recipe("default", preprocessing, self.arguments["epochs"])
+        recipe = self._recipe("default", preprocessing, self.arguments["epochs"], len(training.pixels))
         detector = self._train(recipe, training, preprocessing, "training")
         detector.save(self.out / "detector.pt")
         return detector
@@ -201,7 +201,8 @@ class Benchmark:
         epochs = self.arguments["paper_epochs"]
         if not epochs:
             return None
-        return self._train(self._recipe("paper", preprocessing, epochs), training, preprocessing, "paper")
+        recipe = self._recipe("paper", preprocessing, epochs, len(training.pixels))
+        return self._train(recipe, training, preprocessing, "paper")
 
     def _generator(self, training: NDArray[np.float32]) -> ImageGenerator | None:
         steps = self.arguments["generator_steps"]

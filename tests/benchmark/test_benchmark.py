@@ -87,6 +87,21 @@ def test_a_detector_by_the_papers_recipe_is_a_baseline(finished: tuple[Path, dic
     assert "paper's recipe" in found["detectors"]
 
 
+def test_detectors_train_as_long_as_in_an_audit(
+    finished: tuple[Path, dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Asked(Exception):
+        pass
+
+    def training(pixels: np.ndarray, recipe: Recipe, *others: object, **settings: object) -> None:
+        raise Asked(f"{recipe.epochs} epochs for {len(pixels)}")
+
+    monkeypatch.setattr("monai_memo.benchmark.run.train_detector", training)
+    settings = {key: finished[1]["configuration"][key] for key in ("train", "negatives", "size")}
+    with pytest.raises(Asked, match="2500 epochs for 24"):
+        Benchmark(**settings, out=str(tmp_path), kinds=["flip"], progress=False).run()
+
+
 def test_ladders_differ_by_dimension_and_refuse_the_unknown() -> None:
     flat, deep = ladder(2, False), ladder(3, True)
     assert not any(level.kind == "slice_offset" for level in flat)
