@@ -33,10 +33,10 @@ class PairEvidence:
     Attributes:
         match: names and similarity.
         synthetic, training: ``(planes, rows, columns)`` in [0, 1]; one plane in 2D, three in 3D. The training image is
-            mirrored where that fits the synthetic image better.
+            brought to the synthetic one, see ``fit``.
         difference: synthetic minus training, -1 to 1.
         mirrored: which mirror was applied, in words; empty for none.
-        correlation: Pearson correlation of the pixels after mirroring.
+        correlation: Pearson correlation of the pixels after that.
         planes: name of each plane; empty in 2D.
         agreement: ``(planes, rows, columns)``, local agreement, -1 to 1; None without verification.
     """
@@ -77,6 +77,39 @@ def align(training: NDArray[np.float32], synthetic: NDArray[np.float32]) -> tupl
     return best
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """A training image brought to a synthetic one.
+
+    Attributes:
+        synthetic, training: ``(*spatial)``, mean of the channels; the training image is grey where it ends.
+        mirrored: which mirror was applied, in words; empty for none.
+        correlation: Pearson correlation of the pixels.
+        agreement: ``(*spatial)``, local agreement, -1 to 1; None where the image was only mirrored.
+    """
+
+    synthetic: NDArray[np.float32]
+    training: NDArray[np.float32]
+    mirrored: str
+    correlation: float
+    agreement: NDArray[np.float32] | None = None
+
+
+def fit(synthetic: NDArray[np.float32], training: NDArray[np.float32], verified: bool) -> Fitted:
+    """Bring a training image to a synthetic one, both ``(channels, *spatial)`` in [0, 1].
+
+    Args:
+        verified: mirror, turn, zoom and shift it, as the verification does; otherwise only mirror it.
+    """
+    first = synthetic.mean(axis=0)
+    if not verified:
+        return Fitted(first, *align(training.mean(axis=0), first))
+    compared = compare_pair(synthetic, training)
+    second = compared.aligned.mean(axis=0)
+    mirrored = AXES[first.ndim][-1 if first.ndim == 2 else 0] if compared.mirrored else ""
+    return Fitted(first, second, mirrored, pixel_correlation(second, first), compared.agreement)
+
+
 def central_planes(volume: NDArray[np.float32]) -> NDArray[np.float32]:
     """``(x, y, z)`` to the three planes through its middle, each upright and of the same size."""
     middle = [length // 2 for length in volume.shape]
@@ -97,14 +130,8 @@ def pair_evidence(
     Args:
         verified: align the training image with the synthetic one and show where they agree; otherwise only mirror it.
     """
-    first, second, agreement = synthetic.mean(axis=0), training.mean(axis=0), None
-    if verified:
-        compared = compare_pair(synthetic, training)
-        second, agreement = compared.aligned.mean(axis=0), compared.agreement
-        mirrored = AXES[first.ndim][-1 if first.ndim == 2 else 0] if compared.mirrored else ""
-        correlation = pixel_correlation(second, first)
-    else:
-        second, mirrored, correlation = align(second, first)
+    fitted = fit(synthetic, training, verified)
+    first, second, agreement = fitted.synthetic, fitted.training, fitted.agreement
     planes: tuple[str, ...] = ()
     if first.ndim == 3:
         planes, first, second = PLANES, central_planes(first), central_planes(second)
@@ -112,7 +139,7 @@ def pair_evidence(
     else:
         first, second = first[None], second[None]
         agreement = None if agreement is None else agreement[None]
-    return PairEvidence(match, first, second, first - second, mirrored, correlation, planes, agreement)
+    return PairEvidence(match, first, second, first - second, fitted.mirrored, fitted.correlation, planes, agreement)
 
 
 def compare_files(synthetic: str | Path, training: str | Path, preprocessing: Preprocessing) -> PairComparison:

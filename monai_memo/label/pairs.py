@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from monai_memo.audit.evidence import PLANES, align
+from monai_memo.audit.evidence import PLANES, fit
 from monai_memo.data.loading import Preprocessing
 from monai_memo.data.reading import read_image
 from monai_memo.data.writing import save_image
@@ -31,12 +31,10 @@ class AlignedPair:
 
     Attributes:
         synthetic, training: ``(*spatial)`` in [0, 1], of the same shape; the training image is aligned.
-        alignment: what was done to the training image, in words; empty for nothing.
     """
 
     synthetic: NDArray[np.float32]
     training: NDArray[np.float32]
-    alignment: str
 
     @property
     def difference(self) -> NDArray[np.float32]:
@@ -44,11 +42,10 @@ class AlignedPair:
         return self.synthetic - self.training
 
 
-def aligned_pair(synthetic: NDArray[np.float32], training: NDArray[np.float32]) -> AlignedPair:
-    """Align a pair of images ``(channels, *spatial)`` in [0, 1]. The one place where the review asks for evidence."""
-    first, second = synthetic.mean(axis=0), training.mean(axis=0)
-    second, mirrored, _ = align(second, first)
-    return AlignedPair(first, np.ascontiguousarray(second), f"mirrored {mirrored}" if mirrored else "")
+def aligned_pair(synthetic: NDArray[np.float32], training: NDArray[np.float32], verified: bool) -> AlignedPair:
+    """Align a pair of images ``(channels, *spatial)`` in [0, 1] as the audit did, see ``evidence.fit``."""
+    fitted = fit(synthetic, training, verified)
+    return AlignedPair(fitted.synthetic, np.ascontiguousarray(fitted.training))
 
 
 def shown_preprocessing(preprocessing: Preprocessing, example: str | Path | None) -> Preprocessing:
@@ -109,7 +106,7 @@ def slice_picture(volume: NDArray[np.float32], width: int, plane: str, index: in
     return np.concatenate([planes[0], empty, planes[1]], axis=1)
 
 
-def load_pair(pair: StudyPair, paths: dict[str, dict[str, Path]], shown: Preprocessing) -> AlignedPair:
+def load_pair(pair: StudyPair, paths: dict[str, dict[str, Path]], shown: Preprocessing, verified: bool) -> AlignedPair:
     """Read and align one pair.
 
     Raises:
@@ -124,15 +121,23 @@ def load_pair(pair: StudyPair, paths: dict[str, dict[str, Path]], shown: Preproc
             arrays.append(shown(path))
         except UnusableImageError as error:
             raise UnusableImageError(path, f"{name} image {error.reason}") from error
-    return aligned_pair(*arrays)
+    return aligned_pair(arrays[0], arrays[1], verified)
 
 
 def write_pairs(
-    study: Study, paths: dict[str, dict[str, Path]], preprocessing: Preprocessing, folder: Path, progress: bool = True
+    study: Study,
+    paths: dict[str, dict[str, Path]],
+    preprocessing: Preprocessing,
+    folder: Path,
+    verified: bool,
+    progress: bool = True,
 ) -> Study:
     """Write the picture of every pair to ``folder``; return the study with the pairs that are missing named.
 
     Pictures are written in the order of their ids, so that their times say nothing about the similarity.
+
+    Args:
+        verified: whether the audit verified its matches; then training images are turned, zoomed and shifted as well.
 
     Raises:
         MemoError: no pair can be shown.
@@ -145,7 +150,7 @@ def write_pairs(
 
     def one(pair: StudyPair) -> tuple[StudyPair, NDArray[np.float32] | None]:
         try:
-            return pair, side_by_side(load_pair(pair, paths, shown))
+            return pair, side_by_side(load_pair(pair, paths, shown, verified))
         except UnusableImageError as error:
             return replace(pair, missing=error.reason), None
 

@@ -29,8 +29,8 @@ def stored_pair(path: str | Path, shape: tuple[int, ...]) -> AlignedPair:
     if array.ndim != len(shape) or array.shape[1 if len(shape) == 2 else 0] < 2 * width:
         raise ValueError("not the picture of a pair")
     if len(shape) == 2:
-        return AlignedPair(array[:, :width], array[:, -width:], "")
-    return AlignedPair(array[-width:], array[:width], "")
+        return AlignedPair(array[:, :width], array[:, -width:])
+    return AlignedPair(array[-width:], array[:width])
 
 
 @lru_cache(maxsize=4)
