@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from monai_memo.search.embedding_index import EmbeddingIndex
 from monai_memo.verification.candidates import Embed, find_candidates
@@ -120,8 +121,9 @@ class CopySearch:
         self, queries: NDArray[np.floating], own: NDArray[np.float32] | None, progress: bool
     ) -> list[NDArray[np.int64]]:
         candidates = find_candidates(queries, self.embed, self.index, self.neighbours, own, progress=progress)
+        bar = tqdm(candidates, desc="candidates by shape", disable=None if progress else True)
         with torch.inference_mode():
-            for position, found in enumerate(candidates):
+            for position, found in enumerate(bar):
                 query = grey(queries[position : position + 1])
                 more = np.union1d(self.templates(query, TEMPLATES), self.shifted(query, SHIFTED))
                 candidates[position] = np.union1d(found, more)
