@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +83,7 @@ def measure_step(build: Callable[[], nn.Module], *inputs: tuple[int, ...]) -> in
     Raises:
         ConfigurationError: a system that does not let a process reset its peak.
     """
+    gc.collect()  # what is collected during the step would be taken off its peak
     try:
         (PROCESS / "clear_refs").write_text("5")  # proc(5): resets the peak of the resident memory
         before = _resident("VmHWM")

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,18 @@ def test_a_real_step_takes_what_was_foretold_and_its_gradients() -> None:
     assert foretold == 4 * 8 * 256**2 * (1 + 32 + 32)
     # Beside what is kept, one gradient of 32 channels or two are alive at a time.
     assert 0.9 * foretold < measure_step(build, (8, 1, 256, 256)) < 3 * foretold
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux counts resident memory")
+def test_garbage_of_earlier_work_is_not_taken_off_the_peak() -> None:
+    def build() -> nn.Module:
+        gc.collect()  # as Python does by itself, now and then, in the middle of a step
+        return nn.Sequential(nn.Conv2d(1, 32, 3, padding=1), nn.SiLU(), nn.Conv2d(32, 1, 3, padding=1))
+
+    cycle: list[object] = [torch.rand(2**26)]
+    cycle.append(cycle)
+    del cycle
+    assert measure_step(build, (8, 1, 256, 256)) > 0.9 * 4 * 8 * 256**2 * (1 + 32 + 32)
 
 
 def test_systems_that_cannot_measure_say_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
