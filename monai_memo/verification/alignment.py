@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 import torch
@@ -87,22 +87,18 @@ def mirror(dims: int) -> Tensor:
     return torch.diag(sides)
 
 
-@lru_cache(maxsize=4)
-def coarse_transforms(dims: int) -> Tensor:
-    """``(transforms, dims, dims)``: every flip, rotation and zoom of the search."""
-    angles = [math.radians(degrees) for degrees in ROTATIONS[dims]]
-    rotations = [torch.eye(dims)]
-    for plane in combinations(range(dims), 2):
-        for angle in angles:
-            if angle == 0:
-                continue  # the identity stands there once for all planes
+@lru_cache(maxsize=8)
+def transforms(dims: int, degrees: tuple[float, ...], zooms: tuple[float, ...]) -> Tensor:
+    """``(transforms, dims, dims)``: every flip, with every rotation in one plane (and none), with every zoom."""
+    rotations = [torch.eye(dims)]  # stands there once for all planes
+    for (first, second), angle in product(combinations(range(dims), 2), map(math.radians, degrees)):
+        if angle:
             matrix = torch.eye(dims)
-            first, second = plane
             matrix[first, first] = matrix[second, second] = math.cos(angle)
             matrix[first, second], matrix[second, first] = -math.sin(angle), math.sin(angle)
             rotations.append(matrix)
     flips = [torch.eye(dims), mirror(dims)]
-    return torch.stack([turn @ side * zoom for side in flips for turn in rotations for zoom in ZOOMS[dims]])
+    return torch.stack([turn @ side * zoom for side in flips for turn in rotations for zoom in zooms])
 
 
 class CoarseSearch:
@@ -116,7 +112,7 @@ class CoarseSearch:
         dims = len(shape)
         self.full_shape = tuple(shape)
         self.shape = tuple(min(length, COARSE_LENGTH[dims]) for length in shape)
-        self.transforms = coarse_transforms(dims)
+        self.transforms = transforms(dims, ROTATIONS[dims], ZOOMS[dims])
         self.inverses = torch.linalg.inv(self.transforms)
         self.taper = torch.ones(self.shape)
         for axis, length in enumerate(self.shape):

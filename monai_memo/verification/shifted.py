@@ -1,10 +1,9 @@
 # Copyright (c) monai_memo contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Candidates that lie elsewhere but are not turned: finer than templates, every shift against all training images.
+"""Candidates that lie elsewhere: finer than templates, every shift against all training images.
 
-Half a small pixel off, the template of one chest is as near to a hundred others. Turned versions are looked for
-elsewhere (``candidates``, ``templates``), so that all shifts of the upright image, in three sizes, can be tried at
-twice the resolution.
+Half a small pixel off, the template of one chest is as near to a hundred others. All shifts of the query, in three
+sizes and, for 2D images, turned as well, are tried at twice the resolution.
 """
 
 from __future__ import annotations
@@ -14,15 +13,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from monai_memo.verification.alignment import CoarseSearch, mirror
+from monai_memo.verification.alignment import CoarseSearch, transforms
 from monai_memo.verification.bands import structured
 
 ZOOMS = (0.87, 1.0, 1.14)
+ROTATIONS = {2: (-20.0, -10.0, 10.0, 20.0), 3: ()}  # degrees; three planes would cost more than they found
 BLOCK = 128  # training images that are correlated at once: what a processor keeps at hand
 
 
 class ShiftSearch:
-    """Correlation of a query and its mirror image, smaller and larger, with all training images under every shift.
+    """Correlation of a query, its mirror image and their versions with all training images under every shift.
 
     Args:
         search: of images of this shape; its largest shift holds here.
@@ -33,7 +33,8 @@ class ShiftSearch:
         self.search = search
         self.spectra = search.spectra(features)
         dims = len(search.shape)
-        self.transforms = torch.stack([side * zoom for side in (torch.eye(dims), mirror(dims)) for zoom in ZOOMS])
+        views = transforms(dims, (), ZOOMS), transforms(dims, ROTATIONS[dims], (1.0,))
+        self.transforms = torch.cat(views).unique(dim=0)
 
     def __call__(self, query: Tensor, k: int) -> NDArray[np.int64]:
         """The ``k`` training images that correlate best with the query under any shift.

@@ -8,9 +8,8 @@ needs none; it is the safety net under the embeddings.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
-from itertools import combinations, product
+from itertools import product
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from monai_memo.verification.alignment import local_contrast, mirror, resized, sampling_grid
+from monai_memo.verification.alignment import local_contrast, resized, sampling_grid, transforms
 from monai_memo.verification.bands import structured
 
 LENGTH = {2: 16, 3: 10}
@@ -26,21 +25,6 @@ ROTATIONS = {2: (-20.0, -10.0, 0.0, 10.0, 20.0), 3: (-12.0, 0.0, 12.0)}
 ZOOMS = (0.86, 1.0, 1.16)
 SHIFTS = {2: (-2, -1, 0, 1, 2), 3: (-1, 0, 1)}  # small pixels
 BAND = (0.6, 2.0, 3.0)
-
-
-def _transforms(dims: int) -> Tensor:
-    """``(transforms, dims, dims)``: flips, rotations in one plane, zooms."""
-    turns = [torch.eye(dims)]
-    for (first, second), degrees in product(combinations(range(dims), 2), ROTATIONS[dims]):
-        if degrees:
-            turn = torch.eye(dims)
-            turn[first, first] = turn[second, second] = math.cos(math.radians(degrees))
-            turn[second, first] = math.sin(math.radians(degrees))
-            turn[first, second] = -turn[second, first]
-            turns.append(turn)
-    return torch.stack(
-        [turn @ side * zoom for side in (torch.eye(dims), mirror(dims)) for turn in turns for zoom in ZOOMS]
-    )
 
 
 class TemplateSearch:
@@ -54,7 +38,7 @@ class TemplateSearch:
     def __init__(self, images: Iterable[Tensor], shape: Sequence[int]) -> None:
         dims = len(shape)
         self.shape = tuple(min(length, LENGTH[dims]) for length in shape)
-        self.transforms = _transforms(dims)
+        self.transforms = transforms(dims, ROTATIONS[dims], ZOOMS)
         self.templates = torch.cat([_standard(self._features(block, torch.ones_like(block))) for block in images])
 
     def _features(self, images: Tensor, mask: Tensor) -> Tensor:

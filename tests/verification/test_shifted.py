@@ -34,6 +34,15 @@ def test_the_zoomed_original_comes_first(zoom: float) -> None:
     assert search_of(cohort)(query * inside, 3)[0] == 7
 
 
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("degrees", [-22.0, 8.0, 15.0])
+def test_the_turned_original_comes_first(degrees: float, mirrored: bool) -> None:
+    cohort = torch.from_numpy(np.stack([chest_phantom(seed) for seed in range(40)]))
+    query = ndimage.rotate(cohort[7, 0].numpy(), degrees, reshape=False, order=1)
+    query = query[:, ::-1].copy() if mirrored else query
+    assert search_of(cohort)(torch.from_numpy(query)[None, None], 3)[0] == 7
+
+
 def test_volumes_and_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     cohort = torch.from_numpy(np.stack([knee_phantom(seed, (32, 32, 32)) for seed in range(5)]))
     search = search_of(cohort)
