@@ -21,10 +21,15 @@ if TYPE_CHECKING:
     from monai_memo.audit.result import AuditResult, Count
 
 FINISHED, REFUSED, SKIPPED, INTERRUPTED = 0, 2, 3, 130
+SET = ("train", "heldout", "synthetic", "out", "seed", "patient_pattern")  # by commands that run an audit of their own
 
 
-def _strict(command: Callable[..., Any], takes: Callable[..., Any], doc: str) -> Callable[..., Any]:
+def _strict(
+    command: Callable[..., Any], takes: Callable[..., Any], doc: str, further: Callable[..., Any] | None = None
+) -> Callable[..., Any]:
     """Give ``command`` the arguments of ``takes``, and refuse unknown ones before any work is done.
+
+    A command that hands on arguments also takes those of ``further``, except for what it sets itself.
 
     python-fire runs a command first and complains about a misspelt option afterwards: an hour later, for an audit.
     """
@@ -33,15 +38,15 @@ def _strict(command: Callable[..., Any], takes: Callable[..., Any], doc: str) ->
         for parameter in inspect.signature(takes).parameters.values()
         if parameter.kind is not inspect.Parameter.VAR_KEYWORD and parameter.name != "self"
     ]
-    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in inspect.signature(takes).parameters.values())
     names = [parameter.name for parameter in known]
+    handed_on = [] if further is None else [name for name in inspect.signature(further).parameters if name not in SET]
 
     def run(*values: Any, **named: Any) -> Any:
         arguments = {**dict(zip(names, values, strict=False)), **named}
-        unknown = sorted(set(arguments) - set(names))
-        if (unknown and not open_ended) or len(values) > len(names):
+        unknown = sorted(set(arguments) - set(names) - set(handed_on))
+        if unknown or len(values) > len(names):
             shown = ", ".join("--" + name for name in unknown) or f"{len(values)} positional arguments"
-            known_text = ", ".join("--" + name for name in names)
+            known_text = ", ".join("--" + name for name in dict.fromkeys([*names, *handed_on]))
             raise ConfigurationError(f"unknown option {shown}. Known: {known_text}")
         missing = [p.name for p in known if p.default is inspect.Parameter.empty and arguments.get(p.name) is None]
         if missing:
@@ -110,16 +115,16 @@ def _evaluate(**arguments: Any) -> int:
     evaluation = Evaluation(**arguments)
     print(markdown_table(evaluation.run()))
     print(f"written to {evaluation.out.resolve()}")
-    return FINISHED
+    return SKIPPED if evaluation.skipped else FINISHED
 
 
 def _benchmark(**arguments: Any) -> int:
     from monai_memo.benchmark.run import Benchmark
 
     benchmark = Benchmark(**arguments)
-    benchmark.run()
+    record = benchmark.run()
     print((benchmark.out / "benchmark.md").read_text(encoding="utf-8"))
-    return FINISHED
+    return SKIPPED if any(record["skipped"].values()) else FINISHED
 
 
 def _planted_audit(**arguments: Any) -> int:
@@ -211,14 +216,14 @@ def commands() -> dict[str, Callable[..., int]]:
         "train_detector": _strict(_train_detector, train_detector_command, train_detector_command.__doc__ or ""),
         "evaluate": _strict(_evaluate, Evaluation, Evaluation.__doc__ or ""),
         "benchmark": _strict(_benchmark, Benchmark, Benchmark.__doc__ or ""),
-        "planted_audit": _strict(_planted_audit, planted_audit, planted_audit.__doc__ or ""),
+        "planted_audit": _strict(_planted_audit, planted_audit, planted_audit.__doc__ or "", AuditConfiguration),
         "study": _strict(_study, GeneratorStudy, GeneratorStudy.__doc__ or ""),
         "coverage": _strict(_coverage, coverage_study, coverage_study.__doc__ or ""),
         "review_prepare": _strict(_review_prepare, prepare_review, prepare_review.__doc__ or ""),
         "review_server": _strict(_review_server, review_server, review_server.__doc__ or ""),
         "review": _strict(_review, review, review.__doc__ or ""),
         "card": _strict(_card, write_card, write_card.__doc__ or ""),
-        "demo": _strict(_demo, run_demo, run_demo.__doc__ or ""),
+        "demo": _strict(_demo, run_demo, run_demo.__doc__ or "", AuditConfiguration),
     }
 
 

@@ -68,14 +68,35 @@ def write_with(path: str | Path, writer: Callable[[Path], Any]) -> Path:
     return Path(path)
 
 
-def sha256_of(path: str | Path) -> str:
-    """Hash of a file's bytes; of a folder (a DICOM series), of its files' hashes in name order."""
+def parts_of(path: str | Path) -> list[Path]:
+    """The files that hold an image: those of a folder (a DICOM series) in name order, a MetaImage header and its data.
+
+    A file stands for itself, whether it exists or not.
+    """
     path = Path(path)
-    digest = hashlib.sha256()
     if path.is_dir():
-        for item in sorted(item for item in path.iterdir() if item.is_file()):
-            digest.update(sha256_of(item).encode())
-        return digest.hexdigest()
+        return sorted(item for item in path.iterdir() if item.is_file())
+    if path.suffix.lower() == ".mhd" and path.is_file():
+        header = path.read_text(encoding="utf-8", errors="replace")
+        named = [line.partition("=")[2].strip() for line in header.splitlines() if line.startswith("ElementDataFile")]
+        return [path, *(path.parent / name for name in named if (path.parent / name).is_file())]
+    return [path]
+
+
+def sha256_of(path: str | Path) -> str:
+    """Hash of a file's bytes; of an image in several files (``parts_of``), of their hashes."""
+    path = Path(path)
+    parts = parts_of(path)
+    if parts == [path]:
+        return _sha256_of_file(path)
+    digest = hashlib.sha256()
+    for item in parts:
+        digest.update(_sha256_of_file(item).encode())
+    return digest.hexdigest()
+
+
+def _sha256_of_file(path: Path) -> str:
+    digest = hashlib.sha256()
     with open(path, "rb") as stream:
         for block in iter(lambda: stream.read(1 << 20), b""):
             digest.update(block)

@@ -58,6 +58,8 @@ def test_exit_status_tells_of_skipped_images(
         ),
         (("evaluate", "--train", "a", "--negatives", "b", "--out", "d", "--kinds", "twist,flip"), "got twist"),
         (("demo", "--modality", "brain"), "modality must be one of"),
+        (("demo", "--seeed", "3"), "unknown option --seeed"),
+        (("planted-audit", "--cohort", "x.csv", "--out", "o", "--seed", "3"), "unknown option --seed"),
     ],
 )
 def test_refusals_come_before_any_work(
@@ -117,6 +119,9 @@ def test_planted_audit_compares_with_the_truth(
                  "--n_bootstrap", 100, "--noprogress")  # fmt: skip
     assert status == FINISHED
     row = json.loads((tmp_path / "out" / "planted_audit.json").read_text())["audits"][0]
+    images = str(demo_folder / "training")
+    assert run("planted-audit", "--cohort", images, "--out", tmp_path / "no") == REFUSED
+    assert "names no patients" in capsys.readouterr().err
     assert row["planted"] == 4 and row["n_synthetic"] == 13 and row["unseen"] == 6
     assert 0 <= row["planted_found"] <= 4
 

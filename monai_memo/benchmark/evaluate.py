@@ -63,6 +63,7 @@ class Evaluation:
         workers: int | None = None,
         progress: bool = True,
     ) -> None:
+        kinds = [kinds] if isinstance(kinds, str) else kinds
         unknown = sorted(set(kinds or ()) - set(KINDS))
         if unknown:
             raise ConfigurationError(f"kinds must be among {', '.join(KINDS)}, got {', '.join(unknown)}")
@@ -83,7 +84,8 @@ class Evaluation:
             "seed": seed,
             "batch_size": batch_size,
         }
-        self.out = Path(out)
+        self.out = Path(str(out))
+        self.skipped = 0
         self.device, self.workers, self.progress = resolve_device(device), workers, progress
 
     def run(self) -> list[KindScore]:
@@ -116,7 +118,8 @@ class Evaluation:
             name: Cohort.from_source(source, name, arguments["patient_pattern"])
             for name, source in (("training", arguments["train"]), ("negatives", arguments["negatives"]))
         }
-        check_overlap(list(cohorts.values()), allow=arguments["allow_overlap"])
+        for message in check_overlap(list(cohorts.values()), allow=arguments["allow_overlap"]):
+            logger.warning(message)
         preprocessing = guess_preprocessing(list(cohorts.values()), arguments["size"], arguments["spacing"])
         detector = Detector.load(arguments["detector"]) if arguments["detector"] else None
         if detector is not None:
@@ -127,6 +130,7 @@ class Evaluation:
             name: prepare(cohort, preprocessing, work / "pixels", self.workers, self.progress)
             for name, cohort in cohorts.items()
         }
+        self.skipped = sum(len(item.skipped) for item in prepared.values())
         if detector is None:
             recipe = Recipe.named(
                 arguments["recipe"],

@@ -23,6 +23,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from monai_memo.files import write_with
+from monai_memo.training.checkpoints import fingerprint_of
 
 logger = logging.getLogger(__name__)
 
@@ -121,14 +122,14 @@ def _batches(images: NDArray[np.float32]) -> list[Tensor]:
 class _Stage:
     """One network's training: steps, a checkpoint now and then, and the same draws after a resume."""
 
-    def __init__(self, name: str, network: torch.nn.Module, path: Path, rate: float, steps: int) -> None:
-        self.name, self.network, self.path, self.steps = name, network, path, steps
+    def __init__(self, name: str, network: torch.nn.Module, path: Path, rate: float, steps: int, identity: str) -> None:
+        self.name, self.network, self.path, self.steps, self.identity = name, network, path, steps, identity
         self.optimizer = torch.optim.AdamW(network.parameters(), lr=rate)
         self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, steps, eta_min=rate / 20)
         self.done = 0
         if path.exists():
             found = torch.load(path, map_location="cpu", weights_only=True)
-            if found["steps"] == steps:
+            if found.get("identity") == identity:
                 network.load_state_dict(found["network"])
                 self.optimizer.load_state_dict(found["optimizer"])
                 self.schedule.load_state_dict(found["schedule"])
@@ -154,7 +155,7 @@ class _Stage:
             if self.done % SAVE_EVERY == 0 or self.done == self.steps:
                 state = {
                     "network": self.network.state_dict(), "optimizer": self.optimizer.state_dict(),
-                    "schedule": self.schedule.state_dict(), "done": self.done, "steps": self.steps,
+                    "schedule": self.schedule.state_dict(), "done": self.done, "identity": self.identity,
                 }  # fmt: skip
                 write_with(self.path, lambda temporary, state=state: torch.save(state, temporary))  # type: ignore[misc]
         bar.close()
@@ -171,6 +172,8 @@ def train_small_generator(
 ) -> SmallLatentDiffusion:
     """Train on the cohort whose copies are to be planted; goes on where it was interrupted.
 
+    With other images or settings it begins anew.
+
     Args:
         pixels: ``(n, 1, *spatial)`` in [0, 1], lengths multiples of 16.
         folder: for the checkpoints of this training alone.
@@ -180,6 +183,7 @@ def train_small_generator(
     set_determinism(seed)
     model = SmallLatentDiffusion(pixels.ndim - 2)
     n = len(pixels)
+    identity = fingerprint_of([seed, autoencoder_steps, diffusion_steps], [pixels])
 
     def batch(draws: torch.Generator, size: int) -> Tensor:
         rows = torch.randint(n, (size,), generator=draws).numpy()
@@ -191,7 +195,7 @@ def train_small_generator(
         divergence = 0.5 * (mean**2 + deviation**2 - torch.log(deviation**2 + 1e-12) - 1).mean()
         return functional.l1_loss(rebuilt, images) + 1e-4 * divergence
 
-    _Stage("train autoencoder", model.autoencoder, folder / "autoencoder.pt", 1e-3, autoencoder_steps).run(
+    _Stage("train autoencoder", model.autoencoder, folder / "autoencoder.pt", 1e-3, autoencoder_steps, identity).run(
         autoencoder_loss, seed, progress
     )
     with torch.inference_mode():
@@ -206,7 +210,7 @@ def train_small_generator(
         predicted = model.unet(model.scheduler.add_noise(latent, noise, steps), timesteps=steps)
         return functional.mse_loss(predicted, noise)
 
-    _Stage("train diffusion model", model.unet, folder / "diffusion.pt", 1e-3, diffusion_steps).run(
+    _Stage("train diffusion model", model.unet, folder / "diffusion.pt", 1e-3, diffusion_steps, identity).run(
         diffusion_loss, seed, progress
     )
     return model

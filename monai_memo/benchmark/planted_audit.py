@@ -82,23 +82,30 @@ def planted_audit(
     seeds: Sequence[int] = (0, 1, 2),
     planting_size: int | None = None,
     detectors: str | None = None,
+    patient_pattern: str | None = None,
     **audit_arguments: Any,
 ) -> list[dict[str, Any]]:
     """Run one audit with planted copies per seed; write ``planted_audit.json`` and ``planted_audit.md``.
 
     Args:
         cohort: real images with patient ids (CSV or datalist).
-        out: folder; each seed has its own below it, and finished ones are not repeated.
+        out: folder; each seed has its own below it.
         copy_share: share of planted copies in the synthetic cohort.
         shares: share of patients in the training, held-out, novel and unseen part; at most 1 together.
         seeds: one audit with a split, plants and detector of its own for each.
         detectors: folder of an earlier run with the same cohort, shares and seeds, whose detectors are used again.
         planting_size: pixels or voxels per axis at which copies are planted (default 224 in 2D, 48 in 3D).
+        patient_pattern: regular expression that finds the patient in a relative path, for the split.
         audit_arguments: further arguments of the audit.
     """
     if not 0 < copy_share < 1:
         raise ConfigurationError(f"copy_share must lie between 0 and 1, got {copy_share!r}")
-    whole = Cohort.from_source(cohort, "training")
+    whole = Cohort.from_source(cohort, "training", patient_pattern)
+    if not whole.patients_known:
+        raise ConfigurationError(
+            f"{cohort} names no patients, and a split by image would put some on both sides: give patient_id in a CSV "
+            "or datalist, or --patient_pattern"
+        )
     dims = guess_preprocessing([whole]).spatial_dims
     planting = guess_preprocessing([whole], size=planting_size or (224 if dims == 2 else 48))
     seeds = [seeds] if isinstance(seeds, int) else list(seeds)

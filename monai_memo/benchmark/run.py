@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from monai_memo import __version__
 from monai_memo.audit.audit import resolve_device
 from monai_memo.audit.certainty import same_patient_pairs
 from monai_memo.audit.record import software_versions
@@ -38,8 +39,9 @@ from monai_memo.data.prepared import PreparedCohort, prepare
 from monai_memo.detector.detector import Detector
 from monai_memo.detector.recipe import Recipe
 from monai_memo.detector.training import train_detector
-from monai_memo.errors import DetectorError
+from monai_memo.errors import ConfigurationError, DetectorError
 from monai_memo.files import write_with
+from monai_memo.training.checkpoints import fingerprint_of
 from monai_memo.verification.copy_search import CopySearch
 
 logger = logging.getLogger(__name__)
@@ -96,10 +98,15 @@ class Benchmark:
     ) -> None:
         self.arguments = {key: value for key, value in locals().items() if key != "self"}
         self.arguments["kinds"] = None if kinds is None else [kinds] if isinstance(kinds, str) else list(kinds)
-        self.out, self.work = Path(out), Path(out) / "work"
+        if per_level < 2:
+            raise ConfigurationError(
+                f"per_level must be at least 2 (a region is replaced by another's), got {per_level}"
+            )
+        self.out, self.work = Path(str(out)), Path(str(out)) / "work"
         self.device, self.workers, self.progress = resolve_device(device), workers, progress
         self.per_level, self.seed = per_level, seed
         self.seconds: dict[str, float] = {}
+        self.overlap: list[str] = []
 
     def run(self) -> dict[str, Any]:
         """Do the benchmark, write its output and return the record."""
@@ -117,13 +124,17 @@ class Benchmark:
             if name in prepared:
                 queries[name] = np.asarray(prepared[name].pixels, dtype=np.float32)
         results = {}
-        key = hashlib.sha256(f"{detector.sha256}{prepared['training'].content_sha256}{self.arguments}".encode())
-        for scorer in self._scorers(detector, prepared["training"], preprocessing):
-            results[scorer.name] = self._score(scorer, queries, key.hexdigest()[:16])
+        paper = self._paper(prepared["training"], preprocessing)
+        identity = [__version__, detector.sha256, prepared["training"].content_sha256, paper and paper.sha256]
+        key = fingerprint_of([*identity, self.arguments], queries.values())
+        for scorer in self._scorers(detector, paper, prepared["training"], preprocessing):
+            results[scorer.name] = self._score(scorer, queries, key[:16])
         record = {
             "schema_version": "1.0",
             **summarise_benchmark(results, originals, levels, self.seed),
             "cohorts": {name: len(item.cohort) for name, item in prepared.items()},
+            "skipped": {name: len(item.skipped) for name, item in prepared.items()},
+            "overlap": self.overlap,
             "seconds": self.seconds,
             "detector": {"sha256": detector.sha256, "training": detector.training_summary},
             "configuration": self.arguments,
@@ -141,10 +152,17 @@ class Benchmark:
         pattern = arguments["patient_pattern"]
         named = {"training": arguments["train"], "negatives": arguments["negatives"], "heldout": arguments["heldout"]}
         cohorts = {name: Cohort.from_source(source, name, pattern) for name, source in named.items() if source}
-        check_overlap(list(cohorts.values()), allow=arguments["allow_overlap"])
+        self.overlap = check_overlap(list(cohorts.values()), allow=arguments["allow_overlap"])
+        for message in self.overlap:
+            logger.warning(message)
         preprocessing = guess_preprocessing(list(cohorts.values()), arguments["size"], arguments["spacing"])
         if arguments["detector"]:
             preprocessing = Detector.load(arguments["detector"]).preprocessing
+        if arguments["generator_steps"] and (preprocessing.channels > 1 or any(n % 16 for n in preprocessing.size)):
+            raise ConfigurationError(
+                "generator_steps needs images of one channel and of lengths that are multiples of 16, not "
+                f"{preprocessing.describe()}: choose another --size, or --generator_steps 0"
+            )
         # One image of some patients with several is kept out of the training cohort: same patient, other image.
         training = cohorts["training"]
         if training.patients_known:
@@ -226,7 +244,9 @@ class Benchmark:
         images = np.asarray(sources.pixels[originals], dtype=np.float32)
         return plant_at_source(images, level, preprocessing, self.seed, generator)
 
-    def _scorers(self, detector: Detector, training: PreparedCohort, preprocessing: Preprocessing) -> list[Scorer]:
+    def _scorers(
+        self, detector: Detector, paper: Detector | None, training: PreparedCohort, preprocessing: Preprocessing
+    ) -> list[Scorer]:
         pixels = training.pixels
         plain = EmbeddingSimilarity(UNVERIFIED, detector, pixels, self.device)
         patients = training.cohort.patient_ids
@@ -236,7 +256,6 @@ class Benchmark:
             untrained = random_network(preprocessing, self.seed)
             found += [*pixel_baselines(pixels), *classical_baselines(pixels)]
             found.append(EmbeddingSimilarity("random network", untrained, pixels, self.device))
-        paper = self._paper(training, preprocessing)
         if paper is not None:
             found.append(EmbeddingSimilarity("paper's recipe", paper, pixels, self.device))
         return found

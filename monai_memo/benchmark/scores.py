@@ -52,6 +52,16 @@ def threshold_at(negatives: NDArray[np.float64], false_positive_rate: float) -> 
     return float(np.sort(negatives)[len(negatives) - 1 - allowed])
 
 
+def _found(positives: NDArray[np.float64], negatives: NDArray[np.float64], threshold: float, rate: float) -> float:
+    """Copies found at this rate. Of those tied with the threshold a share counts, as on a line between ROC points.
+
+    Scores with few values (hashes) would otherwise be held to a stricter rate than the one stated.
+    """
+    above, tied = np.count_nonzero(negatives > threshold), np.count_nonzero(negatives == threshold)
+    share = min(1.0, (np.floor(rate * len(negatives) + 1e-9) - above) / tied)
+    return float(np.count_nonzero(positives > threshold) + share * np.count_nonzero(positives == threshold))
+
+
 def kind_score(
     kind: str,
     positives: NDArray[np.float64],
@@ -86,7 +96,7 @@ def kind_score(
     tpr: dict[str, Interval | None] = {}
     for rate in FALSE_POSITIVE_RATES:
         threshold = threshold_at(negatives, rate)
-        found = None if threshold is None else int(np.count_nonzero(positives > threshold))
+        found = None if threshold is None else _found(positives, negatives, threshold, rate)
         tpr[f"{rate:g}"] = None if found is None else proportion_interval(found, len(positives))
     return KindScore(
         kind=kind,

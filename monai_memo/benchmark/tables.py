@@ -43,6 +43,12 @@ def _limits(found: Mapping[str, Found], levels: Sequence[Planted], tau: float) -
     return limits_of_detection({level: found[level.name][0] > tau for level in levels})
 
 
+def _copies(found: Mapping[str, Found], levels: Sequence[Planted]) -> NDArray[np.float64]:
+    """Scores of the copies behind the means; of those apart if there are no others."""
+    kept = [level for level in levels if level not in APART] or levels
+    return np.concatenate([found[level.name][0] for level in kept])
+
+
 def _tau(found: Mapping[str, Found]) -> tuple[float, NDArray[np.float64]]:
     """Tau as an audit sets it, and the unseen images that did not set it."""
     negatives = found["negatives"][0]
@@ -95,7 +101,7 @@ def summarise_benchmark(
             same = found["same patient"][0]
             entry["same_patient_above_tau"] = float((same > tau).mean())
             entry["same_patient_images"] = len(same)
-        mixed = np.concatenate([found[level.name][0] for level in levels if level not in APART] or [negatives])
+        mixed = _copies(found, levels)
         if len(negatives) >= 100:
             entry["fdr"] = [simulated_fdr(mixed, negatives, rate, seed=seed) for rate in (0.05, 0.1)]
         detectors[name] = entry
@@ -163,8 +169,8 @@ def curves(results: Mapping[str, Mapping[str, Found]], levels: Sequence[Planted]
     axes = figure.add_subplot()
     for name, found in results.items():
         negatives = np.sort(found["negatives"][0])[::-1]
-        copies = np.concatenate([found[level.name][0] for level in levels if level not in APART] or [negatives])
-        rate = np.arange(1, len(negatives) + 1) / len(negatives)
+        copies = _copies(found, levels)
+        rate = np.arange(len(negatives)) / len(negatives)  # share that lies above each of them
         axes.plot(rate, [(copies > threshold).mean() for threshold in negatives], label=name)
     axes.set_xscale("log")
     axes.set_ylim(0, 1.01)

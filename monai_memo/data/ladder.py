@@ -122,5 +122,11 @@ def altered(images: NDArray[np.floating], planted: Planted, seed: int) -> Images
 
 
 def as_handed_in(images: NDArray[np.floating], preprocessing: Preprocessing) -> Images:
-    """Images of any size as the detector gets them: ``(n, channels, *preprocessing.size)`` in [0, 1]."""
-    return np.stack([preprocessing.from_array(image) for image in images]).astype(np.float32)
+    """Images of any size as the detector gets them: ``(n, channels, *preprocessing.size)`` in [0, 1].
+
+    A copy of which an alteration left nothing (all that was bright erased) becomes a black image: it counts as missed.
+    """
+    black = np.zeros((preprocessing.channels, *preprocessing.size))
+    return np.stack([preprocessing.from_array(image) if np.ptp(image) > 0 else black for image in images]).astype(
+        np.float32
+    )

@@ -10,13 +10,13 @@ from itertools import combinations
 
 from monai_memo.data.cohort import Cohort, CohortImage
 from monai_memo.errors import CohortOverlapError
-from monai_memo.files import sha256_of
+from monai_memo.files import parts_of, sha256_of
 
 
 def _size(image: CohortImage) -> int:
-    if image.path.is_dir():
-        return sum(item.stat().st_size for item in image.path.iterdir() if item.is_file())
-    return image.path.stat().st_size if image.path.exists() else -1
+    if not image.path.exists():
+        return -1
+    return sum(item.stat().st_size for item in parts_of(image.path))
 
 
 def _by_content(cohorts: Sequence[Cohort]) -> list[list[tuple[int, CohortImage]]]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,9 @@ from tqdm import tqdm
 from monai_memo.data.cohort import Cohort, CohortImage
 from monai_memo.data.loading import Preprocessing
 from monai_memo.errors import CohortError, OutputError, UnusableImageError
-from monai_memo.files import write_json
+from monai_memo.files import parts_of, write_json
+
+logger = logging.getLogger(__name__)
 
 BLOCK = 256
 VERSION = 2  # raise it when the same file and settings come to give other pixels: older caches are then not reused
@@ -59,7 +62,7 @@ def _fingerprint(cohort: Cohort, preprocessing: Preprocessing) -> str:
     for image in cohort.images:
         stamps = []
         # The time of a DICOM series' folder stays when a slice is overwritten.
-        for path in sorted(image.path.iterdir()) if image.path.is_dir() else [image.path]:
+        for path in parts_of(image.path):
             status = path.stat() if path.exists() else None
             stamps.append((path.name, status.st_size, status.st_mtime_ns) if status else None)
         digest.update(f"{image.image_id}|{image.path.resolve()}|{stamps}\n".encode())
@@ -185,6 +188,10 @@ def prepare(
             store.append(loaded)
             bar.update(len(loaded))
     skipped = tuple(SkippedImage(*item) for item in store.state["skipped"].items())
+    if skipped:
+        names = ", ".join(f"{item.image_id} ({item.reason})" for item in skipped[:5])
+        logger.warning("%d images of the %s cohort are skipped: %s%s", len(skipped), cohort.name, names,
+                       ", ..." if len(skipped) > 5 else "")  # fmt: skip
     if not store.state["kept"]:
         reasons = ", ".join(f"{item.image_id}: {item.reason}" for item in skipped[:5])
         raise CohortError(f"none of the {len(cohort)} images of the {cohort.name} cohort can be used ({reasons})")

@@ -54,7 +54,7 @@ def train_detector_command(
     if start is not None:
         start.check_fits(preprocessing.spatial_dims, preprocessing.channels)
         preprocessing = start.preprocessing
-    work = Path(out) / "work"
+    work = Path(str(out)) / "work"
     prepared = prepare(cohort, preprocessing, work / "pixels", workers, progress)
     detector = train_detector(
         prepared.pixels,
@@ -75,7 +75,7 @@ def train_detector_command(
         start_from=start,
         amp=amp,
     )
-    path = Path(out) / "detector.pt"
+    path = Path(str(out)) / "detector.pt"
     detector.save(path)
     shutil.rmtree(work, ignore_errors=True)
     return path

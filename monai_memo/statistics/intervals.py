@@ -43,7 +43,7 @@ def percentile_interval(value: float, draws: Floats, confidence: float = 0.95) -
     return Interval(float(value), float(min(low, value)), float(max(high, value)))
 
 
-def proportion_interval(count: int, total: int, confidence: float = 0.95) -> Interval:
+def proportion_interval(count: float, total: int, confidence: float = 0.95) -> Interval:
     """Jeffreys interval of a proportion, never narrower than the rule of three at 0 or ``total``.
 
     Source: Brown, Cai, DasGupta, Statistical Science 2001; rule of three: Hanley, Lippman-Hand, JAMA 1983.

@@ -72,3 +72,18 @@ def test_report_and_record_hold_the_limits(record: AuditResult) -> None:
     assert AuditResult.from_json(result.to_json()).detection_limit == result.detection_limit
     assert AuditResult.from_json(record.to_json()).detection_limit is None
     assert "Limit of detection" not in render_report(record, None, {"rates": b"", "distributions": b""})
+
+
+def test_a_copy_of_which_nothing_is_left_counts_as_missed(tmp_path: Path) -> None:
+    for number in range(8):  # one bright spot: an erased box can hold it whole
+        image = np.zeros((1, 64, 64), dtype=np.float32)
+        image[0, 28 + number : 32 + number, 30:34] = 1.0
+        save_image(tmp_path / f"{number}.png", image)
+
+    def similarity_of(images: np.ndarray) -> np.ndarray:
+        return np.where(np.ptp(images, axis=(1, 2, 3)) > 0, 1.0, -1.0)
+
+    cohort = Cohort.from_source(str(tmp_path), "training")
+    limits = [detection_limit(similarity_of, cohort, Preprocessing(2, (32, 32)), 0.5, 8, seed) for seed in range(4)]
+    found = [row["found"]["0.25"] for limit in limits if limit for row in limit["limits"] if row["kind"] == "erasing"]
+    assert len(found) == 4 and min(found) < 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from monai_memo.benchmark.fdr import simulated_fdr
 from monai_memo.benchmark.generator import SmallLatentDiffusion, train_small_generator
 from monai_memo.benchmark.planted import APART, ladder, plant_at_source
 from monai_memo.benchmark.run import DEFAULT, Benchmark
+from monai_memo.benchmark.tables import curves, summarise_benchmark
 from monai_memo.data.ladder import Planted
 from monai_memo.data.loading import Preprocessing
 from monai_memo.data.phantoms import chest_phantom, knee_phantom
@@ -69,6 +71,41 @@ def test_a_second_call_reuses_what_is_done(finished: tuple[Path, dict]) -> None:
     again = Benchmark(**arguments, progress=False).run()
     assert again["detectors"] == record["detectors"]
     assert not any("per image" in name for name in again["seconds"])
+
+
+def test_other_negatives_are_looked_up_anew(finished: tuple[Path, dict], tmp_path: Path) -> None:
+    out, record = finished
+    shutil.copytree(out, tmp_path / "out")
+    shutil.copytree(out.parent / "negatives", tmp_path / "negatives")
+    for number in range(84, 90):
+        save_image(tmp_path / "negatives" / f"p{number:03d}_a.png", chest_phantom(number, (64, 64)))
+    (tmp_path / "negatives" / "broken.png").write_bytes(b"no image")
+    changed = {"out": str(tmp_path / "out"), "negatives": str(tmp_path / "negatives"), "baselines": False}
+    again = Benchmark(**{**record["configuration"], **changed, "progress": False}).run()
+    assert again["cohorts"]["negatives"] == 66 and again["skipped"]["negatives"] == 1
+    with np.load(tmp_path / "out" / "scores.npz") as scores:
+        assert len(scores["monai_memo|negatives"]) == 66
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"), [({"size": 24}, "multiples of 16"), ({"per_level": 1}, "per_level must be at least 2")]
+)
+def test_refused_before_training(
+    finished: tuple[Path, dict], tmp_path: Path, wrong: dict[str, int], message: str
+) -> None:
+    arguments = {**finished[1]["configuration"], "out": str(tmp_path), "progress": False, **wrong}
+    with pytest.raises(ConfigurationError, match=message):
+        Benchmark(**arguments).run()
+    assert not (tmp_path / "work" / "training").exists()
+
+
+def test_combinations_alone_have_a_curve_of_their_own() -> None:
+    found = {"combination": (np.full(20, 2.0), np.arange(20)), "negatives": (np.linspace(0, 1, 200), np.zeros(200))}
+    level = ladder(2, False, ["combination"])
+    record = summarise_benchmark({"perfect": found}, {"combination": np.arange(20)}, level, 0)
+    assert all(row["found"] == 1 for row in record["detectors"]["perfect"]["fdr"])
+    line = curves({"perfect": found}, level).axes[0].lines[0]
+    assert line.get_xdata()[1] == 1 / 200 and set(line.get_ydata()) == {1.0}
 
 
 def test_a_detector_by_the_papers_recipe_is_a_baseline(finished: tuple[Path, dict], tmp_path: Path) -> None:
@@ -133,6 +170,9 @@ def test_small_generator_goes_on_and_repeats_itself(tmp_path: Path) -> None:
     whole = train_small_generator(CHEST, tmp_path / "a", 4, 4, seed=0, progress=False)
     again = train_small_generator(CHEST, tmp_path / "a", 4, 4, seed=0, progress=False)
     np.testing.assert_array_equal(whole.round_trip(CHEST[:2]), again.round_trip(CHEST[:2]))
+    for images, seed in ((CHEST[:8], 0), (CHEST, 7)):
+        other = train_small_generator(images, tmp_path / "a", 4, 4, seed=seed, progress=False)
+        assert not np.array_equal(whole.round_trip(CHEST[:2]), other.round_trip(CHEST[:2]))
     first, second = (whole.denoise_from(CHEST[:2], 0.3, seed) for seed in (0, 1))
     assert first.shape == (2, 1, 32, 32) and not np.array_equal(first, second)
     with pytest.raises(ValueError, match="strength must lie between"):

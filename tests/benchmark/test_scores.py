@@ -33,3 +33,10 @@ def test_too_few_negatives_say_so() -> None:
     assert "too few negatives" in markdown_table([score])
     with pytest.raises(ValueError, match="blur: scores need"):
         kind_score("blur", np.ones(0), np.zeros(5), np.ones(0, dtype=bool))
+
+
+def test_ties_count_in_part() -> None:
+    negatives = np.repeat([0.0, 1.0, 2.0], [90, 8, 2]).astype(float)  # at 1 % half of those at 2 pass
+    score = kind_score("flip", np.array([2.0, 2.0, 2.0, 2.0, 3.0, 0.0]), negatives, np.ones(6, dtype=bool))
+    found = score.tpr["0.01"]
+    assert found is not None and found.value == pytest.approx((1 + 4 / 2) / 6)

@@ -71,3 +71,18 @@ def test_repeats_within_a_cohort_are_grouped(tmp_path: Path) -> None:
     a = folder(tmp_path / "a", ["1.npy", "2.npy"], 0)
     shutil.copy(a / "1.npy", a / "3.npy")
     assert repeated_images(Cohort.from_source(a, "training")) == [["1.npy", "3.npy"]]
+
+
+def test_the_data_of_a_metaimage_lie_beside_its_header(tmp_path: Path) -> None:
+    header = "NDims = 2\nDimSize = 8 8\nElementType = MET_UCHAR\nElementDataFile = scan.raw\n"
+    for number, name in enumerate(("a", "b", "c")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "scan.mhd").write_text(header)
+        (tmp_path / name / "scan.raw").write_bytes(bytes([min(number, 1)] * 64))
+    a, b, c = (
+        Cohort.from_source(tmp_path / name, role)
+        for name, role in zip("abc", ("training", "heldout", "synthetic"), strict=True)
+    )
+    assert check_overlap([a, b]) == []
+    with pytest.raises(CohortOverlapError, match="byte-identical"):
+        check_overlap([b, c])
