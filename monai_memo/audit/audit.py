@@ -27,7 +27,7 @@ from monai_memo.audit.record import build_result
 from monai_memo.audit.report import write_report
 from monai_memo.audit.result import AuditResult
 from monai_memo.audit.self_check import positive_control
-from monai_memo.audit.sharpness import blur_warning, match_sharpness
+from monai_memo.audit.sharpness import blur_warning, match_sharpness, partly_soft_warning
 from monai_memo.audit.verified_comparison import compare_verified, search_in
 from monai_memo.data.cohort import Cohort
 from monai_memo.data.loading import Preprocessing, guess_preprocessing
@@ -101,6 +101,8 @@ class Audit:
             softening = match_sharpness(prepared["synthetic"].pixels, prepared["heldout"].pixels)
             matched = self.configuration.match_sharpness and self.configuration.calibration == "size_matched"
             warnings += blur_warning(softening, matched)
+            if softening is None:
+                warnings += partly_soft_warning(prepared["synthetic"].pixels, prepared["heldout"].pixels)
             softening = softening if matched else None
             alike = prepared if softening is None else {**prepared, "heldout": softening.cohort(prepared["heldout"])}
         with self._timed("embed images"):

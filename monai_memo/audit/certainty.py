@@ -68,7 +68,12 @@ def judge(
         fdr: false discovery rate of the list.
         soften: makes real images as soft as the synthetic ones.
     """
-    found = discover(comparison.sims.synthetic_to_training, comparison.sims.heldout_to_training, fdr)
+    found = discover(
+        comparison.sims.synthetic_to_training,
+        comparison.sims.heldout_to_training,
+        fdr,
+        comparison.sims.heldout_patients,
+    )
     same_patient = verification = None
     if search is not None:
         verification = {

@@ -173,7 +173,7 @@ def build_result(
             "explanation": explain_calibration(configuration, sims.n_train, sims.n_heldout, sims.n_synthetic),
             "sharpness": None if softening is None else softening.describe(),
         },
-        verdict=verdict_for(n_copies, _estimate(rates.control_copies), excess, sensitivity),
+        verdict=verdict_for(n_copies, _estimate(rates.control_copies), excess, sensitivity, configuration.confidence),
         cohorts={name: summarise(item) for name, item in prepared.items()},
         detector={
             "recipe": detector.recipe.name,

@@ -9,11 +9,13 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from monai_memo.audit.configuration import AuditConfiguration
 from monai_memo.audit.evidence import PairEvidence
 from monai_memo.audit.figures import (
     distribution_figure,
@@ -35,6 +37,7 @@ LEVELS = {
     "no_excess": ("No excess of copies", "&#10003;"),
 }
 CHAPTERS = "<!-- further chapters -->"  # stands in the template; text of users cannot hold it, being escaped
+DEFAULTS = {field.name: field.default for field in fields(AuditConfiguration)}
 OMITTED = ("train", "heldout", "synthetic", "out", "redacted", "progress", "keep_work", "workers")
 
 
@@ -68,9 +71,10 @@ def repeat_command(result: AuditResult) -> str:
         value = f"<{name}>" if settings.get(name) == REMOVED else shlex.quote(str(settings.get(name)))
         parts += [f"--{name}", value]
     for name, value in settings.items():
-        if name in OMITTED or value is None or value is False or value == REMOVED:
+        if name in OMITTED or value is None or value == REMOVED or (value is False and DEFAULTS.get(name) is False):
             continue
-        parts.append(f"--{name}" if value is True else f"--{name} {shlex.quote(str(value).replace(' ', ''))}")
+        text = str(value).replace(" ", "") if isinstance(value, list | tuple) else str(value)
+        parts.append(f"--{name}" if value is True else f"--{name} {shlex.quote(text)}")
     return " ".join(parts)
 
 

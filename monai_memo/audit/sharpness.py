@@ -25,6 +25,7 @@ MOST_IMAGES = 1000
 FINE = 1.0  # pixels: standard deviation of the Gaussian that takes fine detail away
 SOFT_QUANTILE, SOFT_SHARE = 0.25, 0.9
 GROUPS, FEWEST_IN_GROUP = 4, 10
+LOWER_TAIL, SHARE_TOLD = 0.05, 0.15  # of held-out images; of synthetic images below that, three times as many
 NOTHING = 1e-12
 
 
@@ -141,6 +142,18 @@ def _power(pixels: NDArray[np.floating], chosen: NDArray[np.int64]) -> NDArray[n
         for image in np.asarray(pixels[position], dtype=np.float64):
             total += np.bincount(frequencies, (dctn(image, norm="ortho") ** 2).ravel(), minlength=len(total))
     return total / len(chosen)
+
+
+def partly_soft_warning(synthetic: NDArray[np.floating], heldout: NDArray[np.floating]) -> list[str]:
+    """What to tell of synthetic images some of which are soft, too few for ``match_sharpness`` to act."""
+    share = float((fine_detail(synthetic) < np.quantile(fine_detail(heldout), LOWER_TAIL)).mean())
+    if share <= SHARE_TOLD:
+        return []
+    return [
+        f"{share:.0%} of the synthetic images have less fine detail than nineteen of twenty held-out ones. The others "
+        "are as sharp, so that nothing was softened: blurred images can be called copies for their blur alone. "
+        "Look at the pairs, or audit the soft images by themselves."
+    ]
 
 
 def blur_warning(softening: Softening | None, matched: bool) -> list[str]:

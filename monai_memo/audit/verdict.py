@@ -18,7 +18,7 @@ def percent(rate: float, digits: int = 1) -> str:
 
 
 def verdict_for(
-    n_copies: Count, control: Estimate, excess: Estimate, sensitivity: dict[str, Any] | None
+    n_copies: Count, control: Estimate, excess: Estimate, sensitivity: dict[str, Any] | None, confidence: float = 0.95
 ) -> dict[str, str]:
     """The verdict on a synthetic cohort.
 
@@ -36,7 +36,8 @@ def verdict_for(
         return {
             "level": "copies_found",
             "headline": f"Copies found: {share} are closer to a training patient than unseen patients are.",
-            "detail": f"{expected} The excess is {percent(excess.value)} of the synthetic images (95 % interval "
+            "detail": f"{expected} The excess is {percent(excess.value)} of the synthetic images "
+            f"({100 * confidence:g} % interval "
             f"{percent(excess.low)} to {percent(excess.high)}). Do not share this data set as it is: remove the copies "
             "listed in matches.csv, or train the generator again, and audit the result.",
         }

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,8 +15,11 @@ from monai_memo.data.prepared import PreparedCohort
 from monai_memo.detector.detector import Detector
 from monai_memo.search.embedding_index import EmbeddingIndex
 from monai_memo.statistics.similarities import Similarities
+from monai_memo.training.checkpoints import fingerprint_of
 from monai_memo.verification.copy_search import CopySearch
 from monai_memo.verification.verifier import Verified
+
+SEARCH_VERSION = 2  # of candidates and verification: kept results of another one are not taken up
 
 
 def search_in(
@@ -58,9 +60,11 @@ def compare_verified(
         detector_sha256: part of the names of the files in ``folder`` that keep what is done.
     """
     found: dict[str, Verified] = {}
+    patients = list(prepared["training"].cohort.patient_ids)
+    settings = [SEARCH_VERSION, search.neighbours, search.verifier.refined, search.verifier.affine, patients]
     for name in ("heldout", "synthetic"):
-        key = f"{detector_sha256}{prepared['training'].content_sha256}{prepared[name].content_sha256}"
-        store = Path(folder) / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
+        key = [detector_sha256, prepared["training"].content_sha256, prepared[name].content_sha256, *settings]
+        store = Path(folder) / f"{fingerprint_of(key)[:32]}.npz"
         found[name] = search(prepared[name].pixels, embeddings[name], progress, store)
     pairs = {name: (verified.candidates, verified.similarity) for name, verified in found.items()}
     sims = Similarities.from_candidates(

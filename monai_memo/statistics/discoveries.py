@@ -26,7 +26,7 @@ class Discoveries:
         p_values: ``(n_synthetic,)``.
         listed: ``(n_synthetic,)``, whether the image is on the list.
         rate: false discovery rate that was asked for.
-        smallest_p: the smallest p-value that the held-out cohort allows, ``1 / (n_heldout + 1)``.
+        smallest_p: the smallest p-value that the held-out cohort allows, ``1 / (held-out patients + 1)``.
         least: the fewest images that a list can hold: fewer copies than that, however clear, leave it empty.
         warning: in plain words, where that is more than one; empty otherwise.
     """
@@ -39,12 +39,15 @@ class Discoveries:
     warning: str
 
 
-def conformal_p_values(scores: Floats, heldout: Floats) -> Floats:
+def conformal_p_values(scores: Floats, heldout: Floats, patients: NDArray[np.integer] | None = None) -> Floats:
     """Share of held-out scores, itself included, that reach each score.
+
+    Images of one patient are alike and do not count as so many: each patient counts once, by the share of its images.
 
     Args:
         scores: ``(n,)``, higher means more like a copy.
         heldout: ``(m,)`` scores of images that copy nothing.
+        patients: ``(m,)`` codes of their patients; by default each image is one.
 
     Example:
         >>> import numpy as np
@@ -53,9 +56,12 @@ def conformal_p_values(scores: Floats, heldout: Floats) -> Floats:
     """
     if len(heldout) == 0:
         raise ValueError("p-values need at least one held-out score")
-    ranked = np.sort(heldout)
-    reached = len(ranked) - np.searchsorted(ranked, scores, side="left")
-    return np.asarray((1.0 + reached) / (1.0 + len(ranked)), dtype=np.float64)
+    codes = np.arange(len(heldout)) if patients is None else np.unique(patients, return_inverse=True)[1]
+    order = np.argsort(heldout, kind="stable")
+    weights = 1.0 / np.bincount(codes)[codes[order]]
+    from_here_on = np.append(np.cumsum(weights[::-1])[::-1], 0.0)
+    reached = from_here_on[np.searchsorted(heldout[order], scores, side="left")]
+    return np.asarray((1.0 + reached) / (2.0 + codes.max()), dtype=np.float64)
 
 
 def benjamini_hochberg(p_values: Floats, rate: float) -> NDArray[np.bool_]:
@@ -76,29 +82,34 @@ def benjamini_hochberg(p_values: Floats, rate: float) -> NDArray[np.bool_]:
     return p_values <= ranked[passed[-1]] if len(passed) else np.zeros(n, dtype=bool)
 
 
-def discover(scores: Floats, heldout: Floats, rate: float = 0.05) -> Discoveries:
+def discover(
+    scores: Floats, heldout: Floats, rate: float = 0.05, patients: NDArray[np.integer] | None = None
+) -> Discoveries:
     """P-values, list and what the size of the held-out cohort allows.
 
     Args:
         scores: ``(n_synthetic,)`` similarity of each synthetic image to its nearest training image.
         heldout: ``(n_heldout,)`` the same for held-out images.
+        patients: ``(n_heldout,)`` codes of their patients; by default each image is one.
         rate: false discovery rate: at most this share of the list is expected to be no copies.
     """
-    p_values = conformal_p_values(scores, heldout)
-    smallest = 1.0 / (1.0 + len(heldout))
+    p_values = conformal_p_values(scores, heldout, patients)
+    n_patients = len(heldout) if patients is None else len(np.unique(patients))
+    unit = "images" if n_patients == len(heldout) else "patients"
+    smallest = 1.0 / (1.0 + n_patients)
     least = int(np.ceil(smallest * len(scores) / rate - 1e-9))
     warning = ""
     if least > 1:
         needed = int(np.ceil(len(scores) / rate)) - 1
         warning = (
-            f"With {len(heldout)} held-out images no p-value can be smaller than {smallest:.2g}, so that the list of "
+            f"With {n_patients} held-out {unit} no p-value can be smaller than {smallest:.2g}, so that the list of "
             f"copies at a false discovery rate of {100 * rate:g} % holds {least} of the {len(scores)} synthetic images "
-            f"or none: fewer copies cannot appear on it, however clear they are. {needed} held-out images would lift "
+            f"or none: fewer copies cannot appear on it, however clear they are. {needed} held-out {unit} would lift "
             "this."
         )
         if least > len(scores):
             warning = (
-                f"With {len(heldout)} held-out images the list of copies at a false discovery rate of {100 * rate:g} % "
-                f"is always empty: no p-value can be smaller than {smallest:.2g}. Add held-out images or raise --fdr."
+                f"With {n_patients} held-out {unit} the list of copies at a false discovery rate of {100 * rate:g} % "
+                f"is always empty: no p-value can be smaller than {smallest:.2g}. Add held-out {unit} or raise --fdr."
             )
     return Discoveries(p_values, benjamini_hochberg(p_values, rate), rate, smallest, least, warning)

@@ -40,6 +40,9 @@ from monai_memo.statistics.intervals import (
 )
 from monai_memo.statistics.similarities import Floats, Similarities
 
+NOT_COMPARED = -1.0  # see Similarities.from_candidates
+FEW_HELDOUT = 100  # patients; the bootstrap alone is too narrow with fewer
+
 
 @dataclass(frozen=True)
 class AuditRates:
@@ -107,6 +110,20 @@ def _at_least_three(interval: Interval, count: int, total: int, confidence: floa
     return Interval(interval.value, max(0.0, low), min(1.0, high))
 
 
+def _excess_with_few(
+    n_copies: int, n_synthetic: int, n_patients: int, quantile: float, draws: int, seed: int
+) -> Floats:
+    """Excess of copies over the share of unseen patients that pass tau, which itself is random.
+
+    Resampled held-out images never exceed the largest one, near which tau lies where they are few. The share of unseen
+    patients above a quantile of n others has a beta distribution (Vovk, ACML 2012).
+    """
+    rng = np.random.default_rng([seed, 19])
+    expected = (1 - quantile) * (n_patients + 1)
+    passing = rng.beta(expected, n_patients + 1 - expected, draws)
+    return np.asarray(rng.beta(n_copies + 0.5, n_synthetic - n_copies + 0.5, draws) - passing, dtype=np.float64)
+
+
 def _size_warnings(sims: Similarities, mode: str, quantile: float) -> list[str]:
     messages = []
     n_patients = len(np.unique(sims.heldout_patients))
@@ -149,6 +166,10 @@ def audit_rates(
         CalibrationError: too few held-out patients for this quantile.
     """
     tau, tau_memorized = thresholds(sims, mode, quantile)
+    # Training images that are no candidate of any held-out image have the similarity -1. Where these are so many that
+    # the quantile falls among them, every candidate would count as memorized: then tau decides.
+    sparse = tau_memorized <= NOT_COMPARED
+    tau_memorized = max(tau, tau_memorized) if sparse else tau_memorized
     called = sims.training_to_nearest_synthetic > tau_memorized
     n_called = int(np.count_nonzero(called))
     n_copies = int(np.count_nonzero(sims.synthetic_to_training > tau))
@@ -168,6 +189,8 @@ def audit_rates(
         taus_memorized = threshold_memorized(
             sims.training_to_heldout, sims.n_heldout, sims.n_synthetic, train_weights, quantile
         )
+
+        taus_memorized = np.maximum(taus_memorized, tau) if sparse else taus_memorized
 
     ranked = np.sort(sims.synthetic_to_training)
     counts = sims.n_synthetic - np.searchsorted(ranked, taus, side="right")
@@ -197,14 +220,20 @@ def audit_rates(
     control_called = control_copies(sims, mode, quantile, rng_control)
     control_rate = float(control_called.mean())
     control_draws = _weighted_rate(sims.heldout_to_training, taus, heldout_weights)
-    share_called = control_memorized(sims, mode, quantile, rng_control)
+    share_called = None if sparse else control_memorized(sims, mode, quantile, rng_control)
 
     def interval(value: float, draws: Floats) -> Interval:
         return percentile_interval(value, draws, confidence)
 
     warnings = _size_warnings(sims, mode, quantile)
     control_mem = excess_mem = None
-    if share_called is None:
+    if sparse:
+        warnings.append(
+            f"With {sims.n_synthetic} synthetic and {sims.n_train} training images too few training images were "
+            "compared at all for a threshold of their own: N_mem counts those that a synthetic image is more similar "
+            "to than tau, and has no control. Audit more synthetic images."
+        )
+    elif share_called is None:
         warnings.append(
             f"The control for N_mem needs the {sims.n_heldout} held-out images split at the ratio of synthetic to "
             "held-out images, with at least ten in each part: not possible here, so N_mem has no control."
@@ -213,6 +242,13 @@ def audit_rates(
         mem_rate = float(share_called.mean())
         control_mem = interval(mem_rate, train_weights @ share_called / train_weights.sum(axis=1))
         excess_mem = interval(n_called / sims.n_train - mem_rate, memorized_draws - mem_rate)
+    excess = interval(n_copies / sims.n_synthetic - control_rate, copies_draws - control_draws)
+    n_patients = len(np.unique(sims.heldout_patients))
+    if mode == "size_matched" and n_patients < FEW_HELDOUT:
+        few = interval(
+            excess.value, _excess_with_few(n_copies, sims.n_synthetic, n_patients, quantile, n_bootstrap, seed)
+        )
+        excess = Interval(excess.value, min(excess.low, few.low), max(excess.high, few.high))
     return AuditRates(
         tau=interval(tau, tau_memorized_draws if mode == "paper" else taus),
         tau_memorized=interval(tau_memorized, tau_memorized_draws),
@@ -235,7 +271,7 @@ def audit_rates(
             confidence,
         ),
         control_memorized=control_mem,
-        excess_copies=interval(n_copies / sims.n_synthetic - control_rate, copies_draws - control_draws),
+        excess_copies=excess,
         excess_memorized=excess_mem,
         warnings=tuple(warnings),
     )

@@ -100,7 +100,9 @@ class RunAudit:
             )
         }
         tau = rates["size_matched"].tau.value
-        found = discover(verified.sims.synthetic_to_training, verified.sims.heldout_to_training, FDR)
+        found = discover(
+            verified.sims.synthetic_to_training, verified.sims.heldout_to_training, FDR, verified.sims.heldout_patients
+        )
         save_image(pairs_path, pair_sheet(synthetic.pixels, training.pixels, verified, seed))
         n_heldout = len(self.heldout.cohort)
         return {

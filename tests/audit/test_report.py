@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -93,4 +94,11 @@ def test_repeat_command_is_complete(record: AuditResult) -> None:
     for part in ("--seed 4", "--allow_overlap", "--patient_pattern anna", "--size"):
         assert part in command
     assert "--detector" not in command
+    settings = {**record.configuration, "verification": False, "detector": "/models of us/d.pt", "size": [64, 32]}
+    changed = repeat_command(replace(record, configuration=settings))
+    for part in ("--verification False", "--detector '/models of us/d.pt'", "--size '[64,32]'"):
+        assert part in changed
+    assert "--allow_overlap False" not in repeat_command(
+        replace(record, configuration={**settings, "allow_overlap": False})
+    )
     assert not re.search("hospital|anna", repeat_command(record.without_patients()))

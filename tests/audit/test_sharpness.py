@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from monai_memo.audit.sharpness import blur_warning, fine_detail, match_sharpness
+from monai_memo.audit.sharpness import blur_warning, fine_detail, match_sharpness, partly_soft_warning
 from monai_memo.data.cohort import Cohort, CohortImage
 from monai_memo.data.phantoms import chest_phantom, knee_phantom
 from monai_memo.data.prepared import PreparedCohort
@@ -39,6 +39,13 @@ def test_only_soft_cohorts_are_matched_and_told_of(volumes: bool) -> None:
     assert found is not None and found.synthetic < found.heldout
     assert "softened to the same spectrum" in blur_warning(found, True)[0]
     assert "--match_sharpness" in blur_warning(found, False)[0]
+
+
+def test_a_few_blurred_images_are_told_of() -> None:
+    some = np.concatenate([blurred(OTHERS[: len(OTHERS) // 3], 2), OTHERS[len(OTHERS) // 3 :]])
+    assert match_sharpness(some, CHEST) is None
+    assert "less fine detail" in partly_soft_warning(some, CHEST)[0]
+    assert partly_soft_warning(OTHERS, CHEST) == []
 
 
 @pytest.mark.parametrize("volumes", [False, True])

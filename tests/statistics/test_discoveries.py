@@ -48,3 +48,26 @@ def test_rate_is_checked(rate: float) -> None:
         benjamini_hochberg(np.array([0.5]), rate)
     with pytest.raises(ValueError, match="at least one held-out"):
         conformal_p_values(np.array([0.5]), np.array([]))
+
+
+def test_a_patient_counts_once_however_many_images() -> None:
+    heldout, patients = np.array([0.1, 0.9, 0.9, 0.9, 0.5]), np.array([7, 3, 3, 3, 7])
+    assert conformal_p_values(np.array([0.8, 0.4]), heldout, patients).tolist() == [(1 + 1) / 3, (1 + 1.5) / 3]
+    rng = np.random.default_rng(0)
+    heldout = rng.normal(size=500)
+    np.testing.assert_allclose(
+        conformal_p_values(heldout, heldout, np.arange(500)), conformal_p_values(heldout, heldout)
+    )
+    found = discover(np.ones(40), np.zeros(90), 0.05, np.repeat(np.arange(10), 9))
+    assert found.smallest_p == 1 / 11 and "10 held-out patients" in found.warning
+
+
+def test_the_list_keeps_its_rate_with_many_images_of_few_patients() -> None:
+    proportions = []
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        heldout = (rng.normal(size=(60, 1)) + 0.3 * rng.normal(size=(60, 15))).ravel()
+        scores = np.concatenate([np.full(20, 9.0), rng.normal(size=200) * np.sqrt(1.09)])
+        listed = discover(scores, heldout, 0.2, np.repeat(np.arange(60), 15)).listed
+        proportions.append(listed[20:].sum() / max(1, listed.sum()))
+    assert np.mean(proportions) <= 0.2

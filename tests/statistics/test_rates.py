@@ -114,3 +114,29 @@ def test_paper_control_shows_the_floor() -> None:
     rates = audit_rates(sims, mode="paper")
     assert rates.copies.value > 0.12
     assert rates.excess_copies.low <= 0 <= rates.excess_copies.high
+
+
+@pytest.mark.parametrize("n_heldout", [19, 30])
+def test_few_heldout_patients_do_not_make_copies_of_chance(n_heldout: int) -> None:
+    alarms = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        sims = Similarities.from_matrices(rng.normal(size=(80, n_heldout)), rng.normal(size=(80, 400)))
+        alarms += audit_rates(sims, n_bootstrap=200, seed=seed).excess_copies.low > 0
+    assert alarms <= 4  # 2.5 % are intended; without the beta distribution of what passes tau it was every fourth
+
+
+def test_too_few_synthetic_images_do_not_make_every_candidate_memorized() -> None:
+    rng = np.random.default_rng(0)
+
+    def candidates(n: int) -> tuple[np.ndarray, np.ndarray]:
+        rows = np.stack([rng.choice(5000, 5, replace=False) for _ in range(n)])
+        return rows, -np.sort(-rng.uniform(0, 0.5, (n, 5)), axis=1)
+
+    synthetic, heldout = candidates(40), candidates(200)
+    synthetic[1][:6, 0] = 0.99  # six copies
+    sims = Similarities.from_candidates(synthetic, heldout, np.arange(5000), np.arange(200))
+    rates = audit_rates(sims, n_bootstrap=100)
+    assert rates.tau_memorized.value == rates.tau.value
+    assert 6 <= rates.n_memorized <= 12 and rates.excess_memorized is None
+    assert any("N_mem counts those" in message for message in rates.warnings)
