@@ -36,7 +36,7 @@ class AuditConfiguration:
         planted: copies planted for the positive control; 0 leaves it out.
         limit_copies: copies planted of each kind and strength, for the limit of detection; 0 leaves it out.
         gallery: most similar pairs shown in the report.
-        patient_pattern: regular expression that finds the patient in a relative path (folders only).
+        patient_pattern: regular expression that finds the patient in a relative path.
         allow_overlap: go on although patients or files stand in two cohorts.
         redacted: no patient pixel, name, id or path in the output.
         seed: of every random step.
