@@ -38,9 +38,8 @@ from monai_memo.statistics.intervals import (
     shared_neighbour_variance,
     widened,
 )
-from monai_memo.statistics.similarities import Floats, Similarities
+from monai_memo.statistics.similarities import NOT_COMPARED, Floats, Similarities
 
-NOT_COMPARED = -1.0  # see Similarities.from_candidates
 FEW_HELDOUT = 100  # patients; the bootstrap alone is too narrow with fewer
 
 
@@ -124,9 +123,8 @@ def _excess_with_few(
     return np.asarray(rng.beta(n_copies + 0.5, n_synthetic - n_copies + 0.5, draws) - passing, dtype=np.float64)
 
 
-def _size_warnings(sims: Similarities, mode: str, quantile: float) -> list[str]:
+def _size_warnings(sims: Similarities, n_patients: int, mode: str, quantile: float) -> list[str]:
     messages = []
-    n_patients = len(np.unique(sims.heldout_patients))
     if n_patients < 100:
         messages.append(
             f"Only {n_patients} held-out patients: the threshold is uncertain, see the width of its interval. "
@@ -166,10 +164,11 @@ def audit_rates(
         CalibrationError: too few held-out patients for this quantile.
     """
     tau, tau_memorized = thresholds(sims, mode, quantile)
-    # Training images that are no candidate of any held-out image have the similarity -1. Where these are so many that
-    # the quantile falls among them, every candidate would count as memorized: then tau decides.
+    # Where so many training images are no candidate of any held-out image that the quantile falls among them, every
+    # candidate would count as memorized: then tau decides.
     sparse = tau_memorized <= NOT_COMPARED
-    tau_memorized = max(tau, tau_memorized) if sparse else tau_memorized
+    if sparse:
+        tau_memorized = tau
     called = sims.training_to_nearest_synthetic > tau_memorized
     n_called = int(np.count_nonzero(called))
     n_copies = int(np.count_nonzero(sims.synthetic_to_training > tau))
@@ -189,8 +188,8 @@ def audit_rates(
         taus_memorized = threshold_memorized(
             sims.training_to_heldout, sims.n_heldout, sims.n_synthetic, train_weights, quantile
         )
-
-        taus_memorized = np.maximum(taus_memorized, tau) if sparse else taus_memorized
+    if sparse:
+        taus_memorized = np.maximum(taus_memorized, tau)
 
     ranked = np.sort(sims.synthetic_to_training)
     counts = sims.n_synthetic - np.searchsorted(ranked, taus, side="right")
@@ -225,7 +224,8 @@ def audit_rates(
     def interval(value: float, draws: Floats) -> Interval:
         return percentile_interval(value, draws, confidence)
 
-    warnings = _size_warnings(sims, mode, quantile)
+    n_patients = len(np.unique(sims.heldout_patients))
+    warnings = _size_warnings(sims, n_patients, mode, quantile)
     control_mem = excess_mem = None
     if sparse:
         warnings.append(
@@ -243,7 +243,6 @@ def audit_rates(
         control_mem = interval(mem_rate, train_weights @ share_called / train_weights.sum(axis=1))
         excess_mem = interval(n_called / sims.n_train - mem_rate, memorized_draws - mem_rate)
     excess = interval(n_copies / sims.n_synthetic - control_rate, copies_draws - control_draws)
-    n_patients = len(np.unique(sims.heldout_patients))
     if mode == "size_matched" and n_patients < FEW_HELDOUT:
         few = interval(
             excess.value, _excess_with_few(n_copies, sims.n_synthetic, n_patients, quantile, n_bootstrap, seed)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+NOT_COMPARED = -1.0  # similarity of a pair that was not verified
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ def _reversed(
     # One column more than any list is long: what comes after the last known query is not verified.
     width = min(int(counts.max(initial=0)) + 1, len(candidates)) if most is None else min(most, len(candidates))
     kept = rank < width
-    found = np.full((n_train, width), -1.0)
+    found = np.full((n_train, width), NOT_COMPARED)
     queries = np.zeros((n_train, width), dtype=np.int64)
     found[training[kept], rank[kept]] = values[kept]
     queries[training[kept], rank[kept]] = rows[kept]
