@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -85,10 +85,13 @@ def parts_of(path: str | Path) -> list[Path]:
 
 def sha256_of(path: str | Path) -> str:
     """Hash of a file's bytes; of an image in several files (``parts_of``), of their hashes."""
-    path = Path(path)
-    parts = parts_of(path)
-    if parts == [path]:
-        return _sha256_of_file(path)
+    return sha256_of_parts(parts_of(path))
+
+
+def sha256_of_parts(parts: Sequence[Path]) -> str:
+    """Hash of the one file, or of the hashes of several."""
+    if len(parts) == 1:
+        return _sha256_of_file(parts[0])
     digest = hashlib.sha256()
     for item in parts:
         digest.update(_sha256_of_file(item).encode())

@@ -160,7 +160,9 @@ class Audit:
         settings = self.configuration
         cohorts = {
             # Synthetic images have no patients: a pattern that finds them in real paths need not match there.
-            name: Cohort.from_source(source, name, settings.patient_pattern if name != "synthetic" else None)
+            name: Cohort.from_source(
+                source, name, settings.patient_pattern if name != "synthetic" else None, settings.readings()[name]
+            )
             for name, source in settings.cohort_sources().items()
         }
         warnings = check_overlap(list(cohorts.values()), allow=settings.allow_overlap)

@@ -4,12 +4,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from monai_memo.data.cohort import Reading
 from monai_memo.errors import ConfigurationError
 from monai_memo.statistics.calibration import MODES
+
+
+def recorded_readings(settings: Mapping[str, Any]) -> dict[str, Reading]:
+    """How an audit with these settings (a record's ``configuration``) reads each cohort. Older records lack some."""
+    window = settings.get("window")
+    orientation = settings.get("orientation")
+    common: dict[str, Any] = {"channel": settings.get("channel"), "allow_gaps": bool(settings.get("allow_gaps"))}
+    real = Reading(window=None if window is None else (float(window[0]), float(window[1])), **common)
+    synthetic = Reading(orientation=None if orientation == "as_is" else orientation, **common)
+    return {"training": real, "heldout": real, "synthetic": synthetic}
 
 
 @dataclass(frozen=True)
@@ -37,6 +48,15 @@ class AuditConfiguration:
         limit_copies: copies planted of each kind and strength, for the limit of detection; 0 leaves it out.
         gallery: most similar pairs shown in the report.
         patient_pattern: regular expression that finds the patient in a relative path.
+        orientation: how the synthetic images lie, where that differs from the training images (see
+            ``data.orientation``): they are turned before anything else. ``"as_is"`` takes them as they are, also where
+            they seem to lie otherwise.
+        symmetries: turns and mirror images under which every image is looked up, for generators trained with such
+            augmentation: ``"none"``, ``"mirror"`` (every axis) or ``"all"`` (axes exchanged as well).
+        window: ``(low, high)``: clip training and held-out images to these intensities (HU in CT), for synthetic images
+            that were made from windowed ones.
+        channel: the one to take, from 0, of images with several channels that are no colours.
+        allow_gaps: take DICOM series in which slices are missing.
         allow_overlap: go on although patients or files stand in two cohorts.
         redacted: no patient pixel, name, id or path in the output.
         seed: of every random step.
@@ -67,6 +87,11 @@ class AuditConfiguration:
     limit_copies: int = 10
     gallery: int = 12
     patient_pattern: str | None = None
+    orientation: str | None = None
+    symmetries: str = "none"
+    window: Sequence[float] | None = None
+    channel: int | None = None
+    allow_gaps: bool = False
     allow_overlap: bool = False
     redacted: bool = False
     seed: int = 0
@@ -108,7 +133,7 @@ class AuditConfiguration:
                 "the paper's calibration is defined on embeddings: leave verification off, or take "
                 "calibration size_matched"
             )
-        for name in ("size", "spacing"):
+        for name in ("size", "spacing", "window"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, int | float):
                 object.__setattr__(self, name, tuple(value))
@@ -122,6 +147,10 @@ class AuditConfiguration:
         if self.verification is None:
             return recipe != "paper" and self.calibration != "paper"
         return self.verification
+
+    def readings(self) -> dict[str, Reading]:
+        """How the images of each cohort are read."""
+        return recorded_readings(asdict(self))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, for JSON."""

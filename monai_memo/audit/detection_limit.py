@@ -72,7 +72,7 @@ def detection_limit(
         if len(sources) == copies:
             break
         try:
-            sources.append(larger(training.images[int(position)].path))
+            sources.append(larger(training.images[int(position)]))
         except UnusableImageError:
             continue
     if len(sources) < 2:  # a replaced region needs a second image

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from monai_memo.audit.configuration import recorded_readings
 from monai_memo.audit.result import Match
-from monai_memo.data.cohort import Cohort
+from monai_memo.data.cohort import Cohort, CohortImage
 from monai_memo.data.loading import Preprocessing
 from monai_memo.detector.detector import Detector
 from monai_memo.errors import CohortError, UnusableImageError
@@ -142,7 +143,9 @@ def pair_evidence(
     return PairEvidence(match, first, second, first - second, fitted.mirrored, fitted.correlation, planes, agreement)
 
 
-def compare_files(synthetic: str | Path, training: str | Path, preprocessing: Preprocessing) -> PairComparison:
+def compare_files(
+    synthetic: CohortImage | str | Path, training: CohortImage | str | Path, preprocessing: Preprocessing
+) -> PairComparison:
     """Align two image files and compare them place by place, at a size for people.
 
     Args:
@@ -177,15 +180,15 @@ def compare_match(out: str | Path, synthetic: str, training: str | None = None) 
         with open(out / "matches.csv", newline="", encoding="utf-8") as stream:
             nearest = {row["synthetic"]: row["nearest_training"] for row in csv.DictReader(stream)}
         training = nearest.get(synthetic)
-    paths = []
+    pair = []
     for name, source, wanted in (("synthetic", "synthetic", synthetic), ("training", "train", training)):
         pattern = settings.get("patient_pattern") if name == "training" else None
-        images = Cohort.from_source(settings[source], name, pattern).images
-        path = next((image.path for image in images if image.image_id == wanted), None)
-        if path is None:
+        cohort = Cohort.from_source(settings[source], name, pattern, recorded_readings(settings)[name])
+        image = next((image for image in cohort.images if image.image_id == wanted), None)
+        if image is None:
             raise CohortError(f"no image {wanted!r} in the {name} cohort of the audit in {out}")
-        paths.append(path)
-    return compare_files(paths[0], paths[1], Detector.load(out / "detector.pt").preprocessing)
+        pair.append(image)
+    return compare_files(pair[0], pair[1], Detector.load(out / "detector.pt").preprocessing)
 
 
 def collect_evidence(
@@ -196,12 +199,12 @@ def collect_evidence(
     A file that has become unreadable since it was audited is left out.
     """
     shown = preprocessing.resized(SHOWN_SIZE[preprocessing.spatial_dims])
-    paths = {name: {image.image_id: image.path for image in cohort.images}
+    found = {name: {image.image_id: image for image in cohort.images}
              for name, cohort in (("synthetic", synthetic), ("training", training))}  # fmt: skip
     evidence = []
     for match in matches:
         try:
-            pair = shown(paths["synthetic"][match.synthetic]), shown(paths["training"][match.nearest_training])
+            pair = shown(found["synthetic"][match.synthetic]), shown(found["training"][match.nearest_training])
         except UnusableImageError:
             continue
         evidence.append(pair_evidence(match, *pair, verified))

@@ -53,7 +53,7 @@ def plant_cohorts(
     rng = np.random.default_rng([seed, 11])
     training = parts["training"]
     chosen = np.sort(rng.choice(len(training), n_copies, replace=n_copies > len(training)))
-    originals = np.stack([planting(training.images[i].path) for i in chosen])
+    originals = np.stack([planting(training.images[i]) for i in chosen])
     copies, kinds = plant_mixture(originals, seed=seed)
     ending = "png" if planting.spatial_dims == 2 else "nii.gz"
     planted, truth = [], ["synthetic,copied_from,kind"]

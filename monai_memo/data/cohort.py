@@ -6,12 +6,33 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from monai_memo.errors import CohortError
+from monai_memo.files import parts_of
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What people say of a cohort's files because the files do not say it themselves.
+
+    Attributes:
+        orientation: how the images lie, see ``data.orientation``; None takes the files at their word.
+        window: ``(low, high)`` in the files' own intensity units (HU in CT): values beyond are clipped before scaling.
+        channel: the one to take, from 0, of images with several that are no colours.
+        allow_gaps: take DICOM series in which slices are missing.
+    """
+
+    orientation: str | None = None
+    window: tuple[float, float] | None = None
+    channel: int | None = None
+    allow_gaps: bool = False
+
+
+AS_IT_IS = Reading()
 
 
 @dataclass(frozen=True)
@@ -19,16 +40,33 @@ class CohortImage:
     """One image of a cohort.
 
     Attributes:
-        path: a file, or the folder of one DICOM series.
+        path: a file, or the folder of a DICOM series.
         image_id: unique within the cohort; the path relative to the cohort's folder, with forward slashes.
         patient_id: the patient; the image's own id where patients are not known.
         columns: further columns of the CSV or datalist, as given.
+        files: the DICOM files that form the image, where ``path`` alone does not tell; empty otherwise.
+        reading: how it is read.
     """
 
     path: Path
     image_id: str
     patient_id: str
     columns: Mapping[str, str] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
+    reading: Reading = AS_IT_IS
+
+    @property
+    def parts(self) -> list[Path]:
+        """Every file that holds a part of the image."""
+        return list(self.files) or parts_of(self.path)
+
+
+@dataclass(frozen=True)
+class SkippedImage:
+    """An image that could not be used, and why. The reason names no path: it is shown in redacted reports as well."""
+
+    image_id: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -40,12 +78,16 @@ class Cohort:
         images: in a fixed order, sorted by id.
         source: folder, CSV or datalist as the user named it.
         patients_known: False where every image counts as a patient of its own.
+        skipped: what was found and cannot be an image of the cohort (dangling links, stray slices), by name.
+        notes: what else is worth telling, without names ("37 files were not looked at: 20 .tif, ...").
     """
 
     name: str
     images: tuple[CohortImage, ...]
     source: str
     patients_known: bool
+    skipped: tuple[SkippedImage, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         repeated = [name for name, number in Counter(image.image_id for image in self.images).items() if number > 1]
@@ -72,7 +114,9 @@ class Cohort:
         return Cohort(name or self.name, tuple(self.images[int(i)] for i in indices), self.source, self.patients_known)
 
     @classmethod
-    def from_source(cls, source: str | Path, name: str, patient_pattern: str | None = None) -> Cohort:
+    def from_source(
+        cls, source: str | Path, name: str, patient_pattern: str | None = None, reading: Reading = AS_IT_IS
+    ) -> Cohort:
         """Read a cohort.
 
         Args:
@@ -82,14 +126,23 @@ class Cohort:
             patient_pattern: a regular expression that finds the patient in the relative path (its first group, or the
                 whole match). In folders it goes before the PatientID of DICOM files; a table's own ``patient_id`` goes
                 before it.
+            reading: how the images are read.
 
         Raises:
             CohortError: nothing there, nothing readable there, or a table without the columns it needs.
         """
         from monai_memo.data.sources import read_source  # sources builds Cohorts' images: avoids a circle at import
 
-        images, patients_known = read_source(source, name, patient_pattern)
-        return cls(name, tuple(sorted(images, key=lambda image: image.image_id)), str(source), patients_known)
+        found = read_source(source, name, patient_pattern)
+        images = (replace(image, reading=reading) for image in found.images)
+        return cls(
+            name,
+            tuple(sorted(images, key=lambda image: image.image_id)),
+            str(source),
+            found.patients_known,
+            found.skipped,
+            found.notes,
+        )
 
 
 def split_by_patient(cohort: Cohort, fractions: Mapping[str, float], seed: int) -> dict[str, Cohort]:

@@ -19,8 +19,8 @@ import torch
 from monai.transforms import Orientation, Spacing
 from torch.nn import functional
 
-from monai_memo.data.cohort import Cohort
-from monai_memo.data.reading import read_image, spatial_dims_of, with_affine
+from monai_memo.data.cohort import Cohort, CohortImage
+from monai_memo.data.reading import as_image, read_image, spatial_dims_of, with_affine
 from monai_memo.errors import CohortError, ConfigurationError, UnusableImageError
 
 DEFAULT_SIZE = {2: (64, 64), 3: (32, 32, 32)}
@@ -63,11 +63,11 @@ class Preprocessing:
         if not 0 <= self.percentiles[0] < self.percentiles[1] <= 100:
             raise ConfigurationError(f"percentiles must rise between 0 and 100, got {self.percentiles!r}")
 
-    def __call__(self, path: str | Path) -> np.ndarray:
+    def __call__(self, image: CohortImage | str | Path) -> np.ndarray:
         """``(channels, *size)`` float32 in [0, 1]. See ``load``."""
-        return self.load(path)[0]
+        return self.load(image)[0]
 
-    def load(self, path: str | Path) -> tuple[np.ndarray, str | None]:
+    def load(self, image: CohortImage | str | Path) -> tuple[np.ndarray, str | None]:
         """Read and preprocess one image.
 
         Returns:
@@ -76,7 +76,8 @@ class Preprocessing:
         Raises:
             UnusableImageError: missing, unreadable, of other dimensions, with NaN or infinity, empty or constant.
         """
-        array, affine = read_image(path)
+        path = as_image(image).path
+        array, affine, _ = read_image(image)
         if array.ndim - 1 != self.spatial_dims:
             raise UnusableImageError(path, f"a {array.ndim - 1}D image in a {self.spatial_dims}D audit")
         if len(array) > 4:
@@ -207,7 +208,7 @@ def guess_preprocessing(
         counter: Counter[int] = Counter()
         for image in cohort.images:
             try:
-                dims = spatial_dims_of(image.path)
+                dims = spatial_dims_of(image)
             except UnusableImageError:
                 continue  # named and counted when it is loaded
             counter[dims] += 1

@@ -10,13 +10,13 @@ from itertools import combinations
 
 from monai_memo.data.cohort import Cohort, CohortImage
 from monai_memo.errors import CohortOverlapError
-from monai_memo.files import parts_of, sha256_of
+from monai_memo.files import sha256_of_parts
 
 
 def _size(image: CohortImage) -> int:
     if not image.path.exists():
         return -1
-    return sum(item.stat().st_size for item in parts_of(image.path))
+    return sum(item.stat().st_size for item in image.parts)
 
 
 def _by_content(cohorts: Sequence[Cohort]) -> list[list[tuple[int, CohortImage]]]:
@@ -33,7 +33,7 @@ def _by_content(cohorts: Sequence[Cohort]) -> list[list[tuple[int, CohortImage]]
         if size > 0 and len(group) > 1 and (len(cohorts) == 1 or len({number for number, _ in group}) > 1):
             for number, image in group:
                 try:
-                    by_hash[sha256_of(image.path)].append((number, image))
+                    by_hash[sha256_of_parts(image.parts)].append((number, image))
                 except OSError:
                     continue  # no permission: skipped by name when it is loaded
     return [group for group in by_hash.values() if len(group) > 1]

@@ -19,23 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from monai_memo.data.cohort import Cohort, CohortImage
+from monai_memo.data.cohort import Cohort, CohortImage, SkippedImage
 from monai_memo.data.loading import Preprocessing
 from monai_memo.errors import CohortError, OutputError, UnusableImageError
-from monai_memo.files import parts_of, write_json
+from monai_memo.files import write_json
 
 logger = logging.getLogger(__name__)
 
 BLOCK = 256
-VERSION = 2  # raise it when the same file and settings come to give other pixels: older caches are then not reused
-
-
-@dataclass(frozen=True)
-class SkippedImage:
-    """An image that could not be used, and why."""
-
-    image_id: str
-    reason: str
+VERSION = 3  # raise it when the same file and settings come to give other pixels: older caches are then not reused
 
 
 @dataclass(frozen=True)
@@ -45,7 +37,7 @@ class PreparedCohort:
     Attributes:
         cohort: only the usable images, in order.
         pixels: ``(n, channels, *size)`` float16 in [0, 1], memory-mapped, read only.
-        skipped: images that could not be used.
+        skipped: images that could not be used, those of the cohort's own list first.
         notes: what was done to some images, with counts.
         content_sha256: hash of ids and pixels.
     """
@@ -62,10 +54,10 @@ def _fingerprint(cohort: Cohort, preprocessing: Preprocessing) -> str:
     for image in cohort.images:
         stamps = []
         # The time of a DICOM series' folder stays when a slice is overwritten.
-        for path in parts_of(image.path):
+        for path in image.parts:
             status = path.stat() if path.exists() else None
             stamps.append((path.name, status.st_size, status.st_mtime_ns) if status else None)
-        digest.update(f"{image.image_id}|{image.path.resolve()}|{stamps}\n".encode())
+        digest.update(f"{image.image_id}|{image.path.resolve()}|{stamps}|{image.reading}\n".encode())
     return digest.hexdigest()
 
 
@@ -135,7 +127,7 @@ def _load(
     preprocessing: Preprocessing, position: int, image: CohortImage
 ) -> tuple[int, str, np.ndarray | None, str | None]:
     try:
-        array, note = preprocessing.load(image.path)
+        array, note = preprocessing.load(image)
     except UnusableImageError as error:
         return position, image.image_id, None, error.reason
     return position, image.image_id, array, note
@@ -187,7 +179,7 @@ def prepare(
             loaded = list(pool.map(lambda i: _load(preprocessing, i, cohort.images[i]), block))
             store.append(loaded)
             bar.update(len(loaded))
-    skipped = tuple(SkippedImage(*item) for item in store.state["skipped"].items())
+    skipped = (*cohort.skipped, *(SkippedImage(*item) for item in store.state["skipped"].items()))
     if skipped:
         names = ", ".join(f"{item.image_id} ({item.reason})" for item in skipped[:5])
         logger.warning("%d images of the %s cohort are skipped: %s%s", len(skipped), cohort.name, names,
@@ -202,6 +194,9 @@ def prepare(
         cohort=usable,
         pixels=pixels,
         skipped=skipped,
-        notes=tuple(f"{number} image{'s' if number > 1 else ''} {note}" for note, number in sorted(notes.items())),
+        notes=(
+            *cohort.notes,
+            *(f"{number} image{'s' if number > 1 else ''} {note}" for note, number in sorted(notes.items())),
+        ),
         content_sha256=store.content_sha256([image.image_id for image in usable.images], pixels),
     )

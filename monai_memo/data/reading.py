@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import gzip
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nibabel
 import numpy as np
@@ -14,6 +14,7 @@ from monai.data import MetaTensor
 from monai.data.image_reader import ITKReader, NibabelReader, NumpyReader, PILReader
 from PIL import Image
 
+from monai_memo.data.cohort import CohortImage
 from monai_memo.data.sources import dicom_files
 from monai_memo.errors import UnusableImageError
 
@@ -35,13 +36,32 @@ def _dims(shape: tuple[int, ...]) -> int:
     return sum(1 for length in shape if length > 1)
 
 
-def spatial_dims_of(path: str | Path) -> int:
+class Pixels(NamedTuple):
+    """What one image file holds.
+
+    Attributes:
+        array: 2D ``(channels, rows, columns)``, upright; 3D ``(channels, x, y, z)``; one channel unless it has colour.
+        affine: ``(4, 4)`` to RAS in mm; None in 2D and where the file does not say how it lies.
+        notes: what was done that is worth counting ("turned as its EXIF orientation says").
+    """
+
+    array: np.ndarray
+    affine: np.ndarray | None
+    notes: tuple[str, ...] = ()
+
+
+def as_image(image: CohortImage | str | Path) -> CohortImage:
+    """A file or folder by its path, read as it is."""
+    return image if isinstance(image, CohortImage) else CohortImage(Path(image), str(image), str(image))
+
+
+def spatial_dims_of(image: CohortImage | str | Path) -> int:
     """2 or 3, from the header where the format has one.
 
     Raises:
         UnusableImageError: missing, unreadable, or neither 2D nor 3D.
     """
-    path = Path(path)
+    path = as_image(image).path
     if not path.exists():
         raise UnusableImageError(path, "missing")
     try:
@@ -101,17 +121,13 @@ def _read_itk(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     return array, meta
 
 
-def read_image(path: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
+def read_image(image: CohortImage | str | Path) -> Pixels:
     """Pixels of an image and, for volumes with one, the affine.
-
-    Returns:
-        2D: ``(channels, rows, columns)``, upright; 3D: ``(channels, x, y, z)``; one channel unless the file has colour.
-        Affine ``(4, 4)`` to RAS in mm, or None.
 
     Raises:
         UnusableImageError: missing, unreadable (truncated files included), empty, or not made of real numbers.
     """
-    path = Path(path)
+    path = as_image(image).path
     if not path.exists():
         raise UnusableImageError(path, "missing")
     meta: dict[str, Any] = {}
@@ -144,10 +160,10 @@ def read_image(path: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
     array = np.moveaxis(array, -1, 0) if colour else array[None]
     array = array.reshape(len(array), *(length for length in array.shape[1:] if length > 1))
     if is_picture or is_array:
-        return array, None
+        return Pixels(array, None)
     if array.ndim == 3:
-        return array.swapaxes(1, 2), None  # stored (x, y): rows come second
-    return array, np.asarray(meta["affine"], dtype=np.float64) if array.ndim == 4 else None
+        return Pixels(array.swapaxes(1, 2), None)  # stored (x, y): rows come second
+    return Pixels(array, np.asarray(meta["affine"], dtype=np.float64) if array.ndim == 4 else None)
 
 
 def with_affine(volume: np.ndarray, affine: np.ndarray | None) -> MetaTensor:

@@ -10,10 +10,11 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from monai_memo.data.cohort import CohortImage
+from monai_memo.data.cohort import CohortImage, SkippedImage
 from monai_memo.errors import CohortError
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".npy", ".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".dcm")
@@ -41,8 +42,18 @@ def dicom_files(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".") and is_dicom(path)]
 
 
-def read_source(source: str | Path, name: str, patient_pattern: str | None = None) -> tuple[list[CohortImage], bool]:
-    """Images of a cohort and whether their patients are known. See ``Cohort.from_source``."""
+@dataclass(frozen=True)
+class Source:
+    """What a folder or table holds. The attributes are those of ``Cohort``."""
+
+    images: list[CohortImage]
+    patients_known: bool
+    skipped: tuple[SkippedImage, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def read_source(source: str | Path, name: str, patient_pattern: str | None = None) -> Source:
+    """What the source of a cohort holds. See ``Cohort.from_source``."""
     text = str(source)
     match = re.fullmatch(r"(.+\.json):([\w-]+)", text)
     path, key = (Path(match.group(1)), match.group(2)) if match else (Path(text), "training")
@@ -59,7 +70,7 @@ def read_source(source: str | Path, name: str, patient_pattern: str | None = Non
     )
 
 
-def _read_folder(folder: Path, name: str, pattern: str | None) -> tuple[list[CohortImage], bool]:
+def _read_folder(folder: Path, name: str, pattern: str | None) -> Source:
     files, dicoms = [], []
     for path in sorted(folder.rglob("*")):
         if not path.is_file() or any(part.startswith(".") for part in path.relative_to(folder).parts):
@@ -79,9 +90,8 @@ def _read_folder(folder: Path, name: str, pattern: str | None) -> tuple[list[Coh
         patients = {path: found[image_id] for path, image_id in ids.items()}
     # A damaged file is skipped later; it must not make the patients of all others unknown.
     known = bool(patients) and all(path in patients or path in damaged for path in paths)
-    return [
-        CohortImage(path, ids[path], patients.get(path, ids[path]) if known else ids[path]) for path in paths
-    ], known
+    images = [CohortImage(path, ids[path], patients.get(path, ids[path]) if known else ids[path]) for path in paths]
+    return Source(images, known)
 
 
 def _patients_by_pattern(ids: Iterable[str], pattern: str) -> dict[str, str]:
@@ -175,9 +185,7 @@ def _datalist_rows(path: Path, key: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _read_table(
-    rows: list[dict[str, Any]], path: Path, name: str, pattern: str | None
-) -> tuple[list[CohortImage], bool]:
+def _read_table(rows: list[dict[str, Any]], path: Path, name: str, pattern: str | None) -> Source:
     if not rows:
         raise CohortError(f"the {name} cohort {path} lists no images")
     # "./a.png" and "a.png" are one image and get one id.
@@ -198,4 +206,4 @@ def _read_table(
         found = _patients_by_pattern(ids, pattern)
         patients = [found[image_id] for image_id in ids]
     columns = [{str(k): str(v) for k, v in row.items() if k not in ("image", "patient_id", None)} for row in rows]
-    return [CohortImage(*image) for image in zip(paths, ids, patients, columns, strict=True)], known
+    return Source([CohortImage(*image) for image in zip(paths, ids, patients, columns, strict=True)], known)

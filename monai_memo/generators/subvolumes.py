@@ -15,7 +15,7 @@ import numpy as np
 from monai.transforms import GaussianSmooth, Orientation, Spacing
 from tqdm import tqdm
 
-from monai_memo.data.cohort import Cohort
+from monai_memo.data.cohort import Cohort, CohortImage
 from monai_memo.data.loading import AXIS_LABELS
 from monai_memo.data.reading import read_image, with_affine
 from monai_memo.data.writing import save_image
@@ -66,7 +66,7 @@ def cut_subvolumes(
     cohort, folder, rows = Cohort.from_source(source, "volumes", patient_pattern), Path(out), []
     for image in tqdm(cohort.images, desc="cut", disable=None if progress else True):
         try:
-            volume = _volume(image.path, spacing)
+            volume = _volume(image, spacing)
         except UnusableImageError as error:
             logger.warning("left out: %s", error)
             continue
@@ -96,11 +96,11 @@ def _grid(shape: Sequence[int], size: Sequence[int], step: Sequence[int]) -> Ite
     return product(*(range(0, have - want + 1, by) for have, want, by in zip(shape, size, step, strict=True)))
 
 
-def _volume(path: Path, spacing: Sequence[float] | None) -> np.ndarray:
+def _volume(image: CohortImage, spacing: Sequence[float] | None) -> np.ndarray:
     """``(x, y, z)`` in RAS orientation and, if asked for, at this spacing."""
-    array, affine = read_image(path)
+    array, affine, _ = read_image(image)
     if array.ndim != 4 or len(array) != 1:
-        raise UnusableImageError(path, "no volume with one channel")
+        raise UnusableImageError(image.path, "no volume with one channel")
     if affine is None:
         return array[0]
     volume = Orientation(axcodes="RAS", labels=AXIS_LABELS)(with_affine(array, affine))

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from monai_memo.audit.configuration import recorded_readings
 from monai_memo.audit.result import REMOVED, AuditResult, Match
-from monai_memo.data.cohort import Cohort
+from monai_memo.data.cohort import Cohort, CohortImage
 from monai_memo.data.loading import Preprocessing
 from monai_memo.errors import CohortError, ConfigurationError, MemoError
 
@@ -94,13 +95,15 @@ class AuditFolder:
             )
         option = "--train" if name == "training" else "--synthetic"
         try:
-            return Cohort.from_source(given or recorded, name)
+            return Cohort.from_source(
+                given or recorded, name, reading=recorded_readings(self.result.configuration)[name]
+            )
         except CohortError as error:
             raise CohortError(
                 f"{error} The audit's record names the {name} cohort as {recorded}; if it has moved, or if that is "
                 f"relative to another folder, say where it is with {option}."
             ) from error
 
-    def paths(self, name: str) -> dict[str, Path]:
-        """Path of each image of a cohort by its id."""
-        return {image.image_id: image.path for image in self.cohort(name).images}
+    def images(self, name: str) -> dict[str, CohortImage]:
+        """Each image of a cohort by its id."""
+        return {image.image_id: image for image in self.cohort(name).images}

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from monai_memo.data.cohort import CohortImage
 from monai_memo.data.prepared import prepare
 from monai_memo.detector.detector import Detector
 from monai_memo.detector.fine_tuning import fine_tune
@@ -61,13 +62,13 @@ def fine_tune_on_ratings(
     work = audit.review / "work"
     prepared = prepare(audit.cohort("training"), detector.preprocessing, work / "pixels", progress=False)
     position = {image.image_id: i for i, image in enumerate(prepared.cohort.images)}
-    paths = audit.paths("synthetic")
+    images = audit.images("synthetic")
     partners: dict[int, NDArray[np.floating]] = {}
     novel: list[NDArray[np.floating]] = []
     for pair_id, is_copy in decisions(study, history).items():
         pair = study.by_id[pair_id]
         try:
-            pixels = detector.preprocessing(paths[pair.synthetic])
+            pixels = detector.preprocessing(images[pair.synthetic])
         except (KeyError, UnusableImageError):
             continue  # gone since it was rated
         if is_copy and pair.training in position:
@@ -82,13 +83,15 @@ def fine_tune_on_ratings(
     return {"confirmed_copies": len(partners), "confirmed_novel": len(novel), "detector": tuned.sha256[:16]}
 
 
-def similarities_with(detector: Detector, study: Study, paths: Mapping[str, Mapping[str, Path]]) -> dict[str, float]:
+def similarities_with(
+    detector: Detector, study: Study, images: Mapping[str, Mapping[str, CohortImage]]
+) -> dict[str, float]:
     """Similarity of each pair that can still be read, by another detector than the audit's."""
     found: dict[str, float] = {}
     for pair in study.pairs:
         try:
             arrays = [
-                detector.preprocessing(paths[name][image_id])
+                detector.preprocessing(images[name][image_id])
                 for name, image_id in (("synthetic", pair.synthetic), ("training", pair.training))
             ]
         except (KeyError, UnusableImageError):

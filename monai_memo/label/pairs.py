@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from monai_memo.audit.evidence import PLANES, fit
+from monai_memo.data.cohort import CohortImage
 from monai_memo.data.loading import Preprocessing
 from monai_memo.data.reading import read_image
 from monai_memo.data.writing import save_image
@@ -48,12 +49,12 @@ def aligned_pair(synthetic: NDArray[np.float32], training: NDArray[np.float32], 
     return AlignedPair(fitted.synthetic, np.ascontiguousarray(fitted.training))
 
 
-def shown_preprocessing(preprocessing: Preprocessing, example: str | Path | None) -> Preprocessing:
+def shown_preprocessing(preprocessing: Preprocessing, example: CohortImage | str | Path | None) -> Preprocessing:
     """The audit's preprocessing at a size for people; 2D images keep the proportions of ``example``."""
     dims = preprocessing.spatial_dims
     size: tuple[int, ...] = (LONGEST[dims],) * dims
     if dims == 2 and example is not None:
-        array, _ = read_image(example)
+        array = read_image(example).array
         rows, columns = array.shape[1:3]
         scale = LONGEST[2] / max(rows, columns)
         size = (max(8, round(rows * scale)), max(8, round(columns * scale)))
@@ -106,7 +107,9 @@ def slice_picture(volume: NDArray[np.float32], width: int, plane: str, index: in
     return np.concatenate([planes[0], empty, planes[1]], axis=1)
 
 
-def load_pair(pair: StudyPair, paths: dict[str, dict[str, Path]], shown: Preprocessing, verified: bool) -> AlignedPair:
+def load_pair(
+    pair: StudyPair, images: dict[str, dict[str, CohortImage]], shown: Preprocessing, verified: bool
+) -> AlignedPair:
     """Read and align one pair.
 
     Raises:
@@ -114,19 +117,19 @@ def load_pair(pair: StudyPair, paths: dict[str, dict[str, Path]], shown: Preproc
     """
     arrays = []
     for name, image_id in (("synthetic", pair.synthetic), ("training", pair.training)):
-        path = paths[name].get(image_id)
-        if path is None:
+        image = images[name].get(image_id)
+        if image is None:
             raise UnusableImageError(image_id, f"{name} image missing")
         try:
-            arrays.append(shown(path))
+            arrays.append(shown(image))
         except UnusableImageError as error:
-            raise UnusableImageError(path, f"{name} image {error.reason}") from error
+            raise UnusableImageError(image.path, f"{name} image {error.reason}") from error
     return aligned_pair(arrays[0], arrays[1], verified)
 
 
 def write_pairs(
     study: Study,
-    paths: dict[str, dict[str, Path]],
+    images: dict[str, dict[str, CohortImage]],
     preprocessing: Preprocessing,
     folder: Path,
     verified: bool,
@@ -142,7 +145,7 @@ def write_pairs(
     Raises:
         MemoError: no pair can be shown.
     """
-    example = next((path for pair in study.pairs if (path := paths["synthetic"].get(pair.synthetic))), None)
+    example = next((image for pair in study.pairs if (image := images["synthetic"].get(pair.synthetic))), None)
     try:
         shown = shown_preprocessing(preprocessing, example)
     except UnusableImageError:
@@ -150,7 +153,7 @@ def write_pairs(
 
     def one(pair: StudyPair) -> tuple[StudyPair, NDArray[np.float32] | None]:
         try:
-            return pair, side_by_side(load_pair(pair, paths, shown, verified))
+            return pair, side_by_side(load_pair(pair, images, shown, verified))
         except UnusableImageError as error:
             return replace(pair, missing=error.reason), None
 

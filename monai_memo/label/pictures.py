@@ -36,7 +36,7 @@ def stored_pair(path: str | Path, shape: tuple[int, ...]) -> AlignedPair:
 @lru_cache(maxsize=4)
 def _stored(path: str, changed: int) -> NDArray[np.float32]:
     """Scrolling through slices asks for the same volume again and again."""
-    array, _ = read_image(path)
+    array = read_image(path).array
     values = array[0].astype(np.float32)
     return values / np.float32(255) if path.endswith(".png") else values
 

@@ -84,10 +84,10 @@ def prepare_review(
         seed,
         float(result.calibration["confidence"]),
     )
-    paths = {name: folder.paths(name) for name in ("synthetic", "training")}
+    images = {name: folder.images(name) for name in ("synthetic", "training")}
     shutil.rmtree(folder.review / DATASTORE, ignore_errors=True)  # of a preparation that was interrupted
     verified = result.verification is not None
-    study = write_pairs(study, paths, preprocessing, folder.review / DATASTORE, verified, progress)
+    study = write_pairs(study, images, preprocessing, folder.review / DATASTORE, verified, progress)
     missing = [pair for pair in study.pairs if pair.missing]
     if missing:
         names = ", ".join(f"{pair.synthetic} / {pair.training} ({pair.missing})" for pair in missing[:5])

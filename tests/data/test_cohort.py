@@ -162,7 +162,7 @@ def test_dicom_series_is_one_volume_and_single_files_stand_alone(tmp_path: Path)
         and series.patient_ids == ["anna"]
     )
     assert spatial_dims_of(series.images[0].path) == 3
-    volume, affine = read_image(series.images[0].path)
+    volume, affine, _ = read_image(series.images[0].path)
     assert volume.shape == (1, 12, 16, 5) and affine is not None
     films = Cohort.from_source(tmp_path / "films", "training")
     assert films.patient_ids == ["patient0", "patient1"]

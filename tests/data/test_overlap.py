@@ -58,8 +58,8 @@ def test_only_sizes_that_stand_in_two_cohorts_are_hashed(tmp_path: Path, monkeyp
     a, b = folder(tmp_path / "a", ["1.npy", "2.npy"], 0), folder(tmp_path / "b", ["3.npy"], 10)
     np.save(b / "3.npy", np.random.default_rng(0).random((9, 9)))
     hashed: list[Path] = []
-    original = module.sha256_of
-    monkeypatch.setattr(module, "sha256_of", lambda path: hashed.append(Path(path)) or original(path))
+    original = module.sha256_of_parts
+    monkeypatch.setattr(module, "sha256_of_parts", lambda parts: hashed.append(parts[0]) or original(parts))
     assert check_overlap([Cohort.from_source(a, "training"), Cohort.from_source(b, "heldout")]) == []
     assert hashed == []
     shutil.copy(a / "1.npy", b / "4.npy")

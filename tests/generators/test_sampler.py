@@ -31,7 +31,7 @@ def test_writes_images_and_a_manifest_that_an_audit_can_read(model: LatentDiffus
 def test_volumes_are_written_as_nifti(tmp_path: Path) -> None:
     model = tiny_model(3)
     Sampler(model, tmp_path, 2, image_format="nii.gz", progress=False).run()
-    volume, affine = read_image(tmp_path / "sample_000001.nii.gz")
+    volume, affine, _ = read_image(tmp_path / "sample_000001.nii.gz")
     assert volume.shape == (1, 16, 16, 16) and affine is not None
     np.testing.assert_allclose(volume, model.sample(sample_seeds(0, range(2)))[1], atol=1e-5)
 

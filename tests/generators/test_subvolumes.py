@@ -31,7 +31,7 @@ def test_cuts_a_grid_and_leaves_air_out(volumes: Path, tmp_path: Path) -> None:
     cohort = Cohort.from_source(cut_subvolumes(volumes, tmp_path / "out", (8, 8, 8), progress=False), "training")
     assert len(cohort) == 8 and cohort.n_patients == 1
     original = nibabel.load(volumes / "a.nii.gz").get_fdata()[16:24, 8:16, :8]
-    part, _ = read_image(tmp_path / "out" / "a_16_8_0.nii.gz")
+    part = read_image(tmp_path / "out" / "a_16_8_0.nii.gz").array
     np.testing.assert_allclose(part[0], (original + 200) / 800, atol=1e-5)
 
 

@@ -38,7 +38,7 @@ def test_a_bundle_draws_by_seed(tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path / "bundle")
     found = sample_from_bundle(bundle, tmp_path / "a", n=1, seed=3)
     assert len(found) == 2 and found[0].name == "synthetic_00000.png"
-    image, _ = read_image(found[0])
+    image = read_image(found[0]).array
     assert image.shape == (1, 32, 32) and np.ptp(image) > 50
 
 

@@ -31,9 +31,9 @@ def test_the_detector_learns_from_what_raters_have_decided(audit: Path, truth: d
     assert (audit / "detector.pt").read_bytes() == before and not (audit / "review" / "work").exists()
     tuned = Detector.load(audit / "review" / FINE_TUNED)
     assert tuned.sha256.startswith(told["detector"])
-    paths = {name: folder.paths(name) for name in ("synthetic", "training")}
+    images = {name: folder.images(name) for name in ("synthetic", "training")}
     first, second = (
-        similarities_with(detector, study, paths) for detector in (Detector.load(audit / "detector.pt"), tuned)
+        similarities_with(detector, study, images) for detector in (Detector.load(audit / "detector.pt"), tuned)
     )
     assert set(first) == {p.pair_id for p in study.pairs}
     assert second != pytest.approx(first, abs=1e-3)

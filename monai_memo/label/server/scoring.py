@@ -39,8 +39,8 @@ class SimilarityScoring(ScoringMethod):
             file = self.audit.review / FINE_TUNED
             if not file.exists():
                 raise HTTPException(409, "no detector has been fine-tuned yet: run the train task first")
-            paths = {name: self.audit.paths(name) for name in ("synthetic", "training")}
-            found = similarities_with(Detector.load(file), datastore.study, paths)
+            images = {name: self.audit.images(name) for name in ("synthetic", "training")}
+            found = similarities_with(Detector.load(file), datastore.study, images)
             scores = {pair_id: {"similarity_fine_tuned": round(value, 6)} for pair_id, value in found.items()}
         else:
             raise HTTPException(400, f"detector must be audit or fine_tuned, got {str(which)[:40]!r}")
