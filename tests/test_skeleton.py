@@ -72,7 +72,7 @@ def test_statistics_sees_arrays_only() -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_files_are_short_and_licensed(path: Path) -> None:
     lines = path.read_text(encoding="utf-8").splitlines()
-    assert len(lines) <= 300
+    assert len(lines) <= 500
     assert lines[:2] == ["# Copyright (c) monai_memo contributors", "# SPDX-License-Identifier: Apache-2.0"]
     assert ast.get_docstring(ast.parse("\n".join(lines))), "a file says what it is"
 
