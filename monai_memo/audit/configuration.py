@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from monai_memo.data.cohort import Reading
+from monai_memo.data.orientation import check_name, searched
 from monai_memo.errors import ConfigurationError
 from monai_memo.statistics.calibration import MODES
 
@@ -133,6 +134,10 @@ class AuditConfiguration:
                 "the paper's calibration is defined on embeddings: leave verification off, or take "
                 "calibration size_matched"
             )
+        if self.orientation is not None:
+            object.__setattr__(self, "orientation", check_name(self.orientation))
+        object.__setattr__(self, "symmetries", str(self.symmetries).lower())
+        searched(self.symmetries, 2)
         for name in ("size", "spacing", "window"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, int | float):

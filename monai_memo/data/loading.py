@@ -20,6 +20,7 @@ from monai.transforms import Orientation, Spacing
 from torch.nn import functional
 
 from monai_memo.data.cohort import Cohort, CohortImage
+from monai_memo.data.orientation import orientation, really
 from monai_memo.data.reading import as_image, read_image, spatial_dims_of, with_affine
 from monai_memo.errors import CohortError, ConfigurationError, UnusableImageError
 
@@ -76,7 +77,7 @@ class Preprocessing:
         Raises:
             UnusableImageError: missing, unreadable, of other dimensions, with NaN or infinity, empty or constant.
         """
-        path = as_image(image).path
+        path, lies = as_image(image).path, as_image(image).reading.orientation
         array, affine, _ = read_image(image)
         if array.ndim - 1 != self.spatial_dims:
             raise UnusableImageError(path, f"a {array.ndim - 1}D image in a {self.spatial_dims}D audit")
@@ -90,13 +91,18 @@ class Preprocessing:
         if self.channels == 3 and len(array) == 1:
             array = np.repeat(array, 3, axis=0)
         scaled = self._scale(path, array)
-        if self.spatial_dims == 3 and affine is not None:
-            if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine[:3, :3]) < 3:
+        if lies is not None and self.spatial_dims == 2:
+            scaled = np.asarray(orientation(lies, 2)(scaled))
+        if self.spatial_dims == 3 and (affine is not None or lies is not None):
+            if affine is not None and not (np.isfinite(affine).all() and np.linalg.matrix_rank(affine[:3, :3]) == 3):
                 raise UnusableImageError(path, "has an affine that does not say how the volume lies")
-            volume = Orientation(axcodes=self.orientation, labels=AXIS_LABELS)(with_affine(scaled, affine))
-            if self.spacing is not None:
+            known = affine if lies is None else really(affine, lies)
+            volume = Orientation(axcodes=self.orientation, labels=AXIS_LABELS)(with_affine(scaled, known))
+            if self.spacing is not None and affine is not None:
                 volume = Spacing(pixdim=self.spacing, mode="bilinear", padding_mode="zeros")(volume)
             scaled = np.asarray(volume)
+        if lies is not None:
+            note = f"{note} and " * bool(note) + f"turned, as orientation {lies} says"
         return self._resize(scaled).clip(0, 1), note
 
     def from_array(self, image: np.ndarray, name: str = "image") -> np.ndarray:
