@@ -15,7 +15,7 @@ from monai.data.image_reader import ITKReader, NibabelReader, NumpyReader, PILRe
 from PIL import Image
 
 from monai_memo.data.cohort import CohortImage
-from monai_memo.data.sources import dicom_files
+from monai_memo.data.dicom import dicom_header, is_dicom, read_dicom
 from monai_memo.errors import UnusableImageError
 
 PICTURES = (".png", ".jpg", ".jpeg")
@@ -61,14 +61,13 @@ def spatial_dims_of(image: CohortImage | str | Path) -> int:
     Raises:
         UnusableImageError: missing, unreadable, or neither 2D nor 3D.
     """
-    path = as_image(image).path
+    image = as_image(image)
+    path = image.path
     if not path.exists():
         raise UnusableImageError(path, "missing")
+    if image.files or path.is_dir() or is_dicom(path):
+        return dicom_header(image).spatial_dims
     try:
-        if path.is_dir():
-            if not dicom_files(path):
-                raise UnusableImageError(path, "a folder without DICOM files")
-            return 3
         if _ends(path, PICTURES):
             return 2
         if _ends(path, (".npy",)):
@@ -113,11 +112,6 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
 def _read_itk(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     reader = ITKReader()
     array, meta = reader.get_data(reader.read(str(path)))
-    if path.is_dir():
-        slices = len(dicom_files(path))
-        found = array.shape[2] if array.ndim > 2 else 1
-        if found != slices:  # ITK leaves damaged slices and further series out without an error
-            raise UnusableImageError(path, f"only {found} of {slices} slices form one readable series")
     return array, meta
 
 
@@ -127,9 +121,12 @@ def read_image(image: CohortImage | str | Path) -> Pixels:
     Raises:
         UnusableImageError: missing, unreadable (truncated files included), empty, or not made of real numbers.
     """
-    path = as_image(image).path
+    image = as_image(image)
+    path = image.path
     if not path.exists():
         raise UnusableImageError(path, "missing")
+    if image.files or path.is_dir() or is_dicom(path):
+        return read_dicom(image)
     meta: dict[str, Any] = {}
     is_file = not path.is_dir()
     is_array = is_file and _ends(path, (".npy",))

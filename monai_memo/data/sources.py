@@ -8,38 +8,20 @@ import csv
 import json
 import os
 import re
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from monai_memo.data.cohort import CohortImage, SkippedImage
-from monai_memo.errors import CohortError
+from monai_memo.data.dicom import DicomImage, dicom_files, files_of_folder, group_dicom, is_dicom
+from monai_memo.errors import CohortError, UnusableImageError
+
+__all__ = ["Source", "dicom_files", "is_dicom", "read_source"]
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".npy", ".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".dcm")
-PROJECTIONS = ("CR", "DX", "IO", "MG", "PX", "RG")  # DICOM modalities whose images never are slices of a volume
 ACCEPTED = "PNG, JPEG, npy, NIfTI, NRRD, MHA/MHD, DICOM files or folders of DICOM series"
-
-
-def is_dicom(path: Path) -> bool:
-    """By the ending, or by the magic word after the preamble of a file without one. A DICOMDIR holds no image."""
-    if path.name.upper() == "DICOMDIR":
-        return False
-    if path.suffix.lower() in (".dcm", ".dicom", ".ima"):
-        return True
-    if path.suffix and not re.fullmatch(r"\.\d+", path.suffix):  # series often end in .0001 or in a UID
-        return False
-    try:
-        with open(path, "rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
-
-
-def dicom_files(folder: Path) -> list[Path]:
-    """The DICOM files directly in a folder, hidden ones left out."""
-    return [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".") and is_dicom(path)]
 
 
 @dataclass(frozen=True)
@@ -79,19 +61,30 @@ def _read_folder(folder: Path, name: str, pattern: str | None) -> Source:
             dicoms.append(path)
         elif path.name.lower().endswith(ENDINGS):
             files.append(path)
-    series, patients, damaged = _dicom_series(dicoms)
-    paths = sorted([*files, *series])
-    if not paths:
-        raise CohortError(f"no images in the {name} folder {folder}: put {ACCEPTED} there")
+    found = group_dicom(dicoms)
     # The folder itself may be the one DICOM series.
-    ids = {path: folder.resolve().name if path == folder else path.relative_to(folder).as_posix() for path in paths}
+    own = folder.resolve().name
+
+    def id_of(path: Path, suffix: str = "") -> str:
+        base = own if path == folder else path.relative_to(folder).as_posix()
+        return f"{base}/{suffix}" if suffix else base
+
+    ids = {id_of(path): DicomImage(path) for path in files}
+    ids |= {id_of(image.path, image.suffix): image for image in found.images}
+    skipped = tuple(SkippedImage(id_of(path), reason) for path, reason in found.set_aside)
+    if not ids:
+        aside = f" ({skipped[0].image_id} {skipped[0].reason})" if skipped else ""
+        raise CohortError(f"no images in the {name} folder {folder}{aside}: put {ACCEPTED} there")
+    patients = {image_id: image.patient for image_id, image in ids.items() if image.patient}
     if pattern is not None:
-        found = _patients_by_pattern(ids.values(), pattern)
-        patients = {path: found[image_id] for path, image_id in ids.items()}
+        patients = _patients_by_pattern(ids, pattern)
     # A damaged file is skipped later; it must not make the patients of all others unknown.
-    known = bool(patients) and all(path in patients or path in damaged for path in paths)
-    images = [CohortImage(path, ids[path], patients.get(path, ids[path]) if known else ids[path]) for path in paths]
-    return Source(images, known)
+    known = bool(patients) and all(image_id in patients or image.damaged for image_id, image in ids.items())
+    images = [
+        CohortImage(image.path, image_id, patients.get(image_id, image_id) if known else image_id, files=image.files)
+        for image_id, image in sorted(ids.items())
+    ]
+    return Source(images, known, skipped, found.notes)
 
 
 def _patients_by_pattern(ids: Iterable[str], pattern: str) -> dict[str, str]:
@@ -109,41 +102,6 @@ def _patients_by_pattern(ids: Iterable[str], pattern: str) -> dict[str, str]:
             f"{', '.join(missed[:3])}{more}. It is applied to the path of each image as written here."
         )
     return found
-
-
-def _dicom_series(paths: Iterable[Path]) -> tuple[list[Path], dict[Path, str], set[Path]]:
-    """Group DICOM files: a folder that holds one series of several slices is one image, other files stand alone.
-
-    Returns:
-        Images (files and folders), the patient of those that name one, and the files with a damaged header.
-    """
-    import pydicom
-
-    tags = ["SeriesInstanceUID", "PatientID", "Modality"]
-    by_folder: dict[Path, list[tuple[Path, str, str, str]]] = defaultdict(list)
-    damaged: dict[Path, list[Path]] = defaultdict(list)
-    for path in paths:
-        try:
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
-            series, patient, modality = (str(header.get(tag) or "").strip() for tag in tags)
-        except Exception:  # the image is kept here, and skipped by name when it is loaded
-            damaged[path.parent].append(path)
-        else:
-            by_folder[path.parent].append((path, series, patient, modality))
-    found: list[Path] = []
-    patients: dict[Path, str] = {}
-    for folder, rows in by_folder.items():
-        series_ids = {series for _, series, _, _ in rows}
-        flat = any(modality in PROJECTIONS for _, _, _, modality in rows)
-        if len(rows) > 1 and len(series_ids) == 1 and "" not in series_ids and not flat:
-            damaged.pop(folder, None)  # damaged slices belong to the volume, which then cannot be used
-            by_image = {folder: rows[0][2]}
-        else:
-            by_image = {path: patient for path, _, patient, _ in rows}
-        found += by_image
-        patients.update({image: patient for image, patient in by_image.items() if patient})
-    alone = {path for group in damaged.values() for path in group}
-    return [*found, *alone], patients, alone
 
 
 def _csv_rows(path: Path) -> list[dict[str, Any]]:
@@ -206,4 +164,16 @@ def _read_table(rows: list[dict[str, Any]], path: Path, name: str, pattern: str 
         found = _patients_by_pattern(ids, pattern)
         patients = [found[image_id] for image_id in ids]
     columns = [{str(k): str(v) for k, v in row.items() if k not in ("image", "patient_id", None)} for row in rows]
-    return Source([CohortImage(*image) for image in zip(paths, ids, patients, columns, strict=True)], known)
+    images = [CohortImage(*image) for image in zip(paths, ids, patients, columns, strict=True)]
+    skipped: list[SkippedImage] = []
+    notes: Counter[str] = Counter()
+    for position, image in enumerate(images):
+        if image.path.is_dir():
+            try:
+                files, aside, further = files_of_folder(image.path)
+            except UnusableImageError:
+                continue  # named with its reason when it is read
+            images[position] = replace(image, files=files)
+            skipped += [SkippedImage(f"{image.image_id}/{item.name}", reason) for item, reason in aside]
+            notes.update(further)
+    return Source(images, known, tuple(skipped), tuple(notes))
