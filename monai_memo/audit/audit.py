@@ -30,6 +30,7 @@ from monai_memo.audit.self_check import positive_control
 from monai_memo.audit.sharpness import blur_warning, match_sharpness, partly_soft_warning
 from monai_memo.audit.verified_comparison import compare_verified, search_in
 from monai_memo.data.cohort import Cohort
+from monai_memo.data.intensity_check import intensity_warnings
 from monai_memo.data.loading import Preprocessing, guess_preprocessing
 from monai_memo.data.overlap import check_overlap
 from monai_memo.data.prepared import PreparedCohort, prepare
@@ -93,6 +94,8 @@ class Audit:
         with self._timed("preprocess images"):
             prepared = {name: self._prepare(cohort, preprocessing) for name, cohort in cohorts.items()}
             self._check_sizes(prepared)
+        with self._timed("compare intensities"):
+            warnings += intensity_warnings(cohorts, prepared, self.configuration.seed, self.configuration.workers)
         trained_here = detector is None
         if detector is None:
             with self._timed("train detector"):

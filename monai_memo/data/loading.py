@@ -78,6 +78,7 @@ class Preprocessing:
             UnusableImageError: missing, unreadable, of other dimensions, with NaN or infinity, empty or constant.
         """
         path, lies = as_image(image).path, as_image(image).reading.orientation
+        window = as_image(image).reading.window
         array, affine, _ = read_image(image)
         if array.ndim - 1 != self.spatial_dims:
             raise UnusableImageError(path, f"a {array.ndim - 1}D image in a {self.spatial_dims}D audit")
@@ -90,6 +91,10 @@ class Preprocessing:
             array = np.tensordot(LUMINANCE, array, axes=1)[None]
         if self.channels == 3 and len(array) == 1:
             array = np.repeat(array, 3, axis=0)
+        if window is not None:
+            array = np.clip(array.astype(np.float64), *window)
+            if np.ptp(array) == 0:
+                raise UnusableImageError(path, f"constant within the window {window[0]:g} to {window[1]:g}")
         scaled = self._scale(path, array)
         if lies is not None and self.spatial_dims == 2:
             scaled = np.asarray(orientation(lies, 2)(scaled))

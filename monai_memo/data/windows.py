@@ -53,7 +53,7 @@ class Windowing:
     @property
     def sentence(self) -> str:
         """What was seen and what to do; without names of files."""
-        mine, theirs = _word(self.windowed), _word(self.other)
+        mine, theirs = word_for(self.windowed), word_for(self.other)
         text = (
             f"The {mine} images pile up at their ends ({_percent(self.heaps[0])} of the pixels at the lowest, "
             f"{_percent(self.heaps[1])} at the highest value; {theirs} images: {_percent(self.other_heaps[0])} and "
@@ -69,8 +69,9 @@ class Windowing:
         return text + f": clip the {theirs} images there before the audit. Otherwise {wrong}."
 
 
-def _word(name: str) -> str:
-    return {"heldout": "held-out"}.get(name, name)
+def word_for(cohort: str) -> str:
+    """A cohort's name in a sentence."""
+    return {"heldout": "held-out"}.get(cohort, cohort)
 
 
 def _percent(share: float) -> str:
