@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import re
+import struct
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -325,7 +326,7 @@ def read_dataset(path: Path, pixels: bool = True, tags: tuple[str, ...] | None =
         raise UnusableImageError(path, "missing") from error
     except InvalidDicomError as error:
         raise UnusableImageError(path, "no DICOM file, whatever its name says") from error
-    except EOFError as error:
+    except (EOFError, struct.error) as error:
         raise UnusableImageError(path, "the DICOM file is cut short") from error
     except Exception as error:
         raise UnusableImageError(path, "a damaged DICOM header") from error

@@ -290,7 +290,7 @@ def _frame(dataset: Any, raw: np.ndarray, frame: int) -> Values:
         values, low, top = _stored(raw, dataset)
         ends = (low, top)
     padding = _padding(raw, values, dataset)
-    if padding is not None and (padding.all() or not padding.any()):
+    if padding is not None and not padding.any():
         padding = None
     tables = value_of(dataset, "ModalityLUTSequence")
     if tables:
@@ -311,9 +311,10 @@ def _inverted(values: np.ndarray, total: float) -> np.ndarray:
 
 def without_padding(frames: list[Values]) -> list[np.ndarray]:
     """The frames of one image with padding at the lowest value that is none: the background of what is shown."""
-    if all(frame.padding is None for frame in frames):
+    images = [frame.array if frame.padding is None else frame.array[~frame.padding] for frame in frames]
+    lowest = min((image.min() for image in images if image.size), default=None)
+    if lowest is None:  # nothing but padding: it is found to be constant
         return [frame.array for frame in frames]
-    lowest = min(frame.array.min() if frame.padding is None else frame.array[~frame.padding].min() for frame in frames)
     return [
         frame.array if frame.padding is None else np.where(frame.padding, lowest, frame.array).astype(frame.array.dtype)
         for frame in frames

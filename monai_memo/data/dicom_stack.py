@@ -67,8 +67,15 @@ def _what_splits(headers: Sequence[SliceHeader], places: Sequence[Sequence[int]]
         if all(len(found) == len(place) and {values[i] for i in place} == found for place in places):
             if keyword in TIMES or len(found) > 4:
                 return f"{keyword}, {len(found)} values"
-            return f"{keyword} {', '.join(sorted((str(value) for value in found), key=_by_number))}"
+            return f"{keyword} {', '.join(_plain(value) for value in sorted(map(str, found), key=_by_number))}"
     return None
+
+
+def _plain(text: str) -> str:
+    try:
+        return f"{float(text):g}"
+    except ValueError:
+        return text
 
 
 def _by_number(text: str) -> tuple[float, str]:
