@@ -21,13 +21,26 @@ from torch.nn import functional
 
 from monai_memo.data.cohort import Cohort, CohortImage
 from monai_memo.data.orientation import orientation, really
-from monai_memo.data.reading import as_image, read_image, spatial_dims_of, with_affine
+from monai_memo.data.reading import as_image, read_header, read_image, spatial_dims_of, with_affine
+from monai_memo.data.stored import UNKNOWN_NOTE
 from monai_memo.errors import CohortError, ConfigurationError, UnusableImageError
 
 DEFAULT_SIZE = {2: (64, 64), 3: (32, 32, 32)}
 LUMINANCE = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 AXIS_LABELS = (("L", "R"), ("P", "A"), ("I", "S"))
 COLOUR_NOTE = "converted from colour"
+NOTE_SEPARATOR = "; "  # between the notes of one image
+
+
+def _windowed(path: Path, array: np.ndarray, window: tuple[float, float]) -> np.ndarray:
+    """Values beyond the window become its ends. An image that lies beyond as a whole has other units."""
+    low, high = window
+    least, most = float(array.min()), float(array.max())
+    if most <= low or least >= high:
+        raise UnusableImageError(
+            path, f"lies outside the window {low:g} to {high:g}: its values reach from {least:g} to {most:g}"
+        )
+    return np.clip(array.astype(np.float64), low, high)
 
 
 @dataclass(frozen=True)
@@ -72,19 +85,22 @@ class Preprocessing:
         """Read and preprocess one image.
 
         Returns:
-            ``(channels, *size)`` float32 in [0, 1], and a note if something was done that is worth counting.
+            ``(channels, *size)`` float32 in [0, 1], and what was done that is worth counting, joined by
+            ``NOTE_SEPARATOR``; None if nothing was.
 
         Raises:
             UnusableImageError: missing, unreadable, of other dimensions, with NaN or infinity, empty or constant.
         """
-        path, lies = as_image(image).path, as_image(image).reading.orientation
-        window = as_image(image).reading.window
-        array, affine, _ = read_image(image)
+        image = as_image(image)
+        path, lies, window = image.path, image.reading.orientation, image.reading.window
+        array, affine, found = read_image(image)
+        notes = [note for note in found if lies is None or note != UNKNOWN_NOTE]
         if array.ndim - 1 != self.spatial_dims:
             raise UnusableImageError(path, f"a {array.ndim - 1}D image in a {self.spatial_dims}D audit")
         if len(array) > 4:
             raise UnusableImageError(path, f"has {len(array)} channels, which is no colour")
-        note = COLOUR_NOTE if len(array) > 1 and self.channels == 1 else None
+        if len(array) > 1 and self.channels == 1:
+            notes.append(COLOUR_NOTE)
         if len(array) > 1:  # an alpha channel is left out
             array = array[:1] if len(array) == 2 else array[:3].astype(np.float64)
         if self.channels == 1 and len(array) == 3:
@@ -92,23 +108,34 @@ class Preprocessing:
         if self.channels == 3 and len(array) == 1:
             array = np.repeat(array, 3, axis=0)
         if window is not None:
-            array = np.clip(array.astype(np.float64), *window)
-            if np.ptp(array) == 0:
-                raise UnusableImageError(path, f"constant within the window {window[0]:g} to {window[1]:g}")
+            array = _windowed(path, array, window)
+            notes.append(f"clipped to the window {window[0]:g} to {window[1]:g}")
         scaled = self._scale(path, array)
+        if lies is not None:
+            notes.append(f"turned, as orientation {lies} says")
         if lies is not None and self.spatial_dims == 2:
             scaled = np.asarray(orientation(lies, 2)(scaled))
-        if self.spatial_dims == 3 and (affine is not None or lies is not None):
-            if affine is not None and not (np.isfinite(affine).all() and np.linalg.matrix_rank(affine[:3, :3]) == 3):
-                raise UnusableImageError(path, "has an affine that does not say how the volume lies")
-            known = affine if lies is None else really(affine, lies)
-            volume = Orientation(axcodes=self.orientation, labels=AXIS_LABELS)(with_affine(scaled, known))
-            if self.spacing is not None and affine is not None:
-                volume = Spacing(pixdim=self.spacing, mode="bilinear", padding_mode="zeros")(volume)
-            scaled = np.asarray(volume)
-        if lies is not None:
-            note = f"{note} and " * bool(note) + f"turned, as orientation {lies} says"
-        return self._resize(scaled).clip(0, 1), note
+        if self.spatial_dims == 3:
+            scaled = self._turned_and_resampled(image, scaled, affine)
+        return self._resize(scaled).clip(0, 1), NOTE_SEPARATOR.join(notes) or None
+
+    def _turned_and_resampled(self, image: CohortImage, volume: np.ndarray, affine: np.ndarray | None) -> np.ndarray:
+        lies = image.reading.orientation
+        if affine is not None and not (np.isfinite(affine).all() and np.linalg.matrix_rank(affine[:3, :3]) == 3):
+            raise UnusableImageError(image.path, "has an affine that does not say how the volume lies")
+        sized = affine
+        if affine is None and self.spacing is not None:
+            millimetres = read_header(image).spacing  # a file may tell its voxel size and not how it lies
+            sized = None if millimetres is None else np.diag([*millimetres, 1.0])
+        known = sized if lies is None else really(sized, lies)
+        if known is None:
+            return volume
+        turned: Any = with_affine(volume, known)
+        if affine is not None or lies is not None:
+            turned = Orientation(axcodes=self.orientation, labels=AXIS_LABELS)(turned)
+        if self.spacing is not None and sized is not None:
+            turned = Spacing(pixdim=self.spacing, mode="bilinear", padding_mode="zeros")(turned)
+        return np.asarray(turned)
 
     def from_array(self, image: np.ndarray, name: str = "image") -> np.ndarray:
         """Scale and resize an image that is in memory already, as ``load`` does with one from a file.
@@ -215,18 +242,22 @@ def guess_preprocessing(
     """
     examples: dict[int, str] = {}
     counts: dict[str, Counter[int]] = {}
+    reasons: dict[str, str] = {}
     for cohort in cohorts:
         counter: Counter[int] = Counter()
         for image in cohort.images:
             try:
                 dims = spatial_dims_of(image)
-            except UnusableImageError:
-                continue  # named and counted when it is loaded
+            except UnusableImageError as error:  # named and counted when it is loaded
+                reasons.setdefault(error.reason, f"{image.image_id} ({cohort.name})")
+                continue
             counter[dims] += 1
             examples.setdefault(dims, f"{image.image_id} ({cohort.name})")
         counts[cohort.name] = counter
     if not examples:
-        raise CohortError(f"none of the images of {', '.join(cohort.source for cohort in cohorts)} can be read")
+        causes = "; ".join(f"{name}: {reason}" for reason, name in list(reasons.items())[:3])
+        sources = ", ".join(cohort.source for cohort in cohorts)
+        raise CohortError(f"none of the images of {sources} can be read ({causes})")
     if len(examples) > 1:
         detail = "; ".join(
             f"{name}: " + ", ".join(f"{number} in {dims}D" for dims, number in sorted(counter.items()))

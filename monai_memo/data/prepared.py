@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from monai_memo.data.cohort import Cohort, CohortImage, SkippedImage
-from monai_memo.data.loading import Preprocessing
+from monai_memo.data.loading import NOTE_SEPARATOR, Preprocessing
 from monai_memo.errors import CohortError, OutputError, UnusableImageError
 from monai_memo.files import write_json
 
 logger = logging.getLogger(__name__)
 
 BLOCK = 256
-VERSION = 3  # raise it when the same file and settings come to give other pixels: older caches are then not reused
+VERSION = 4  # raise it when the same file and settings come to give other pixels: older caches are then not reused
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ def prepare(
         raise CohortError(f"none of the {len(cohort)} images of the {cohort.name} cohort can be used ({reasons})")
     usable = cohort.subset(store.state["kept"])
     pixels = store.read()
-    notes = Counter(store.state["notes"].values())
+    notes = Counter(note for notes in store.state["notes"].values() for note in notes.split(NOTE_SEPARATOR))
     return PreparedCohort(
         cohort=usable,
         pixels=pixels,

@@ -1,39 +1,23 @@
 # Copyright (c) monai_memo contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Read one image file, whatever its format, with MONAI's readers."""
+"""Read one image, whatever its format: by what the file holds, and not by what its name says."""
 
 from __future__ import annotations
 
-import gzip
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import nibabel
 import numpy as np
 from monai.data import MetaTensor
-from monai.data.image_reader import ITKReader, NibabelReader, NumpyReader, PILReader
-from PIL import Image
 
+from monai_memo.data import arrays, nifti, pictures, volumes
 from monai_memo.data.cohort import CohortImage
 from monai_memo.data.dicom import dicom_header, is_dicom, read_dicom
+from monai_memo.data.formats import format_by_ending
+from monai_memo.data.header import ImageHeader
+from monai_memo.data.sniffing import GZIP, causes_named, foreign, gunzipped_head, head_of, is_nifti, kind_of
+from monai_memo.data.stored import UNKNOWN_NOTE, Stored, arrange, axes_of, header_of
 from monai_memo.errors import UnusableImageError
-
-PICTURES = (".png", ".jpg", ".jpeg")
-NIFTI = (".nii", ".nii.gz")
-COLOURS = (2, 3, 4)
-
-
-def _ends(path: Path, endings: tuple[str, ...]) -> bool:
-    return path.name.lower().endswith(endings)
-
-
-def is_colour(shape: tuple[int, ...]) -> bool:
-    """``(rows, columns, 2 to 4)``: grey with alpha, RGB or RGBA. For pictures and npy; other formats tell it."""
-    return len(shape) == 3 and shape[-1] in COLOURS and min(shape[:2]) > 4
-
-
-def _dims(shape: tuple[int, ...]) -> int:
-    return sum(1 for length in shape if length > 1)
 
 
 class Pixels(NamedTuple):
@@ -42,7 +26,7 @@ class Pixels(NamedTuple):
     Attributes:
         array: 2D ``(channels, rows, columns)``, upright; 3D ``(channels, x, y, z)``; one channel unless it has colour.
         affine: ``(4, 4)`` to RAS in mm; None in 2D and where the file does not say how it lies.
-        notes: what was done that is worth counting ("turned as its EXIF orientation says").
+        notes: what was done that is worth counting ("turned by EXIF orientation").
     """
 
     array: np.ndarray
@@ -55,112 +39,98 @@ def as_image(image: CohortImage | str | Path) -> CohortImage:
     return image if isinstance(image, CohortImage) else CohortImage(Path(image), str(image), str(image))
 
 
-def spatial_dims_of(image: CohortImage | str | Path) -> int:
-    """2 or 3, from the header where the format has one.
+def _dicom(image: CohortImage) -> bool:
+    """By what a file holds, where that tells, and by its name otherwise."""
+    if image.files or image.path.is_dir():
+        return True
+    head = head_of(image.path)
+    kind = kind_of(head)
+    return kind == "DICOM" or (kind is None and foreign(head) is None and is_dicom(image.path))
+
+
+def _open(image: CohortImage, whole: bool) -> Stored:
+    """The header of a file that is no DICOM.
+
+    Args:
+        whole: the pixels are wanted as well: compressed files are checked to their end first.
+    """
+    path = image.path
+    head = head_of(path)
+    named = format_by_ending(path.name)
+    kind = kind_of(head)
+    if head[:2] == GZIP:
+        inner = gunzipped_head(path)
+        if is_nifti(inner) or (named is not None and named.family == "nifti"):
+            return nifti.describe(path, whole)
+        held = kind_of(inner)
+        raise UnusableImageError(path, f"is {held + ' ' if held else ''}compressed with gzip: unpack it first")
+    if kind == "NIfTI" or (kind is None and named is not None and named.family == "nifti" and head):
+        if kind is None and not path.name.lower().endswith((".mgh", ".mgz", ".img")):
+            raise UnusableImageError(path, foreign(head) or "does not begin with the header of a NIfTI file")
+        return nifti.describe(path, whole)
+    if kind in ("NRRD", "MetaImage"):
+        return volumes.describe(path, kind, whole)
+    if kind == "npy":
+        return arrays.describe_npy(path)
+    if kind == "npz":
+        return arrays.describe_npz(path)
+    if kind is not None:
+        return pictures.describe(path, kind)
+    what = f"does not begin as a {named.name} file does" if named else "is no kind of image that is read"
+    raise UnusableImageError(path, foreign(head) or what)
+
+
+def _check_exists(path: Path) -> None:
+    if not path.exists():
+        raise UnusableImageError(path, "a link to a file that is not there" if path.is_symlink() else "missing")
+    if not path.is_dir() and not path.is_file():
+        raise UnusableImageError(path, "is no file")
+
+
+def read_header(image: CohortImage | str | Path) -> ImageHeader:
+    """What the header of an image says, after turning a picture upright as its file asks for.
 
     Raises:
-        UnusableImageError: missing, unreadable, or neither 2D nor 3D.
+        UnusableImageError: missing, damaged, neither 2D nor 3D, or with several values at each place of which none was
+            asked for. The reason names the cause.
     """
     image = as_image(image)
-    path = image.path
-    if not path.exists():
-        raise UnusableImageError(path, "missing")
-    if image.files or path.is_dir() or is_dicom(path):
-        return dicom_header(image).spatial_dims
-    try:
-        if _ends(path, PICTURES):
-            return 2
-        if _ends(path, (".npy",)):
-            shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
-            dims = 2 if is_colour(shape) else _dims(shape)
-        elif _ends(path, NIFTI):
-            header: Any = nibabel.load(path).header  # type: ignore[attr-defined]
-            dims = _dims(tuple(header.get_data_shape()))
-        else:
-            import itk
-
-            reader = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
-            reader.SetFileName(str(path))
-            reader.ReadImageInformation()
-            dims = _dims(tuple(int(reader.GetDimensions(axis)) for axis in range(reader.GetNumberOfDimensions())))
-    except UnusableImageError:
-        raise
-    except Exception as error:
-        raise UnusableImageError(path, "unreadable") from error
-    if dims not in (2, 3):
-        raise UnusableImageError(path, f"has {dims} dimensions")
-    return dims
+    _check_exists(image.path)
+    with causes_named(image.path):
+        if _dicom(image):
+            return dicom_header(image)
+        return header_of(image.path, _open(image, whole=False), image.reading.channel)
 
 
-def _without_palette(image: Image.Image) -> Image.Image:
-    """Palette numbers and ink amounts are no intensities: CMYK read as it is would come out inverted."""
-    return image.convert("RGB") if image.mode in ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV") else image
-
-
-def _read_nifti(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
-    reader = NibabelReader()
-    image: Any = reader.read(str(path))
-    if path.name.lower().endswith(".gz"):
-        # nibabel stops before the checksum at the end of the file, so that a flipped bit would pass as intensity.
-        image = type(image).from_bytes(gzip.decompress(path.read_bytes()))
-    array, meta = reader.get_data(image)
-    if array.dtype.names:  # NIfTI's RGB type
-        array = np.stack([array[name] for name in array.dtype.names], axis=-1)
-    return array, meta
-
-
-def _read_itk(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
-    reader = ITKReader()
-    array, meta = reader.get_data(reader.read(str(path)))
-    return array, meta
+def spatial_dims_of(image: CohortImage | str | Path) -> int:
+    """2 or 3, from the header. See ``read_header``."""
+    return read_header(image).spatial_dims
 
 
 def read_image(image: CohortImage | str | Path) -> Pixels:
     """Pixels of an image and, for volumes with one, the affine.
 
     Raises:
-        UnusableImageError: missing, unreadable (truncated files included), empty, or not made of real numbers.
+        UnusableImageError: as ``read_header``, or truncated, or not made of real numbers. The reason names the cause.
     """
     image = as_image(image)
     path = image.path
-    if not path.exists():
-        raise UnusableImageError(path, "missing")
-    if image.files or path.is_dir() or is_dicom(path):
-        return read_dicom(image)
-    meta: dict[str, Any] = {}
-    is_file = not path.is_dir()
-    is_array = is_file and _ends(path, (".npy",))
-    is_picture = is_file and _ends(path, PICTURES)
-    try:
-        if is_picture:
-            # MONAI's readers transpose pictures by default; people expect rows first.
-            pictures = PILReader(converter=_without_palette, reverse_indexing=False)
-            array, _ = pictures.get_data(pictures.read(str(path)))
-        elif is_array:
-            # An object array would be unpickled, that is, run: refused by the default of numpy.load.
-            arrays = NumpyReader(allow_pickle=False)
-            array, _ = arrays.get_data(arrays.read(str(path)))
-        elif is_file and _ends(path, NIFTI):
-            array, meta = _read_nifti(path)
-        else:
-            array, meta = _read_itk(path)
-        array = np.asarray(array)
-    except UnusableImageError:
-        raise
-    except Exception as error:
-        raise UnusableImageError(path, "unreadable") from error
-    if array.size == 0:
-        raise UnusableImageError(path, "empty")
-    if array.dtype.kind not in "biuf":
-        raise UnusableImageError(path, f"holds {array.dtype.name} values instead of real numbers")
-    colour = is_colour(array.shape) if is_picture or is_array else array.ndim > len(meta["spatial_shape"])
-    array = np.moveaxis(array, -1, 0) if colour else array[None]
-    array = array.reshape(len(array), *(length for length in array.shape[1:] if length > 1))
-    if is_picture or is_array:
-        return Pixels(array, None)
-    if array.ndim == 3:
-        return Pixels(array.swapaxes(1, 2), None)  # stored (x, y): rows come second
-    return Pixels(array, np.asarray(meta["affine"], dtype=np.float64) if array.ndim == 4 else None)
+    _check_exists(path)
+    with causes_named(path):
+        if _dicom(image):
+            return read_dicom(image)
+        stored = _open(image, whole=True)
+        axes = axes_of(path, stored, image.reading.channel)
+        if stored.dtype.rstrip("0123456789") not in ("bool", "int", "uint", "float", "longdouble"):
+            raise UnusableImageError(path, f"holds {stored.dtype} values instead of real numbers")
+        array, further = stored.load()
+        notes = (*axes.notes, *further)
+        if array.ndim < len(stored.shape):  # a picture whose only further channel was transparency
+            return Pixels(array[None], None, notes)
+        array = arrange(array, stored, axes)
+        if array.ndim == 3:
+            return Pixels(array, None, notes)
+        return Pixels(array, stored.affine, notes if stored.affine is not None else (*notes, UNKNOWN_NOTE))
 
 
 def with_affine(volume: np.ndarray, affine: np.ndarray | None) -> MetaTensor:

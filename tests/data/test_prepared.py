@@ -47,7 +47,7 @@ def test_bad_images_are_skipped_named_and_counted(folder: Path, tmp_path: Path) 
     np.save(folder / "zz.npy", np.full((16, 16), np.nan))
     found = prepare(Cohort.from_source(folder, "training"), SETTINGS, tmp_path / "work", progress=False)
     reasons = {item.image_id: item.reason for item in found.skipped}
-    assert reasons == {"03.png": "unreadable", "zz.npy": "contains NaN or infinity"}
+    assert reasons == {"03.png": "truncated: the file ends before its image does", "zz.npy": "contains NaN or infinity"}
     assert len(found.cohort) == 11 and found.pixels.shape == (11, 1, 16, 16)
     for position, image in enumerate(found.cohort.images):
         np.testing.assert_allclose(found.pixels[position], SETTINGS(image.path), atol=1e-3)

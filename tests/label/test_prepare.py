@@ -98,7 +98,7 @@ def test_missing_originals_are_named_and_counted(
     )
     missing = {pair.synthetic: pair.missing for pair in study.pairs if pair.missing}
     assert missing[chosen[0].synthetic] == "synthetic image missing"
-    assert missing[chosen[-1].synthetic] == "training image unreadable"
+    assert missing[chosen[-1].synthetic] == "training image holds text, not an image"
     assert f"{len(missing)} of 30 pairs cannot be shown" in caplog.text and chosen[0].synthetic in caplog.text
     assert len(list((audit / "review" / "datastore").glob("*.png"))) == 30 - len(missing) == len(study.sample)
 
