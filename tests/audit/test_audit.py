@@ -183,7 +183,8 @@ def test_bad_images_are_skipped_named_and_counted(demo_folder: Path, detector_fi
     np.save(folder / "heldout" / "flat.npy", np.ones((32, 32)))
     result = Audit(**arguments(folder, tmp_path / "out", detector=str(detector_file))).run()
     skipped = {name: [item["reason"] for item in summary.skipped] for name, summary in result.cohorts.items()}
-    assert skipped == {"training": ["unreadable"], "heldout": ["constant"], "synthetic": ["contains NaN or infinity"]}
+    truncated = "truncated: the file ends before its image does"
+    assert skipped == {"training": [truncated], "heldout": ["constant"], "synthetic": ["contains NaN or infinity"]}
     assert (result.n_train, result.n_heldout, result.n_synthetic) == (59, 40, 30)
     report = (tmp_path / "out" / "report.html").read_text()
     assert victim.name in report and "nan.npy" in report
@@ -197,7 +198,8 @@ def test_corrupt_volume_is_skipped(demo_folder_3d: Path, detector_file_3d: Path,
     bad = folder / "synthetic" / "bad.nii.gz"
     bad.write_bytes(bad.read_bytes()[:2000])
     result = Audit(**arguments(folder, tmp_path / "out", detector=str(detector_file_3d), size=16)).run()
-    assert result.cohorts["synthetic"].skipped == [{"image": "bad.nii.gz", "reason": "unreadable"}]
+    reason = "truncated: the file ends before its image does"
+    assert result.cohorts["synthetic"].skipped == [{"image": "bad.nii.gz", "reason": reason}]
 
 
 def test_colour_among_grey_is_converted_and_counted(demo_folder: Path, detector_file: Path, tmp_path: Path) -> None:
