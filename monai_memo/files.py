@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -68,19 +69,81 @@ def write_with(path: str | Path, writer: Callable[[Path], Any]) -> Path:
     return Path(path)
 
 
-def parts_of(path: str | Path) -> list[Path]:
-    """The files that hold an image: those of a folder (a DICOM series) in name order, a MetaImage header and its data.
+PAIRS = {".hdr": (".img", ".img.gz", ".IMG", ".IMG.gz"), ".img": (".hdr", ".hdr.gz", ".HDR", ".HDR.gz")}
+NUMBERED = re.compile(
+    r"(?P<start>[^%]*)%0?(?P<digits>\d?)d(?P<end>[^%]*?)\s+(?P<from>\d+)\s+(?P<to>\d+)\s+(?P<step>\d+)(\s+\d+)?"
+)
 
-    A file stands for itself, whether it exists or not.
+
+def parts_of(path: str | Path) -> list[Path]:
+    """The files that hold an image, headers before their data.
+
+    Those of a folder (a DICOM series) in name order; a NIfTI or Analyze pair (``.hdr`` and ``.img``, either may be
+    named); a MetaImage or NRRD header and the data files that it names. Any other file stands for itself, whether it
+    exists or not.
     """
     path = Path(path)
     if path.is_dir():
         return sorted(item for item in path.iterdir() if item.is_file())
-    if path.suffix.lower() == ".mhd" and path.is_file():
-        header = path.read_text(encoding="utf-8", errors="replace")
-        named = [line.partition("=")[2].strip() for line in header.splitlines() if line.startswith("ElementDataFile")]
-        return [path, *(path.parent / name for name in named if (path.parent / name).is_file())]
-    return [path]
+    data = [item for item in data_files_of(path) if item.is_file()]
+    return [*data, path] if _without_gz(path).lower() == ".img" else [path, *data]
+
+
+def data_files_of(path: str | Path) -> list[Path]:
+    """The other files that an image in several files consists of, whether they exist or not.
+
+    Of ``.hdr`` the ``.img``, of ``.img`` the ``.hdr``; of a MetaImage or NRRD header what it names as its data
+    (one file, a list, or a numbered series). Empty for files that hold all of the image.
+    """
+    path = Path(path)
+    ending = _without_gz(path)
+    if ending.lower() in PAIRS:
+        stem = path.name[: path.name.lower().rindex(ending.lower())]
+        partners = [path.with_name(stem + partner) for partner in PAIRS[ending.lower()]]
+        return [next((partner for partner in partners if partner.is_file()), partners[0])]
+    if ending.lower() in (".mhd", ".mha", ".nhdr", ".nrrd") and path.is_file():
+        # With the pixels in the same file, the header is its first lines.
+        most = 1 << 22 if ending.lower() in (".mhd", ".nhdr") else 1 << 14
+        with open(path, "rb") as stream:
+            lines = [os.fsdecode(line) for line in stream.read(most).splitlines()]
+        named = _named_by_metaimage(lines) if ending.lower() in (".mhd", ".mha") else _named_by_nrrd(lines)
+        return [path.parent / name for name in named]
+    return []
+
+
+def _without_gz(path: Path) -> str:
+    return Path(path.stem if path.suffix.lower() == ".gz" else path.name).suffix
+
+
+def _named_by_metaimage(lines: Sequence[str]) -> list[str]:
+    for number, line in enumerate(lines):
+        key, _, value = line.partition("=")
+        if key.strip() == "ElementDataFile":  # always the last field of the header
+            return _names(value.strip(), lines[number + 1 :])
+    return []
+
+
+def _named_by_nrrd(lines: Sequence[str]) -> list[str]:
+    for number, line in enumerate(lines):
+        if not line:
+            break  # the pixels begin
+        field = re.fullmatch(r"data ?file\s*:\s*(.*)", line, re.IGNORECASE)
+        if field:
+            return _names(field.group(1).strip(), lines[number + 1 :])
+    return []
+
+
+def _names(value: str, following: Sequence[str]) -> list[str]:
+    """A file's name, ``LOCAL``, ``LIST`` with one name a line below, or ``slice%03d.raw FIRST LAST STEP``."""
+    if value.upper() in ("", "LOCAL"):
+        return []
+    if value.upper().split()[0] == "LIST":
+        return [line.strip() for line in following if line.strip()]
+    series = NUMBERED.fullmatch(value)
+    if series is None:
+        return [value]
+    numbers = range(int(series["from"]), min(int(series["to"]), 100_000) + 1, max(int(series["step"]), 1))
+    return [f"{series['start']}{str(number).zfill(int(series['digits'] or 0))}{series['end']}" for number in numbers]
 
 
 def sha256_of(path: str | Path) -> str:

@@ -32,7 +32,7 @@ from monai_memo.audit.verified_comparison import compare_verified, search_in
 from monai_memo.data.cohort import Cohort
 from monai_memo.data.intensity_check import intensity_warnings
 from monai_memo.data.loading import Preprocessing, guess_preprocessing
-from monai_memo.data.overlap import check_overlap
+from monai_memo.data.overlap import check_overlap, source_warnings
 from monai_memo.data.prepared import PreparedCohort, prepare
 from monai_memo.detector.detector import Detector
 from monai_memo.detector.recipe import Recipe
@@ -169,6 +169,7 @@ class Audit:
             for name, source in settings.cohort_sources().items()
         }
         warnings = check_overlap(list(cohorts.values()), allow=settings.allow_overlap)
+        warnings += source_warnings(list(cohorts.values()))
         if not cohorts["training"].patients_known:
             warnings.append(
                 "Patients are not known: every image counts as a patient of its own. If a patient has images in the "

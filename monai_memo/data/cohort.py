@@ -79,7 +79,9 @@ class Cohort:
         source: folder, CSV or datalist as the user named it.
         patients_known: False where every image counts as a patient of its own.
         skipped: what was found and cannot be an image of the cohort (dangling links, stray slices), by name.
-        notes: what else is worth telling, without names ("37 files were not looked at: 20 .tif, ...").
+        notes: what else is worth telling, without names ("37 files were not looked at: 20 .svs, ...").
+        warnings: those of the notes that a person has to see.
+        placeholder: what stands in every image in place of the patient ("ANONYMOUS"), if that is so.
     """
 
     name: str
@@ -88,6 +90,8 @@ class Cohort:
     patients_known: bool
     skipped: tuple[SkippedImage, ...] = ()
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    placeholder: str | None = None
 
     def __post_init__(self) -> None:
         repeated = [name for name, number in Counter(image.image_id for image in self.images).items() if number > 1]
@@ -142,6 +146,8 @@ class Cohort:
             found.patients_known,
             found.skipped,
             found.notes,
+            found.warnings,
+            found.placeholder,
         )
 
 

@@ -79,7 +79,7 @@ def format_of(path: str | Path) -> Format | None:
 
     A folder is a DICOM series. None: nothing that is read.
     """
-    from monai_memo.data.sources import is_dicom  # sources reads this table: avoids a circle at import
+    from monai_memo.data.dicom_files import is_dicom  # pydicom is loaded where it is needed
 
     path = Path(path)
     if path.is_dir():

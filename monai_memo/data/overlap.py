@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from itertools import combinations
 
 from monai_memo.data.cohort import Cohort, CohortImage
+from monai_memo.data.patients import identity
 from monai_memo.errors import CohortOverlapError
 from monai_memo.files import sha256_of_parts
 
@@ -49,6 +50,54 @@ def _names(items: Sequence[str], most: int = 10) -> str:
     return ", ".join(items[:most]) + more
 
 
+def _only_one(first: Cohort, second: Cohort) -> str:
+    """One id in all images is what anonymisation leaves behind."""
+    if set(first.patient_ids) != set(second.patient_ids) or first.n_patients > 1 or min(len(first), len(second)) < 2:
+        return ""
+    return (
+        f", and all {len(first)} and {len(second)} images carry it (if it was put there to make them anonymous, give "
+        "patients by --patient_pattern or a CSV with patient_id)"
+    )
+
+
+def _near_matches(first: Cohort, second: Cohort) -> list[str]:
+    """A warning about patients of two cohorts whose ids differ in writing only. Synthetic images have no patients."""
+    if "synthetic" in (first.name, second.name):
+        return []
+    ones, others = set(first.patient_ids), set(second.patient_ids)
+    written: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for patient in sorted(ones):
+        written[identity(patient)].append(patient)
+    pairs = [
+        (written[identity(patient)][0], patient) for patient in sorted(others - ones) if identity(patient) in written
+    ]
+    if not pairs:
+        return []
+    examples = _names([f"{patient!r} and {other!r}" for patient, other in pairs])
+    return [
+        f"{len(pairs)} of {len(others)} patients of the {second.name} cohort may be in the {first.name} cohort as "
+        "well, by ids that differ only in case, zeros, spaces or signs. If they are, copies of them are missed, so "
+        f"write the ids alike and run again. The ids are: {examples}."
+    ]
+
+
+def source_warnings(cohorts: Sequence[Cohort]) -> list[str]:
+    """What a person has to see about where the cohorts were read from, without names of images or patients."""
+    warnings = [f"{cohort.name}: {text}" for cohort in cohorts for text in cohort.warnings]
+    real = [cohort for cohort in cohorts if cohort.name != "synthetic" and cohort.placeholder is not None]
+    for word in dict.fromkeys(cohort.placeholder for cohort in real):
+        who = " and ".join(
+            f"{len(cohort)} {'held-out' if cohort.name == 'heldout' else cohort.name}"
+            for cohort in real
+            if cohort.placeholder == word
+        )
+        warnings.append(
+            f"all {who} images carry the PatientID {word}: that is no patient. Give patients by --patient_pattern or a "
+            "CSV with patient_id."
+        )
+    return warnings
+
+
 def check_overlap(cohorts: Sequence[Cohort], allow: bool = False) -> list[str]:
     """Refuse cohorts that share patients or byte-identical images.
 
@@ -64,15 +113,16 @@ def check_overlap(cohorts: Sequence[Cohort], allow: bool = False) -> list[str]:
     Raises:
         CohortOverlapError: there is an overlap and ``allow`` is False; names are listed.
     """
-    findings = []
+    findings, suspicions = [], []
     for first, second in combinations(cohorts, 2):
         if first.patients_known and second.patients_known:
             shared = sorted(set(first.patient_ids) & set(second.patient_ids))
             if shared:
                 findings.append(
                     f"{len(shared)} patient{'s' if len(shared) > 1 else ''} in both the {first.name} and the "
-                    f"{second.name} cohort: {_names(shared)}."
+                    f"{second.name} cohort{_only_one(first, second)}: {_names(shared)}."
                 )
+            suspicions += _near_matches(first, second)
     identical: dict[tuple[int, int], list[str]] = defaultdict(list)
     for group in _by_content(cohorts):
         present: dict[int, list[str]] = defaultdict(list)
@@ -94,4 +144,4 @@ def check_overlap(cohorts: Sequence[Cohort], allow: bool = False) -> list[str]:
             "the cohorts overlap. " + " ".join(findings) + " Remove them from one cohort, "
             "or go on with --allow-overlap: the report then carries a warning."
         )
-    return findings
+    return [*findings, *suspicions]

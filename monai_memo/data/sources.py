@@ -4,24 +4,27 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 import re
+import stat
+import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from monai_memo.data.cohort import CohortImage, SkippedImage
-from monai_memo.data.dicom import DicomImage, dicom_files, files_of_folder, group_dicom, is_dicom
+from monai_memo.data.dicom import dicom_files, files_of_folder, group_dicom, is_dicom
+from monai_memo.data.folders import Inventory, incomplete_volumes, not_looked_at, plural, walk
+from monai_memo.data.formats import ACCEPTED, DICOM, ending_of
+from monai_memo.data.links import NOT_REGULAR, absence_reason, failure_reason
+from monai_memo.data.masks import check_masks
+from monai_memo.data.patients import near_misses, patient_of, without_placeholders
+from monai_memo.data.tables import CSV_ENDINGS, Table, read_table
 from monai_memo.errors import CohortError, UnusableImageError
+from monai_memo.files import parts_of
 
 __all__ = ["Source", "dicom_files", "is_dicom", "read_source"]
-
-ENDINGS = (".png", ".jpg", ".jpeg", ".npy", ".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".dcm")
-ACCEPTED = "PNG, JPEG, npy, NIfTI, NRRD, MHA/MHD, DICOM files or folders of DICOM series"
 
 
 @dataclass(frozen=True)
@@ -32,59 +35,114 @@ class Source:
     patients_known: bool
     skipped: tuple[SkippedImage, ...] = ()
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    placeholder: str | None = None
 
 
 def read_source(source: str | Path, name: str, patient_pattern: str | None = None) -> Source:
     """What the source of a cohort holds. See ``Cohort.from_source``."""
     text = str(source)
-    match = re.fullmatch(r"(.+\.json):([\w-]+)", text)
-    path, key = (Path(match.group(1)), match.group(2)) if match else (Path(text), "training")
-    if not path.exists():
-        raise CohortError(f"the {name} cohort does not exist: {path}")
-    if path.is_dir():
+    match = re.fullmatch(r"(.+\.json):([^/:]+)", text, re.IGNORECASE)
+    given, key = (match.group(1), match.group(2)) if match else (text, "training")
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
+        raise CohortError(f"the {name} cohort is an address, {text}: only files are read. Fetch the images first")
+    path = Path(given)
+    if given.startswith("~") and not path.exists():
+        path = path.expanduser()  # shells leave --train=~/scans as it is
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError) as error:
+        reason = failure_reason(str(path), error) if isinstance(error, OSError) else "not a path"
+        detail = "" if reason == "missing" else f" (it is {reason})"
+        raise CohortError(f"the {name} cohort does not exist: {path}{detail}") from error
+    ending = path.suffix.lower()
+    if stat.S_ISDIR(status.st_mode):
         return _read_folder(path, name, patient_pattern)
-    if path.suffix.lower() == ".csv":
-        return _read_table(_csv_rows(path), path, name, patient_pattern)
-    if path.suffix.lower() == ".json":
-        return _read_table(_datalist_rows(path, key), path, name, patient_pattern)
+    if not stat.S_ISREG(status.st_mode):
+        raise CohortError(f"the {name} cohort is {NOT_REGULAR}: {path}. Write the list to a file and name that")
+    if ending in (*CSV_ENDINGS, ".json"):
+        return _read_table(read_table(path, key), path, name, patient_pattern)
+    hints = {
+        ".jsonl": " (JSON lines are not read: write them as one list)",
+        ".ndjson": " (JSON lines are not read: write them as one list)",
+        ".xlsx": " (save the spreadsheet as CSV in UTF-8)",
+        ".xls": " (save the spreadsheet as CSV in UTF-8)",
+    }
     raise CohortError(
         f"the {name} cohort must be a folder, a .csv (columns image, patient_id) or a .json datalist, got {path}"
+        + hints.get(ending, "")
     )
 
 
 def _read_folder(folder: Path, name: str, pattern: str | None) -> Source:
-    files, dicoms = [], []
-    for path in sorted(folder.rglob("*")):
-        if not path.is_file() or any(part.startswith(".") for part in path.relative_to(folder).parts):
-            continue
-        if is_dicom(path):
+    found = walk(folder)
+    dicoms = [path for path, form in found.files.values() if form is DICOM]
+    for image_id, path in sorted((found.unnamed | found.others).items()):
+        if is_dicom(path):  # opens none but those whose ending tells nothing
             dicoms.append(path)
-        elif path.name.lower().endswith(ENDINGS):
-            files.append(path)
-    found = group_dicom(dicoms)
-    # The folder itself may be the one DICOM series.
-    own = folder.resolve().name
+            found.others.pop(image_id, None)
+        else:
+            found.others[image_id] = path
+    images = [
+        CohortImage(path, image_id, image_id) for image_id, (path, form) in found.files.items() if form is not DICOM
+    ]
+    patients = {image.image_id: "" for image in images}
+    volumes = {}
+    grouped = group_dicom(dicoms)
+    own = folder.resolve().name  # the folder itself may be the one DICOM series
 
     def id_of(path: Path, suffix: str = "") -> str:
         base = own if path == folder else path.relative_to(folder).as_posix()
         return f"{base}/{suffix}" if suffix else base
 
-    ids = {id_of(path): DicomImage(path) for path in files}
-    ids |= {id_of(image.path, image.suffix): image for image in found.images}
-    skipped = tuple(SkippedImage(id_of(path), reason) for path, reason in found.set_aside)
-    if not ids:
-        aside = f" ({skipped[0].image_id} {skipped[0].reason})" if skipped else ""
-        raise CohortError(f"no images in the {name} folder {folder}{aside}: put {ACCEPTED} there")
-    patients = {image_id: image.patient for image_id, image in ids.items() if image.patient}
+    for group in grouped.images:
+        image_id = id_of(group.path, group.suffix)
+        images.append(CohortImage(group.path, image_id, image_id, files=group.files))
+        if not group.damaged:  # skipped later; it must not make the patients of all others unknown
+            patients[image_id] = patient_of(group.patient)
+        if len(group.files) > 1:
+            volumes[image_id] = {path.parent.relative_to(folder).as_posix() for path in group.files}
+    incomplete = incomplete_volumes(volumes, found)
+    images = [image for image in images if image.image_id not in incomplete]
+    found.absent.update((id_of(path), reason) for path, reason in grouped.set_aside)
+    if not images:
+        raise CohortError(_nothing_in(folder, name, found))
+    ids = sorted(image.image_id for image in images)
+    warnings = [*found.warnings, *check_masks(folder, name, ids)]
+    notes = [*found.notes, *grouped.notes, *(text for text in warnings if text not in found.notes)]
+    left = found.left()
+    if left:
+        notes.append(not_looked_at(left))
+        warnings += [notes[-1]] if found.worth_a_warning() else []
+    placeholder = None
     if pattern is not None:
         patients = _patients_by_pattern(ids, pattern)
-    # A damaged file is skipped later; it must not make the patients of all others unknown.
-    known = bool(patients) and all(image_id in patients or image.damaged for image_id, image in ids.items())
-    images = [
-        CohortImage(image.path, image_id, patients.get(image_id, image_id) if known else image_id, files=image.files)
-        for image_id, image in sorted(ids.items())
-    ]
-    return Source(images, known, skipped, found.notes)
+    else:
+        asked = [image_id for image_id in ids if image_id in patients]
+        given, placeholder = without_placeholders([patients[image_id] for image_id in asked])
+        patients = dict(zip(asked, given, strict=True))
+        missing = given.count("")
+        if placeholder is None and 0 < missing < len(given) and name != "synthetic":
+            notes.append(f"{missing} of {len(given)} images carry no PatientID, so that patients are not known")
+            warnings.append(notes[-1])
+    known = bool(patients) and all(patients.values())
+    if known:
+        images = [replace(image, patient_id=patients.get(image.image_id, image.image_id)) for image in images]
+    return Source(images, known, found.skipped(), tuple(notes), tuple(warnings), placeholder)
+
+
+def _nothing_in(folder: Path, name: str, found: Inventory) -> str:
+    text = f"no images in the {name} folder {folder}"
+    if found.absent:
+        reasons = Counter(found.absent.values()).most_common(3)
+        text += " can be read. Found: " + "; ".join(f"{number} x {reason}" for reason, number in reasons)
+    else:
+        text += f": put {ACCEPTED} there"
+    if found.others:
+        text += f". {not_looked_at(found.left())}"
+    if folder.suffix.lower() in (*CSV_ENDINGS, ".json"):
+        text += ". By its name it should be a table, but it is a folder"
+    return text
 
 
 def _patients_by_pattern(ids: Iterable[str], pattern: str) -> dict[str, str]:
@@ -104,76 +162,120 @@ def _patients_by_pattern(ids: Iterable[str], pattern: str) -> dict[str, str]:
     return found
 
 
-def _csv_rows(path: Path) -> list[dict[str, Any]]:
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            if reader.fieldnames is None or "image" not in reader.fieldnames:
-                raise CohortError(
-                    f"{path} needs a column 'image'; its columns are: {', '.join(reader.fieldnames or ['none'])}"
-                )
-            rows = list(reader)
-            lines = reader.line_num
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise CohortError(f"{path} is not a CSV in UTF-8: {error}. Save it again with that encoding.") from error
-    blank = sum(1 for row in rows if not (row["image"] or "").strip())
-    if blank:
-        raise CohortError(
-            f"{path} leaves the column 'image' empty in {blank} of {lines - 1} lines. Fill or remove them."
-        )
-    return rows
+def _locate(folder: Path, written: str) -> tuple[Path, str]:
+    """Where an image of a table lies, and its path as it should have been written.
+
+    Backslashes and other ways to write the same letters are tried only where there is no file as it was written.
+    """
+    slashes = written.replace("\\", "/")
+    forms = [written, slashes, *(unicodedata.normalize(form, slashes) for form in ("NFC", "NFD"))]
+    for form in dict.fromkeys(forms):
+        # An absolute path stays as it is when joined.
+        path = folder / (os.path.expanduser(form) if form.startswith("~") else form)
+        if os.path.lexists(folder / form):
+            return folder / form, form
+        if os.path.lexists(path):
+            return path, form
+    return folder / slashes, slashes
 
 
-def _datalist_rows(path: Path, key: str) -> list[dict[str, Any]]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CohortError(f"{path} is not valid JSON: {error}") from error
-    if isinstance(content, dict):
-        if key not in content:
-            raise CohortError(f"{path} has no list {key!r}; it has: {', '.join(content)}. Name one as {path}:NAME")
-        content = content[key]
-    rows = [{"image": row} if isinstance(row, str) else row for row in content] if isinstance(content, list) else []
-    if not rows and content == []:
-        raise CohortError(f"{path} lists no images under {key!r}")
-    if not rows or not all(isinstance(row, dict) and str(row.get("image") or "").strip() for row in rows):
-        raise CohortError(f"{path}: every entry of the datalist needs an 'image' with one path")
-    if not all(isinstance(row["image"], str) for row in rows):
-        raise CohortError(f"{path}: an 'image' of the datalist has to be one path, lists are not supported")
-    return rows
-
-
-def _read_table(rows: list[dict[str, Any]], path: Path, name: str, pattern: str | None) -> Source:
-    if not rows:
-        raise CohortError(f"the {name} cohort {path} lists no images")
+def _read_table(table: Table, path: Path, name: str, pattern: str | None) -> Source:
+    written = [row["image"].strip() for row in table.rows]
+    located = [_locate(path.parent, text) for text in written]
+    paths = [item for item, _ in located]
     # "./a.png" and "a.png" are one image and get one id.
-    ids = [Path(os.path.normpath(row["image"].strip())).as_posix() for row in rows]
-    given = [str(row.get("patient_id") if row.get("patient_id") is not None else "").strip() for row in rows]
-    if any(given) and not all(given):
-        raise CohortError(f"{path} gives a patient_id for some images only; it is missing for {ids[given.index('')]}")
-    # An absolute path stays as it is when joined.
-    paths = [path.parent / row["image"].strip() for row in rows]
-    if not any(item.exists() for item in paths):
-        raise CohortError(
-            f"none of the {len(rows)} images of {path} exists, for example {paths[0]}. "
-            "Paths are relative to the folder of the table."
-        )
+    ids = [Path(os.path.normpath(text)).as_posix() for _, text in located]
+    _require_each_once(path, paths, ids)
+    reasons = [absence_reason(item) for item in paths]
+    if all(reasons):
+        raise CohortError(_nothing_listed(path, paths, ids, reasons, written))
+    given, placeholder = _given_patients(table, path, ids)
+    notes, warnings = list(table.notes), []
+    turned = sum(1 for text, (item, _) in zip(written, located, strict=True) if "\\" in text and "\\" not in str(item))
+    if turned:
+        notes.append(f"{plural(turned, 'path')} of the table, written with backslashes, was read with forward slashes")
     known = all(given) or pattern is not None
     patients = given if all(given) else ids
     if pattern is not None and not all(given):
-        found = _patients_by_pattern(ids, pattern)
-        patients = [found[image_id] for image_id in ids]
-    columns = [{str(k): str(v) for k, v in row.items() if k not in ("image", "patient_id", None)} for row in rows]
-    images = [CohortImage(*image) for image in zip(paths, ids, patients, columns, strict=True)]
-    skipped: list[SkippedImage] = []
-    notes: Counter[str] = Counter()
-    for position, image in enumerate(images):
-        if image.path.is_dir():
-            try:
-                files, aside, further = files_of_folder(image.path)
-            except UnusableImageError:
-                continue  # named with its reason when it is read
-            images[position] = replace(image, files=files)
-            skipped += [SkippedImage(f"{image.image_id}/{item.name}", reason) for item, reason in aside]
-            notes.update(further)
-    return Source(images, known, tuple(skipped), tuple(notes))
+        by_id = _patients_by_pattern(ids, pattern)
+        patients, placeholder = [by_id[image_id] for image_id in ids], None
+    near = near_misses(table.columns, "patient_id")
+    if not known and near and name != "synthetic" and placeholder is None:
+        empty = "is empty" if "patient_id" in table.columns else "is not there"
+        warnings.append(
+            f"the table has a column {near[0]!r} but patient_id {empty}, so that patients are not known: rename the "
+            "column to patient_id"
+        )
+    columns = [{str(k): str(v) for k, v in row.items() if k not in ("image", "patient_id", None)} for row in table.rows]
+    images, skipped = [], []
+    folder_notes: Counter[str] = Counter()
+    for image, reason in zip(map(CohortImage, paths, ids, patients, columns), reasons, strict=True):
+        # What is plainly missing is named by the reader.
+        if reason is None or reason == "missing":
+            if image.path.is_dir():
+                image, aside, further = _of_folder(image)
+                skipped += aside
+                folder_notes.update(further)
+            images.append(image)
+        else:
+            skipped.append(SkippedImage(image.image_id, reason))
+    return Source(images, known, tuple(skipped), (*notes, *folder_notes, *warnings), tuple(warnings), placeholder)
+
+
+def _of_folder(image: CohortImage) -> tuple[CohortImage, list[SkippedImage], tuple[str, ...]]:
+    """A DICOM series that a table lists by its folder: with its files, those set aside, and notes."""
+    try:
+        files, aside, notes = files_of_folder(image.path)
+    except UnusableImageError:
+        return image, [], ()  # named with its reason when it is read
+    set_aside = [SkippedImage(f"{image.image_id}/{item.name}", reason) for item, reason in aside]
+    return replace(image, files=files), set_aside, notes
+
+
+def _given_patients(table: Table, path: Path, ids: Sequence[str]) -> tuple[list[str], str | None]:
+    """The table's own patients, empty where it has none."""
+    raw = [row.get("patient_id") for row in table.rows]
+    for image_id, value in zip(ids, raw, strict=True):
+        if isinstance(value, list | dict):
+            raise CohortError(f"{path}: the patient_id of {image_id} has to be a text or a number, got {value!r:.60}")
+    given, placeholder = without_placeholders([patient_of(value) for value in raw])
+    if any(given) and not all(given):
+        first = given.index("")
+        says = str(raw[first] if raw[first] is not None else "").strip()
+        raise CohortError(
+            f"{path} gives a patient_id for some images only; it is missing for {ids[first]}"
+            + (f" ({says!r} is no patient)" if says else "")
+        )
+    return given, placeholder
+
+
+def _require_each_once(path: Path, paths: Sequence[Path], ids: Sequence[str]) -> None:
+    """The same file under two paths, or a pair of header and data listed as two images."""
+    pairs = (".hdr", ".hdr.gz", ".img", ".img.gz")
+    files = [os.path.abspath(parts_of(item)[0] if ending_of(item.name) in pairs else item) for item in paths]
+    numbers = Counter(files)
+    repeated = [image_id for image_id, item in zip(ids, files, strict=True) if numbers[item] > 1]
+    if repeated:
+        raise CohortError(
+            f"{path} lists {len({item for item in files if numbers[item] > 1})} images more than once, for example "
+            f"{repeated[0]}. List each image once."
+        )
+
+
+def _nothing_listed(
+    path: Path, paths: Sequence[Path], ids: Sequence[str], reasons: Sequence[str | None], written: Sequence[str]
+) -> str:
+    cause, _ = Counter(reasons).most_common(1)[0]
+    if cause != "missing":
+        return f"none of the {len(paths)} images of {path} can be read, for example {ids[0]}: {reasons[0]}"
+    text = (
+        f"none of the {len(paths)} images of {path} exists, for example {paths[0]}. "
+        "Paths are relative to the folder of the table."
+    )
+    if any(re.match(r"[A-Za-z]:[\\/]|\\\\", item) for item in written):
+        text += " They are paths of Windows: write where the files lie here, with forward slashes."
+    elif any("\\" in item for item in written):
+        text += " They hold backslashes: write forward slashes."
+    if all(os.path.exists(item) for item in ids):
+        text += " They are there relative to the current folder: move the table here, or write its paths anew."
+    return text

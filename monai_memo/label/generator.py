@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from monai_memo.data.sources import ENDINGS
+from monai_memo.data.formats import ENDINGS
 from monai_memo.errors import ConfigurationError, MemoError
 
 CONFIGS = ("common.json", "inference.json")

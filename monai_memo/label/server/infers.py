@@ -12,7 +12,7 @@ from typing import Any
 from fastapi import HTTPException
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
-from monai_memo.data.sources import ENDINGS
+from monai_memo.data.formats import ENDINGS
 from monai_memo.errors import MemoError
 from monai_memo.label.generator import check_bundle, sample_from_bundle
 from monai_memo.label.pictures import evidence_picture, evidence_volume
