@@ -8,64 +8,23 @@ runs failed, 130 interrupted.
 
 from __future__ import annotations
 
-import inspect
+import io
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from monai_memo import __version__
+from monai_memo.command_line import command_help, first_sentence, load, nearest, overview, settings_from, shown_name
 from monai_memo.errors import ConfigurationError, MemoError
+from monai_memo.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
     from monai_memo.audit.result import AuditResult, Count
 
 FINISHED, REFUSED, SKIPPED, INTERRUPTED = 0, 2, 3, 130
-SET = ("train", "heldout", "synthetic", "out", "seed", "patient_pattern")  # by commands that run an audit of their own
-
-
-def _strict(
-    command: Callable[..., Any], takes: Callable[..., Any], doc: str, further: Callable[..., Any] | None = None
-) -> Callable[..., Any]:
-    """Give ``command`` the arguments of ``takes``, and refuse unknown ones before any work is done.
-
-    A command that hands on arguments also takes those of ``further``, except for what it sets itself.
-
-    python-fire runs a command first and complains about a misspelt option afterwards: an hour later, for an audit.
-    """
-    known = [
-        parameter
-        for parameter in inspect.signature(takes).parameters.values()
-        if parameter.kind is not inspect.Parameter.VAR_KEYWORD and parameter.name != "self"
-    ]
-    names = [parameter.name for parameter in known]
-    handed_on = [] if further is None else [name for name in inspect.signature(further).parameters if name not in SET]
-
-    def run(*values: Any, **named: Any) -> Any:
-        arguments = {**dict(zip(names, values, strict=False)), **named}
-        unknown = sorted(set(arguments) - set(names) - set(handed_on))
-        if unknown or len(values) > len(names):
-            shown = ", ".join("--" + name for name in unknown) or f"{len(values)} positional arguments"
-            known_text = ", ".join("--" + name for name in dict.fromkeys([*names, *handed_on]))
-            raise ConfigurationError(f"unknown option {shown}. Known: {known_text}")
-        missing = [p.name for p in known if p.default is inspect.Parameter.empty and arguments.get(p.name) is None]
-        if missing:
-            raise ConfigurationError(f"missing option {', '.join('--' + name for name in missing)}. See --help.")
-        return command(**arguments)
-
-    # Required options get None as default here, so that the message above is shown and not fire's usage text.
-    shown = [
-        parameter.replace(
-            kind=inspect.Parameter.POSITIONAL_OR_KEYWORD,
-            default=None if parameter.default is inspect.Parameter.empty else parameter.default,
-        )
-        for parameter in known
-    ]
-    rest = inspect.Parameter("further", inspect.Parameter.VAR_KEYWORD)
-    run.__signature__ = inspect.Signature([*shown, rest])  # type: ignore[attr-defined]
-    run.__doc__ = doc
-    run.__name__ = command.__name__
-    return run
 
 
 def _interval(count: Count) -> str:
@@ -131,7 +90,7 @@ def _planted_audit(**arguments: Any) -> int:
     from monai_memo.benchmark.planted_audit import planted_audit
 
     planted_audit(**arguments)
-    print((Path(str(arguments["out"])) / "planted_audit.md").read_text(encoding="utf-8"))
+    print((Path(arguments["out"]) / "planted_audit.md").read_text(encoding="utf-8"))
     return FINISHED
 
 
@@ -148,7 +107,7 @@ def _coverage(**arguments: Any) -> int:
     from monai_memo.benchmark.coverage import coverage_study
 
     coverage_study(**arguments)
-    print((Path(str(arguments["out"])) / "coverage.md").read_text(encoding="utf-8"))
+    print((Path(arguments["out"]) / "coverage.md").read_text(encoding="utf-8"))
     return FINISHED
 
 
@@ -156,7 +115,7 @@ def _demo(**arguments: Any) -> int:
     from monai_memo.demo import run_demo
 
     result, truth = run_demo(**arguments)
-    return _print_result(result, Path(str(arguments.get("out", "demo_audit"))) / "audit", truth)
+    return _print_result(result, Path(arguments.get("out", "demo_audit")) / "audit", truth)
 
 
 def _review_prepare(**arguments: Any) -> int:
@@ -182,7 +141,7 @@ def _review(**arguments: Any) -> int:
     from monai_memo.label.review import review
 
     result = review(**arguments)
-    folder = Path(str(arguments["audit"])).resolve()
+    folder = Path(arguments["audit"]).resolve()
     print(f"{result.headline}\n\nnumbers   {folder / 'review.json'}\nreport    {folder / 'report.html'}")
     return FINISHED
 
@@ -196,66 +155,82 @@ def _card(**arguments: Any) -> int:
     return FINISHED
 
 
-def commands() -> dict[str, Callable[..., int]]:
-    """The commands by name, with the arguments of what they call."""
-    from monai_memo.audit.card import write_card
-    from monai_memo.audit.configuration import AuditConfiguration
-    from monai_memo.benchmark.coverage import coverage_study
-    from monai_memo.benchmark.evaluate import Evaluation
-    from monai_memo.benchmark.planted_audit import planted_audit
-    from monai_memo.benchmark.run import Benchmark
-    from monai_memo.demo import run_demo
-    from monai_memo.detector.command import train_detector_command
-    from monai_memo.label.prepare import prepare_review
-    from monai_memo.label.review import review
-    from monai_memo.label.serve import review_server
-    from monai_memo.study.study import GeneratorStudy
+@dataclass(frozen=True)
+class Command:
+    """A command: where its settings are, and what it does with them.
 
-    return {
-        "audit": _strict(_audit, AuditConfiguration, AuditConfiguration.__doc__ or ""),
-        "train_detector": _strict(_train_detector, train_detector_command, train_detector_command.__doc__ or ""),
-        "evaluate": _strict(_evaluate, Evaluation, Evaluation.__doc__ or ""),
-        "benchmark": _strict(_benchmark, Benchmark, Benchmark.__doc__ or ""),
-        "planted_audit": _strict(_planted_audit, planted_audit, planted_audit.__doc__ or "", AuditConfiguration),
-        "study": _strict(_study, GeneratorStudy, GeneratorStudy.__doc__ or ""),
-        "coverage": _strict(_coverage, coverage_study, coverage_study.__doc__ or ""),
-        "review_prepare": _strict(_review_prepare, prepare_review, prepare_review.__doc__ or ""),
-        "review_server": _strict(_review_server, review_server, review_server.__doc__ or ""),
-        "review": _strict(_review, review, review.__doc__ or ""),
-        "card": _strict(_card, write_card, write_card.__doc__ or ""),
-        "demo": _strict(_demo, run_demo, run_demo.__doc__ or "", AuditConfiguration),
-    }
+    Attributes:
+        settings: ``module:class``, imported when it is asked for, so that help is quick.
+        run: takes the options that were given; returns the exit status.
+    """
+
+    settings: str
+    run: Callable[..., int]
+
+
+COMMANDS = {
+    "audit": Command("monai_memo.audit.configuration:AuditConfiguration", _audit),
+    "train-detector": Command("monai_memo.detector.settings:TrainDetectorSettings", _train_detector),
+    "evaluate": Command("monai_memo.benchmark.settings:EvaluationSettings", _evaluate),
+    "benchmark": Command("monai_memo.benchmark.settings:BenchmarkSettings", _benchmark),
+    "planted-audit": Command("monai_memo.benchmark.settings:PlantedAuditSettings", _planted_audit),
+    "study": Command("monai_memo.study.settings:StudySettings", _study),
+    "coverage": Command("monai_memo.benchmark.settings:CoverageSettings", _coverage),
+    "review-prepare": Command("monai_memo.label.settings:ReviewPrepareSettings", _review_prepare),
+    "review-server": Command("monai_memo.label.settings:ReviewServerSettings", _review_server),
+    "review": Command("monai_memo.label.settings:ReviewSettings", _review),
+    "card": Command("monai_memo.audit.configuration:CardSettings", _card),
+    "demo": Command("monai_memo.demo:DemoSettings", _demo),
+}
+STATUSES = "Exit status: 0 finished, 2 refused, 3 finished but something was skipped, 130 interrupted."
+
+
+def settings_of(words: Sequence[str]) -> tuple[Command, Settings] | str:
+    """What a command line asks for: a command with its settings, or the text of a help page.
+
+    Raises:
+        MemoError: what is wrong with it.
+    """
+    if not words or words[0] in ("--help", "-h", "help"):
+        return overview({name: first_sentence(load(command.settings)) for name, command in COMMANDS.items()}, STATUSES)
+    if words[0] == "--version":
+        return __version__
+    name = words[0].replace("_", "-")
+    if name not in COMMANDS:
+        known = ", ".join(COMMANDS)
+        raise ConfigurationError(
+            f"unknown command {shown_name(words[0])}{nearest(name, list(COMMANDS))}. Known: {known}"
+        )
+    model = load(COMMANDS[name].settings)
+    if {"--help", "-h"} & set(words):
+        return command_help(name, model)
+    return COMMANDS[name], settings_from(model, words[1:])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of ``monai-memo`` and ``python -m monai_memo``."""
-    import fire
-
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for noisy in ("ignite", "faiss", "matplotlib", "monai", "PIL", "fontTools"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if {"--help", "-h"} & set(given):
-        # Commands take any option, so that misspelt ones get a message of ours; fire would hand them --help as well.
-        given = [*given[:1], "--", "--help"] if given[0] not in ("--help", "-h") else ["--", "--help"]
-    status: list[int] = []
-
-    def silent(component: Any) -> str:
-        """Fire prints what a command returns; the status goes to the shell instead."""
-        if isinstance(component, int):
-            status.append(component)
-            return ""
-        return str(component) if isinstance(component, str) else ""
-
+    status = FINISHED
     try:
-        fire.Fire(commands(), command=given, name="monai-memo", serialize=silent)
+        asked = settings_of(list(sys.argv[1:] if arguments is None else arguments))
+        if isinstance(asked, str):
+            print(asked)
+        else:
+            command, settings = asked
+            status = command.run(**settings.given())
     except MemoError as error:
-        print(f"monai-memo: {error}", file=sys.stderr)
+        # Options are named as they are typed.
+        print(f"monai-memo: {error.told('--') if isinstance(error, SettingsError) else error}", file=sys.stderr)
         sys.exit(REFUSED)
     except KeyboardInterrupt:
         print("monai-memo: interrupted. Run the same command again to continue where it stopped.", file=sys.stderr)
         sys.exit(INTERRUPTED)
-    sys.exit(status[-1] if status else FINISHED)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

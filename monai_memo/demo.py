@@ -6,46 +6,66 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from monai_memo.audit.audit import Audit
-from monai_memo.audit.result import AuditResult
-from monai_memo.data.demo_cohorts import write_demo_cohorts
+from monai_memo.audit.configuration import AuditOptions
+from monai_memo.data.demo_cohorts import PHANTOMS, write_demo_cohorts
+from monai_memo.settings import Choice, Epochs, Folder, Seed, Share, Whole
 
-EPOCHS = 60
+if TYPE_CHECKING:
+    from monai_memo.audit.result import AuditResult
+
+Images = Annotated[int, Whole(2, 100_000)]
 
 
-def run_demo(
-    out: str = "demo_audit",
-    modality: str = "chest",
-    n_train: int = 300,
-    n_heldout: int = 200,
-    n_synthetic: int = 150,
-    copy_share: float = 0.3,
-    seed: int = 0,
-    **audit_arguments: Any,
-) -> tuple[AuditResult, dict[str, int]]:
+class DemoSettings(AuditOptions):
+    """Write phantom cohorts with planted copies, audit them, and compare the result with the truth.
+
+    Attributes:
+        out: folder; the images go to ``<out>/images``, the audit to ``<out>/audit``.
+        modality: ``"chest"`` (2D), ``"knee"`` or ``"coronary"`` (3D).
+        n_train, n_heldout, n_synthetic: images of each cohort.
+        copy_share: share of the synthetic images that are planted copies of training images.
+        seed: of every random step.
+        epochs: of the detector; few, so that the demo takes minutes.
+    """
+
+    out: Folder = "demo_audit"
+    modality: Annotated[str, Choice(*PHANTOMS)] = "chest"
+    n_train: Images = 300
+    n_heldout: Images = 200
+    n_synthetic: Images = 150
+    copy_share: Share = 0.3
+    seed: Seed = 0
+    epochs: Epochs | None = 60
+
+
+def run_demo(**arguments: Any) -> tuple[AuditResult, dict[str, int]]:
     """Write phantom cohorts with planted copies, audit them, and return the result next to the truth.
 
     Args:
-        out: folder; the images go to ``<out>/images``, the audit to ``<out>/audit``.
-        modality: ``"chest"`` (2D), ``"knee"`` or ``"coronary"`` (3D).
-        copy_share: share of the synthetic images that are planted copies of training images.
-        audit_arguments: further arguments of the audit; 60 epochs by default, so that the demo takes minutes.
+        arguments: see ``DemoSettings``.
 
     Returns:
         The result, and the truth: ``copies`` planted and distinct training images ``memorized`` by them.
     """
-    images = Path(out) / "images"
-    write_demo_cohorts(images, modality, n_train, n_heldout, n_synthetic, copy_share, seed)
+    from monai_memo.audit.audit import Audit  # PyTorch, which the help of the command line does without
+
+    settings = DemoSettings(**arguments)
+    out = Path(settings.out)
+    images = out / "images"
+    write_demo_cohorts(
+        images, settings.modality, settings.n_train, settings.n_heldout, settings.n_synthetic, settings.copy_share,
+        settings.seed,
+    )  # fmt: skip
     with open(images / "truth.csv", newline="", encoding="utf-8") as stream:
         copied = [row["copied_from"] for row in csv.DictReader(stream) if row["copied_from"]]
     audit = Audit(
         train=str(images / "training"),
         heldout=str(images / "heldout"),
         synthetic=str(images / "synthetic"),
-        out=str(Path(out) / "audit"),
-        seed=seed,
-        **{"epochs": EPOCHS, **audit_arguments},
+        out=str(out / "audit"),
+        seed=settings.seed,
+        **{"epochs": settings.epochs, **settings.audit_options()},
     )
     return audit.run(), {"copies": len(copied), "memorized": len(set(copied))}

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from monai_memo.__main__ import FINISHED, REFUSED, SKIPPED, main
+from monai_memo.__main__ import COMMANDS, FINISHED, REFUSED, SKIPPED, main, settings_of
+from monai_memo.errors import MemoError
+from monai_memo.settings import Settings
 
 
 def run(*arguments: object) -> int:
@@ -58,7 +64,16 @@ def test_exit_status_tells_of_skipped_images(
         ),
         (("evaluate", "--train", "a", "--negatives", "b", "--out", "d", "--kinds", "twist,flip"), "got twist"),
         (("demo", "--modality", "brain"), "modality must be one of"),
-        (("demo", "--seeed", "3"), "unknown option --seeed"),
+        (("demo", "--seeed", "3"), "unknown option --seeed (did you mean --seed?)"),
+        (("audti", "--train", "x"), "unknown command audti (did you mean audit?)"),
+        (("coverage", "--out", "o", "x"), "'x' belongs to no option"),
+        (("coverage", "-s", "3", "--out", "o"), "'-s' belongs to no option"),
+        (("coverage", "--out"), "--out needs a value: the name of a folder"),
+        (("coverage", "--out", "o", "--out", "p"), "--out is given twice"),
+        (("coverage", "--out", ""), "--out must be the name of a folder, got '': it is empty"),
+        (("coverage", "--out", "o", "--audits", "1e3"), "--audits must be a whole number from 1 to 100000, got '1e3'"),
+        (("coverage", "--out", "o", "--seed", "-1"), "--seed must be a whole number"),
+        (("review", "--audit", "x", "--redacted", "perhaps"), "--redacted must be True or False, got 'perhaps'"),
         (("planted-audit", "--cohort", "x.csv", "--out", "o", "--seed", "3"), "unknown option --seed"),
     ],
 )
@@ -132,3 +147,65 @@ def test_help_of_a_command_names_its_options(arguments: tuple[str, ...], capfd: 
     captured = capfd.readouterr()
     shown = captured.out + captured.err
     assert "monai-memo train-detector" in shown.replace("_", "-") and "start_from" in shown and "epochs" in shown
+
+
+def options(*words: str) -> dict[str, object]:
+    asked = settings_of(words)
+    assert not isinstance(asked, str)
+    return asked[1].given()
+
+
+def test_text_stays_the_text_that_was_typed() -> None:
+    for word in ("2024", "1e5", "None", "True", "a,b", "[x]", "'12'", "{1:2}", "0x10", "-", "-x", "1_000"):
+        assert options("coverage", "--out", word) == {"out": word}
+        assert options("coverage", f"--out={word}") == {"out": word}
+    assert options("coverage", "--out=--strange=1") == {"out": "--strange=1"}
+
+
+def test_flags_need_no_value_and_say_no_in_several_words() -> None:
+    for words in (
+        ("--noprogress",),
+        ("--no-progress",),
+        ("--no_progress",),
+        ("--progress", "false"),
+        ("--progress=no",),
+    ):
+        assert options("coverage", "--out", "o", *words) == {"out": "o", "progress": False}
+    assert options("coverage", "--out", "o", "--progress") == {"out": "o", "progress": True}
+    audit = ("audit", "--train", "a", "--heldout", "b", "--synthetic", "c", "--out", "d")
+    assert options(*audit, "--allow-overlap", "false")["allow_overlap"] is False
+    assert options(*audit, "--window", "-100,400")["window"] == (-100.0, 400.0)
+    assert options(*audit, "--size", "64", "48")["size"] == (64, 48)
+    assert options(*audit, "--size", "64")["size"] == 64
+
+
+def test_help_comes_without_pytorch() -> None:
+    code = (
+        "import sys, monai_memo.__main__ as m\n"
+        "for name in m.COMMANDS: assert name in m.settings_of([name, '--help'])\n"
+        "m.settings_of([])\n"
+        "assert 'torch' not in sys.modules and 'monai' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+WORDS = st.one_of(
+    st.sampled_from(
+        ["--seed", "--out", "--size=64,64", "--device", "--noprogress", "--progress", "--n", "--train", "--"]
+    ),
+    st.from_regex(r"\A--[a-z_-]{1,12}(=.{0,6})?\Z"),
+    st.text(st.characters(codec=None, min_codepoint=1), max_size=12),
+    st.floats().map(str),
+    st.integers().map(str),
+)
+
+
+@given(command=st.sampled_from([*COMMANDS, "nothing"]), words=st.lists(WORDS, max_size=12))
+@settings(max_examples=400, deadline=None)
+def test_no_command_line_ends_in_a_traceback(command: str, words: list[str]) -> None:
+    try:
+        asked = settings_of([command, *words])
+    except MemoError as error:
+        assert str(error).isascii() and all(len(line) < 1200 for line in str(error).splitlines())
+    else:
+        assert isinstance(asked, str) or isinstance(asked[1], Settings)

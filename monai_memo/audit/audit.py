@@ -34,6 +34,7 @@ from monai_memo.data.intensity_check import intensity_warnings
 from monai_memo.data.loading import Preprocessing, guess_preprocessing
 from monai_memo.data.overlap import check_overlap, source_warnings
 from monai_memo.data.prepared import PreparedCohort, prepare
+from monai_memo.detector.agreement import require_agreement
 from monai_memo.detector.detector import Detector
 from monai_memo.detector.recipe import Recipe
 from monai_memo.detector.training import train_detector
@@ -185,6 +186,7 @@ class Audit:
         guessed = guess_preprocessing(list(cohorts.values()), size=settings.size, spacing=settings.spacing)
         if detector is None:
             return guessed
+        require_agreement(detector, settings.given())
         detector.check_fits(guessed.spatial_dims, guessed.channels)
         return detector.preprocessing
 

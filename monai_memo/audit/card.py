@@ -13,6 +13,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from monai_memo.audit.configuration import CardSettings
 from monai_memo.audit.report import FILTERS, repeat_command, skipped_images
 from monai_memo.audit.result import AuditResult
 from monai_memo.audit.verdict import percent
@@ -24,23 +25,21 @@ TODO = "**TO FILL IN**"
 TITLES = {"training": "Training", "heldout": "Held-out", "synthetic": "Synthetic"}
 
 
-def write_card(audit: str, out: str = "card.md", before: str | None = None, title: str | None = None) -> Path:
+def write_card(audit: str | Path, out: str | Path = "card.md", **options: Any) -> Path:
     """Fill in the memorization card of a data set from its audit.
 
     The card holds counts, rates and settings: no image, name, id or path, whether or not the audit was redacted. What
     an audit cannot know is marked "TO FILL IN".
 
     Args:
-        audit: output folder of the audit of what is released. A review in it (``review.json``) is summed up.
-        out: file, Markdown.
-        before: output folder of the audit before images were removed, if any were.
-        title: name of the data set.
+        audit, out, options: see ``CardSettings``.
 
     Raises:
         ConfigurationError: a folder without a record, or an audit before that is not of the same training cohort or of
             fewer images.
     """
-    folder = Path(str(audit))
+    settings = CardSettings(audit=str(audit), out=str(out), **options)
+    folder, title, before = Path(settings.audit), settings.title, settings.before
     result = _read_audit(folder, "audit")
     environment = Environment(
         loader=PackageLoader("monai_memo.audit"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
@@ -49,7 +48,7 @@ def write_card(audit: str, out: str = "card.md", before: str | None = None, titl
     environment.filters.update(FILTERS)
     text = environment.get_template("card.md.jinja").render(
         result=result,
-        title=None if title is None else " ".join(str(title).split()),
+        title=None if title is None else " ".join(title.split()),
         todo=TODO,
         titles=TITLES,
         skipped=skipped_images(result),
@@ -57,9 +56,9 @@ def write_card(audit: str, out: str = "card.md", before: str | None = None, titl
         audit_sha256=sha256_of(folder / "audit.json"),
         units=UNITS,
         review=_review(folder),
-        before=None if before is None else _before(Path(str(before)), result),
+        before=None if before is None else _before(Path(before), result),
     )
-    return write_text(Path(str(out)), text)
+    return write_text(settings.out, text)
 
 
 def _read_audit(folder: Path, option: str) -> AuditResult:

@@ -4,14 +4,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Self
+
+from pydantic import model_validator
 
 from monai_memo.data.cohort import Reading
-from monai_memo.data.orientation import check_name, searched
+from monai_memo.data.orientation import PICTURES, SYMMETRIES, check_name
 from monai_memo.errors import ConfigurationError
-from monai_memo.statistics.calibration import MODES
+from monai_memo.settings import (
+    Amount,
+    BatchSize,
+    Boolean,
+    Calibration,
+    Channel,
+    Choice,
+    Device,
+    Epochs,
+    File,
+    Folder,
+    Kind,
+    Level,
+    PatientPattern,
+    RecipeName,
+    Refused,
+    Resamples,
+    Seed,
+    Settings,
+    Share,
+    Size,
+    Source,
+    Spacing,
+    Title,
+    Window,
+    Workers,
+    require,
+)
 
 
 def recorded_readings(settings: Mapping[str, Any]) -> dict[str, Reading]:
@@ -25,12 +54,24 @@ def recorded_readings(settings: Mapping[str, Any]) -> dict[str, Reading]:
 
 
 @dataclass(frozen=True)
-class AuditConfiguration:
-    """What an audit is asked to do. Kept in ``audit.json``, so that the run can be repeated.
+class OrientationName(Kind):
+    """The name of an orientation."""
+
+    @property
+    def allowed(self) -> str:
+        return f"{', '.join(PICTURES)}, or three axis codes such as LPS or PIR"
+
+    def read(self, value: Any) -> str:
+        try:
+            return check_name(value)
+        except ConfigurationError:
+            raise Refused from None
+
+
+class AuditOptions(Settings):
+    """How an audit is done: what every command that runs one takes.
 
     Attributes:
-        train, heldout, synthetic: a folder, a CSV (``image``, ``patient_id``) or a MONAI datalist for each cohort.
-        out: folder for the result.
         detector: file of a trained detector; by default one is trained on the training cohort.
         recipe: ``"default"`` or ``"paper"``, for training a detector.
         epochs: overrides the recipe's number of epochs.
@@ -48,7 +89,6 @@ class AuditConfiguration:
         planted: copies planted for the positive control; 0 leaves it out.
         limit_copies: copies planted of each kind and strength, for the limit of detection; 0 leaves it out.
         gallery: most similar pairs shown in the report.
-        patient_pattern: regular expression that finds the patient in a relative path.
         orientation: how the synthetic images lie, where that differs from the training images (see
             ``data.orientation``): they are turned before anything else. ``"as_is"`` takes them as they are, also where
             they seem to lie otherwise.
@@ -60,7 +100,6 @@ class AuditConfiguration:
         allow_gaps: take DICOM series in which slices are missing.
         allow_overlap: go on although patients or files stand in two cohorts.
         redacted: no patient pixel, name, id or path in the output.
-        seed: of every random step.
         device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
         batch_size: images per forward pass of the encoder.
         workers: threads that read images; by default one per core.
@@ -68,84 +107,46 @@ class AuditConfiguration:
         progress: show progress bars.
     """
 
-    train: str
-    heldout: str
-    synthetic: str
-    out: str
-    detector: str | None = None
-    recipe: str = "default"
-    epochs: int | None = None
-    size: int | Sequence[int] | None = None
-    spacing: float | Sequence[float] | None = None
-    calibration: str = "size_matched"
-    quantile: float = 0.95
-    confidence: float = 0.95
-    n_bootstrap: int = 1000
-    verification: bool | None = None
-    match_sharpness: bool = True
-    fdr: float = 0.05
-    planted: int = 100
-    limit_copies: int = 10
-    gallery: int = 12
-    patient_pattern: str | None = None
-    orientation: str | None = None
-    symmetries: str = "none"
-    window: Sequence[float] | None = None
-    channel: int | None = None
-    allow_gaps: bool = False
-    allow_overlap: bool = False
-    redacted: bool = False
-    seed: int = 0
-    device: str = "auto"
-    batch_size: int = 64
-    workers: int | None = None
-    keep_work: bool = False
-    progress: bool = True
+    detector: File | None = None
+    recipe: RecipeName = "default"
+    epochs: Epochs | None = None
+    size: Size | None = None
+    spacing: Spacing | None = None
+    calibration: Calibration = "size_matched"
+    quantile: Level = 0.95
+    confidence: Level = 0.95
+    n_bootstrap: Resamples = 1000
+    verification: Boolean | None = None
+    match_sharpness: Boolean = True
+    fdr: Share = 0.05
+    planted: Amount = 100
+    limit_copies: Amount = 10
+    gallery: Amount = 12
+    orientation: Annotated[str, OrientationName()] | None = None
+    symmetries: Annotated[str, Choice(*SYMMETRIES)] = "none"
+    window: Window | None = None
+    channel: Channel | None = None
+    allow_gaps: Boolean = False
+    allow_overlap: Boolean = False
+    redacted: Boolean = False
+    device: Device = "auto"
+    batch_size: BatchSize = 64
+    workers: Workers | None = None
+    keep_work: Boolean = False
+    progress: Boolean = True
 
-    def __post_init__(self) -> None:
-        for name in ("train", "heldout", "synthetic", "out", "detector"):
-            value = getattr(self, name)
-            if value is None and name != "detector":
-                raise ConfigurationError(f"{name} is required")
-            if value is not None:
-                # A folder called 2024 arrives from a command line as a number.
-                object.__setattr__(self, name, str(value))
-        if self.calibration not in MODES:
-            raise ConfigurationError(f"calibration must be one of {', '.join(MODES)}, got {self.calibration!r}")
-        for name in ("quantile", "confidence", "fdr"):
-            if not 0 < getattr(self, name) < 1:
-                raise ConfigurationError(f"{name} must lie between 0 and 1, got {getattr(self, name)!r}")
-        for name, smallest in (
-            ("n_bootstrap", 100),
-            ("planted", 0),
-            ("limit_copies", 0),
-            ("gallery", 0),
-            ("batch_size", 1),
-        ):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < smallest:
-                raise ConfigurationError(f"{name} must be a whole number of at least {smallest}, got {value!r}")
-        if self.verification is not None and not isinstance(self.verification, bool):
-            raise ConfigurationError(f"verification must be True or False, got {self.verification!r}")
-        if not isinstance(self.match_sharpness, bool):
-            raise ConfigurationError(f"match_sharpness must be True or False, got {self.match_sharpness!r}")
-        if self.verification and self.calibration == "paper":
-            raise ConfigurationError(
-                "the paper's calibration is defined on embeddings: leave verification off, or take "
-                "calibration size_matched"
-            )
-        if self.orientation is not None:
-            object.__setattr__(self, "orientation", check_name(self.orientation))
-        object.__setattr__(self, "symmetries", str(self.symmetries).lower())
-        searched(self.symmetries, 2)
-        for name in ("size", "spacing", "window"):
-            value = getattr(self, name)
-            if value is not None and not isinstance(value, int | float):
-                object.__setattr__(self, name, tuple(value))
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        require(
+            not (self.verification and self.calibration == "paper"),
+            "the paper's calibration is defined on embeddings: leave verification off, or take calibration "
+            "size_matched",
+        )
+        return self
 
-    def cohort_sources(self) -> dict[str, str]:
-        """Source of each cohort by its name."""
-        return {"training": self.train, "heldout": self.heldout, "synthetic": self.synthetic}
+    def audit_options(self) -> dict[str, Any]:
+        """What was set of how an audit is done, without what a command adds."""
+        return {name: value for name, value in self.given().items() if name in AuditOptions.model_fields}
 
     def verifies(self, recipe: str) -> bool:
         """Whether an audit with a detector of this recipe verifies its matches."""
@@ -153,10 +154,44 @@ class AuditConfiguration:
             return recipe != "paper" and self.calibration != "paper"
         return self.verification
 
+
+class AuditConfiguration(AuditOptions):
+    """What an audit is asked to do. Kept in ``audit.json``, so that the run can be repeated.
+
+    Attributes:
+        train, heldout, synthetic: a folder, a CSV (``image``, ``patient_id``) or a MONAI datalist for each cohort.
+        out: folder for the result.
+        patient_pattern: regular expression that finds the patient in a relative path.
+        seed: of every random step.
+    """
+
+    train: Source
+    heldout: Source
+    synthetic: Source
+    out: Folder
+    seed: Seed = 0
+    patient_pattern: PatientPattern | None = None
+
+    def cohort_sources(self) -> dict[str, str]:
+        """Source of each cohort by its name."""
+        return {"training": self.train, "heldout": self.heldout, "synthetic": self.synthetic}
+
     def readings(self) -> dict[str, Reading]:
         """How the images of each cohort are read."""
-        return recorded_readings(asdict(self))
+        return recorded_readings(self.to_dict())
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain types, for JSON."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+class CardSettings(Settings):
+    """Fill in the memorization card of a data set from its audit.
+
+    Attributes:
+        audit: output folder of the audit of what is released. A review in it (``review.json``) is summed up.
+        out: file, Markdown.
+        before: output folder of the audit before images were removed, if any were.
+        title: name of the data set.
+    """
+
+    audit: Folder
+    out: File = "card.md"
+    before: Folder | None = None
+    title: Title | None = None

@@ -186,7 +186,8 @@ def build_result(
             "trained_for_this_audit": trained_here,
         },
         preprocessing={**preprocessing.to_dict(), "sentence": preprocessing.describe()},
-        configuration=configuration.to_dict(),
+        # A detector that was brought along has a recipe of its own, whatever the default is.
+        configuration={**configuration.to_dict(), "recipe": detector.recipe.name},
         software=software_versions(),
         warnings=warnings
         + list(rates.warnings)

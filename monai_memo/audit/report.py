@@ -9,7 +9,6 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,7 @@ LEVELS = {
     "no_excess": ("No excess of copies", "&#10003;"),
 }
 CHAPTERS = "<!-- further chapters -->"  # stands in the template; text of users cannot hold it, being escaped
-DEFAULTS = {field.name: field.default for field in fields(AuditConfiguration)}
+DEFAULTS = {name: field.default for name, field in AuditConfiguration.model_fields.items()}
 OMITTED = ("train", "heldout", "synthetic", "out", "redacted", "progress", "keep_work", "workers")
 
 

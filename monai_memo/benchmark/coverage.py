@@ -11,6 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from monai_memo.audit.record import software_versions
+from monai_memo.benchmark.settings import CoverageSettings
 from monai_memo.files import write_json, write_text
 from monai_memo.statistics.calibration import MODES, expected_floor
 from monai_memo.statistics.simulation import World, coverage, null_rates
@@ -47,14 +48,14 @@ def floor_table(audits: int, seed: int, progress: bool = True) -> list[dict[str,
     return rows
 
 
-def coverage_study(out: str, audits: int = 400, seed: int = 0, progress: bool = True) -> dict[str, Any]:
+def coverage_study(**arguments: Any) -> dict[str, Any]:
     """Write ``coverage.json`` and ``coverage.md`` to ``out``: floors of both calibrations, coverage of the intervals.
 
     Args:
-        out: folder.
-        audits: simulated audits per row of the coverage table; 300 or more fix a coverage to about 1 %.
-        seed: of the simulation.
+        arguments: see ``CoverageSettings``.
     """
+    settings = CoverageSettings(**arguments)
+    out, audits, seed, progress = settings.out, settings.audits, settings.seed, settings.progress
     floors = floor_table(audits, seed, progress)
     rows = []
     cases = [(mode, name, world) for mode in MODES for name, world in COVERAGE_WORLDS.items()]

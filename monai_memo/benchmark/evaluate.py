@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +14,16 @@ import numpy as np
 from monai_memo.audit.audit import resolve_device
 from monai_memo.audit.record import software_versions
 from monai_memo.benchmark.scores import KindScore, kind_score, markdown_table
+from monai_memo.benchmark.settings import EvaluationSettings
 from monai_memo.data.cohort import Cohort
 from monai_memo.data.loading import guess_preprocessing
 from monai_memo.data.overlap import check_overlap
 from monai_memo.data.planting import KINDS, plant
 from monai_memo.data.prepared import PreparedCohort, prepare
+from monai_memo.detector.agreement import require_agreement
 from monai_memo.detector.detector import Detector
 from monai_memo.detector.recipe import Recipe
 from monai_memo.detector.training import train_detector
-from monai_memo.errors import ConfigurationError
 from monai_memo.files import write_json, write_text
 from monai_memo.search.embedding_index import EmbeddingIndex
 
@@ -34,59 +34,18 @@ class Evaluation:
     """Plant copies of training images, look them up in the whole training cohort, and score them against negatives.
 
     Args:
-        train: training cohort (folder, CSV or datalist).
-        negatives: images of patients that are not in the training cohort; 1,000 or more allow a rate of 0.1 %.
-        out: folder for ``evaluation.json`` and ``evaluation.md``.
-        detector: file of a trained detector; by default one is trained.
-        recipe, epochs, size, spacing: for training a detector, as in an audit.
-        per_kind: planted copies of each kind.
-        kinds: kinds of ``data.planting``; all by default.
+        arguments: see ``EvaluationSettings``.
     """
 
-    def __init__(
-        self,
-        train: str,
-        negatives: str,
-        out: str,
-        detector: str | None = None,
-        recipe: str = "default",
-        epochs: int | None = None,
-        size: int | Sequence[int] | None = None,
-        spacing: float | Sequence[float] | None = None,
-        per_kind: int = 200,
-        kinds: Sequence[str] | None = None,
-        patient_pattern: str | None = None,
-        allow_overlap: bool = False,
-        seed: int = 0,
-        device: str = "auto",
-        batch_size: int = 64,
-        workers: int | None = None,
-        progress: bool = True,
-    ) -> None:
-        kinds = [kinds] if isinstance(kinds, str) else kinds
-        unknown = sorted(set(kinds or ()) - set(KINDS))
-        if unknown:
-            raise ConfigurationError(f"kinds must be among {', '.join(KINDS)}, got {', '.join(unknown)}")
-        if per_kind < 1:
-            raise ConfigurationError(f"per_kind must be at least 1, got {per_kind}")
-        self.arguments: dict[str, Any] = {
-            "train": str(train),
-            "negatives": str(negatives),
-            "detector": detector,
-            "recipe": recipe,
-            "epochs": epochs,
-            "size": size,
-            "spacing": spacing,
-            "per_kind": per_kind,
-            "kinds": list(kinds or KINDS),
-            "patient_pattern": patient_pattern,
-            "allow_overlap": allow_overlap,
-            "seed": seed,
-            "batch_size": batch_size,
-        }
-        self.out = Path(str(out))
+    def __init__(self, **arguments: Any) -> None:
+        settings = EvaluationSettings(**arguments)
+        self.asked = settings.given()
+        left_out = ("out", "device", "workers", "progress")
+        self.arguments = {key: value for key, value in settings.to_dict().items() if key not in left_out}
+        self.arguments["kinds"] = list(settings.kinds or KINDS)
+        self.out = Path(settings.out)
         self.skipped = 0
-        self.device, self.workers, self.progress = resolve_device(device), workers, progress
+        self.device, self.workers, self.progress = resolve_device(settings.device), settings.workers, settings.progress
 
     def run(self) -> list[KindScore]:
         """Do the evaluation, write its output and return one score per kind and one over all kinds."""
@@ -120,8 +79,11 @@ class Evaluation:
         }
         for message in check_overlap(list(cohorts.values()), allow=arguments["allow_overlap"]):
             logger.warning(message)
-        preprocessing = guess_preprocessing(list(cohorts.values()), arguments["size"], arguments["spacing"])
         detector = Detector.load(arguments["detector"]) if arguments["detector"] else None
+        if detector is not None:
+            require_agreement(detector, self.asked)
+            arguments["recipe"] = detector.recipe.name
+        preprocessing = guess_preprocessing(list(cohorts.values()), arguments["size"], arguments["spacing"])
         if detector is not None:
             detector.check_fits(preprocessing.spatial_dims, preprocessing.channels)
             preprocessing = detector.preprocessing

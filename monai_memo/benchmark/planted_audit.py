@@ -18,6 +18,7 @@ import numpy as np
 from monai_memo.audit.audit import Audit
 from monai_memo.audit.record import software_versions
 from monai_memo.audit.verified_comparison import search_in
+from monai_memo.benchmark.settings import PlantedAuditSettings
 from monai_memo.data.cohort import Cohort, split_by_patient
 from monai_memo.data.loading import Preprocessing, guess_preprocessing
 from monai_memo.data.planting import plant_mixture
@@ -74,53 +75,37 @@ def plant_cohorts(
     return {"cohorts": sources, "truth": counts}
 
 
-def planted_audit(
-    cohort: str,
-    out: str,
-    copy_share: float = 0.3,
-    shares: Sequence[float] = (0.4, 0.25, 0.15, 0.2),
-    seeds: Sequence[int] = (0, 1, 2),
-    planting_size: int | None = None,
-    detectors: str | None = None,
-    patient_pattern: str | None = None,
-    **audit_arguments: Any,
-) -> list[dict[str, Any]]:
+def planted_audit(**arguments: Any) -> list[dict[str, Any]]:
     """Run one audit with planted copies per seed; write ``planted_audit.json`` and ``planted_audit.md``.
 
     Args:
-        cohort: real images with patient ids (CSV or datalist).
-        out: folder; each seed has its own below it.
-        copy_share: share of planted copies in the synthetic cohort.
-        shares: share of patients in the training, held-out, novel and unseen part; at most 1 together.
-        seeds: one audit with a split, plants and detector of its own for each.
-        detectors: folder of an earlier run with the same cohort, shares and seeds, whose detectors are used again.
-        planting_size: pixels or voxels per axis at which copies are planted (default 224 in 2D, 48 in 3D).
-        patient_pattern: regular expression that finds the patient in a relative path, for the split.
-        audit_arguments: further arguments of the audit.
+        arguments: see ``PlantedAuditSettings``.
     """
-    if not 0 < copy_share < 1:
-        raise ConfigurationError(f"copy_share must lie between 0 and 1, got {copy_share!r}")
-    whole = Cohort.from_source(cohort, "training", patient_pattern)
+    settings = PlantedAuditSettings(**arguments)
+    out, seeds = Path(settings.out), list(settings.seeds)
+    whole = Cohort.from_source(settings.cohort, "training", settings.patient_pattern)
     if not whole.patients_known:
         raise ConfigurationError(
-            f"{cohort} names no patients, and a split by image would put some on both sides: give patient_id in a CSV "
-            "or datalist, or --patient_pattern"
+            f"{settings.cohort} names no patients, and a split by image would put some on both sides: give patient_id "
+            "in a CSV or datalist, or --patient_pattern"
         )
     dims = guess_preprocessing([whole]).spatial_dims
-    planting = guess_preprocessing([whole], size=planting_size or (224 if dims == 2 else 48))
-    seeds = [seeds] if isinstance(seeds, int) else list(seeds)
+    planting = guess_preprocessing([whole], size=settings.planting_size or (224 if dims == 2 else 48))
     rows = []
     for seed in seeds:
-        folder = Path(out) / f"seed_{seed}"
-        planted = plant_cohorts(whole, folder, shares, copy_share, seed, planting)
-        ready = {"detector": str(Path(detectors) / f"seed_{seed}" / "audit" / "detector.pt")} if detectors else {}
-        rows.append(_one(folder, planted, seed, {**audit_arguments, **ready}))
+        folder = out / f"seed_{seed}"
+        planted = plant_cohorts(whole, folder, settings.shares, settings.copy_share, seed, planting)
+        ready = {}
+        if settings.detectors is not None:
+            ready = {"detector": str(Path(settings.detectors) / f"seed_{seed}" / "audit" / "detector.pt")}
+        rows.append(_one(folder, planted, seed, {**settings.audit_options(), **ready}))
         logger.info("seed %d: %s", seed, rows[-1])
-    arguments = {"copy_share": copy_share, "shares": list(shares), "seeds": seeds, **audit_arguments}
+    asked = {"copy_share": settings.copy_share, "shares": list(settings.shares), "seeds": seeds}
     write_json(
-        Path(out) / "planted_audit.json", {"arguments": arguments, "audits": rows, "software": software_versions()}
+        out / "planted_audit.json",
+        {"arguments": {**asked, **settings.audit_options()}, "audits": rows, "software": software_versions()},
     )
-    write_text(Path(out) / "planted_audit.md", _markdown(rows))
+    write_text(out / "planted_audit.md", _markdown(rows))
     return rows
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +29,14 @@ from monai_memo.benchmark.baselines import (
 from monai_memo.benchmark.classical import classical_baselines
 from monai_memo.benchmark.generator import ImageGenerator, train_small_generator
 from monai_memo.benchmark.planted import ladder, plant_at_source
+from monai_memo.benchmark.settings import BenchmarkSettings
 from monai_memo.benchmark.tables import summarise_benchmark, write_benchmark
 from monai_memo.data.cohort import Cohort
 from monai_memo.data.ladder import Planted
 from monai_memo.data.loading import Preprocessing, guess_preprocessing
 from monai_memo.data.overlap import check_overlap
 from monai_memo.data.prepared import PreparedCohort, prepare
+from monai_memo.detector.agreement import require_agreement
 from monai_memo.detector.detector import Detector
 from monai_memo.detector.recipe import Recipe
 from monai_memo.detector.training import train_detector
@@ -55,56 +56,16 @@ class Benchmark:
     Work in progress lies in ``<out>/work``: the same call continues after an interruption.
 
     Args:
-        train: training cohort (folder, CSV or datalist).
-        negatives: images of patients that are not in the training cohort; 1,000 or more allow a rate of 0.1 %.
-        out: folder for ``benchmark.json``, ``benchmark.md``, ``scores.npz`` and ``curves.png``.
-        heldout: further unseen patients that set tau, as in an audit; by default half of the negatives do.
-        detector: file of a trained detector; by default one is trained on the training cohort.
-        epochs, size, spacing: for training a detector, as in an audit.
-        paper_epochs: epochs of the paper's recipe (200 in the paper); 0 leaves that baseline out.
-        paper_detector: file of a detector by the paper's recipe, instead of training one.
-        baselines: compare with pixel correlation, SSIM, squared error, a random network and, for 2D images, what the
-            packages of the extra ``baselines`` offer (perceptual hash, SIFT keypoints).
-        generator_steps: of the small latent diffusion model behind the kinds ``round_trip`` and ``denoising``
-            (autoencoder; the diffusion model takes 5 / 3 as many); 0 leaves them out.
-        per_level: planted copies of each kind and strength.
-        kinds: kinds of ``benchmark.planted``; all by default.
-        source_factor: how many times larger than the detector's images those are that copies are planted in.
+        arguments: see ``BenchmarkSettings``.
     """
 
-    def __init__(
-        self,
-        train: str,
-        negatives: str,
-        out: str,
-        heldout: str | None = None,
-        detector: str | None = None,
-        epochs: int | None = None,
-        size: int | Sequence[int] | None = None,
-        spacing: float | Sequence[float] | None = None,
-        paper_epochs: int = 0,
-        paper_detector: str | None = None,
-        baselines: bool = True,
-        generator_steps: int = 0,
-        per_level: int = 40,
-        kinds: Sequence[str] | None = None,
-        source_factor: float = 2.0,
-        patient_pattern: str | None = None,
-        allow_overlap: bool = False,
-        seed: int = 0,
-        device: str = "auto",
-        workers: int | None = None,
-        progress: bool = True,
-    ) -> None:
-        self.arguments = {key: value for key, value in locals().items() if key != "self"}
-        self.arguments["kinds"] = None if kinds is None else [kinds] if isinstance(kinds, str) else list(kinds)
-        if per_level < 2:
-            raise ConfigurationError(
-                f"per_level must be at least 2 (a region is replaced by another's), got {per_level}"
-            )
-        self.out, self.work = Path(str(out)), Path(str(out)) / "work"
-        self.device, self.workers, self.progress = resolve_device(device), workers, progress
-        self.per_level, self.seed = per_level, seed
+    def __init__(self, **arguments: Any) -> None:
+        settings = BenchmarkSettings(**arguments)
+        self.asked = settings.given()
+        self.arguments = settings.to_dict()
+        self.out, self.work = Path(settings.out), Path(settings.out) / "work"
+        self.device, self.workers, self.progress = resolve_device(settings.device), settings.workers, settings.progress
+        self.per_level, self.seed = settings.per_level, settings.seed
         self.seconds: dict[str, float] = {}
         self.overlap: list[str] = []
 
@@ -157,7 +118,9 @@ class Benchmark:
             logger.warning(message)
         preprocessing = guess_preprocessing(list(cohorts.values()), arguments["size"], arguments["spacing"])
         if arguments["detector"]:
-            preprocessing = Detector.load(arguments["detector"]).preprocessing
+            detector = Detector.load(arguments["detector"])
+            require_agreement(detector, self.asked, ("epochs", "size", "spacing"))
+            preprocessing = detector.preprocessing
         if arguments["generator_steps"] and (preprocessing.channels > 1 or any(n % 16 for n in preprocessing.size)):
             raise ConfigurationError(
                 "generator_steps needs images of one channel and of lengths that are multiples of 16, not "

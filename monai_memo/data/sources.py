@@ -23,6 +23,7 @@ from monai_memo.data.patients import near_misses, patient_of, without_placeholde
 from monai_memo.data.tables import CSV_ENDINGS, Table, read_table
 from monai_memo.errors import CohortError, UnusableImageError
 from monai_memo.files import parts_of
+from monai_memo.settings.patterns import found_by
 
 __all__ = ["Source", "dicom_files", "is_dicom", "read_source"]
 
@@ -146,12 +147,8 @@ def _nothing_in(folder: Path, name: str, found: Inventory) -> str:
 
 
 def _patients_by_pattern(ids: Iterable[str], pattern: str) -> dict[str, str]:
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise CohortError(f"patient_pattern {pattern!r} is not a regular expression: {error}") from error
-    matches = {image_id: compiled.search(image_id) for image_id in ids}
-    found = {image_id: match.group(min(compiled.groups, 1)) for image_id, match in matches.items() if match}
+    matches = {image_id: found_by(pattern, image_id) for image_id in ids}
+    found = {image_id: match for image_id, match in matches.items() if match}
     missed = [image_id for image_id in matches if not found.get(image_id)]  # an empty match names no patient
     if missed:
         more = ", ..." if len(missed) > 3 else ""

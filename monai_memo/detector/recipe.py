@@ -15,10 +15,11 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from monai_memo.errors import ConfigurationError
 from monai_memo.networks.copy_detector import CopyDetector
+from monai_memo.settings import RECIPES
 from monai_memo.training.schedules import cosine_schedule
 from monai_memo.views import Views
 
-NAMES = ("default", "paper")
+NAMES = RECIPES
 DEFAULT_EPOCHS, FEWEST_STEPS = 120, 2500
 
 

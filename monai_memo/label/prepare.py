@@ -7,10 +7,12 @@ from __future__ import annotations
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 from monai_memo.errors import ConfigurationError
 from monai_memo.label.audit_folder import AuditFolder
 from monai_memo.label.pairs import write_pairs
+from monai_memo.label.settings import ReviewPrepareSettings
 from monai_memo.label.study import Study, draw_study
 
 logger = logging.getLogger(__name__)
@@ -35,36 +37,22 @@ def open_study(audit: AuditFolder) -> Study:
     return study
 
 
-def prepare_review(
-    audit: str,
-    n: int = 100,
-    n_uncertain: int = 20,
-    seed: int = 0,
-    train: str | None = None,
-    synthetic: str | None = None,
-    restart: bool = False,
-    progress: bool = True,
-) -> Study:
+def prepare_review(audit: str | Path, **options: Any) -> Study:
     """Draw the pairs of a review and write their pictures to ``AUDIT/review``.
 
     Pairs are drawn over the whole range of similarities, with known chances, so that ratings can be weighted back to
     all synthetic images. Images that can no longer be read are named and counted.
 
     Args:
-        audit: output folder of a finished audit.
-        n: pairs of the sample; all synthetic images if there are fewer.
-        n_uncertain: further pairs, those closest to the threshold; they do not enter the estimates.
-        seed: of the draw and of the order in which each rater sees the pairs.
-        train, synthetic: where the cohorts are, if not where the audit's record says.
-        restart: set an earlier review of this folder aside (``review.old``), ratings included.
-        progress: show a progress bar.
+        audit, options: see ``ReviewPrepareSettings``.
 
     Raises:
         ConfigurationError: no audit there, a redacted one, or a review that has begun already.
     """
-    folder = AuditFolder(Path(str(audit)), train, synthetic)
+    settings = ReviewPrepareSettings(audit=str(audit), **options)
+    folder = AuditFolder(Path(settings.audit), settings.train, settings.synthetic)
     if (folder.review / STUDY).exists():
-        if not restart:
+        if not settings.restart:
             raise ConfigurationError(
                 f"{folder.review} holds a review already. Go on with it, or begin anew with --restart, which keeps "
                 "the old one as review.old."
@@ -79,15 +67,15 @@ def prepare_review(
         result.tau,
         folder.identity,
         preprocessing.spatial_dims,
-        n,
-        n_uncertain,
-        seed,
+        settings.n,
+        settings.n_uncertain,
+        settings.seed,
         float(result.calibration["confidence"]),
     )
     images = {name: folder.images(name) for name in ("synthetic", "training")}
     shutil.rmtree(folder.review / DATASTORE, ignore_errors=True)  # of a preparation that was interrupted
     verified = result.verification is not None
-    study = write_pairs(study, images, preprocessing, folder.review / DATASTORE, verified, progress)
+    study = write_pairs(study, images, preprocessing, folder.review / DATASTORE, verified, settings.progress)
     missing = [pair for pair in study.pairs if pair.missing]
     if missing:
         names = ", ".join(f"{pair.synthetic} / {pair.training} ({pair.missing})" for pair in missing[:5])

@@ -17,6 +17,7 @@ from monai_memo.label.analysis import DEFINITIONS, Analysis
 from monai_memo.label.audit_folder import AuditFolder
 from monai_memo.label.prepare import FINAL, open_study
 from monai_memo.label.ratings import all_ratings
+from monai_memo.label.settings import ReviewSettings
 
 logger = logging.getLogger(__name__)
 
@@ -135,22 +136,22 @@ def evaluate_review(audit: AuditFolder) -> ReviewResult:
     return ReviewResult(record)
 
 
-def review(audit: str, redacted: bool = False) -> ReviewResult:
+def review(audit: str | Path, **options: Any) -> ReviewResult:
     """Evaluate the ratings of a review.
 
     Writes ``AUDIT/review.json`` and adds a chapter to ``AUDIT/report.html``, or replaces the one of an earlier
     evaluation. The rest of the report stays as it is.
 
     Args:
-        audit: output folder of an audit whose pairs have been rated.
-        redacted: number the raters and name no images; always so if the audit's report is redacted.
+        audit, options: see ``ReviewSettings``.
 
     Raises:
         MemoError: no review, no ratings, or no report there.
     """
-    folder = AuditFolder(Path(str(audit)))
+    settings = ReviewSettings(audit=str(audit), **options)
+    folder = AuditFolder(Path(settings.audit))
     result = evaluate_review(folder)
-    if redacted or folder.result.redacted:
+    if settings.redacted or folder.result.redacted:
         result = result.pseudonymous()
     report = folder.folder / "report.html"
     try:

@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from monai_memo.errors import ConfigurationError
 from monai_memo.files import write_text
 from monai_memo.label.audit_folder import AuditFolder
 from monai_memo.label.generator import check_bundle
 from monai_memo.label.prepare import STUDY, open_study, prepare_review
+from monai_memo.label.settings import ReviewServerSettings
 
 INSTALL = (
     "the review server needs MONAI Label, in an environment of its own: "
@@ -48,42 +50,29 @@ def server_command(
     return command, environment
 
 
-def review_server(
-    audit: str,
-    host: str = "127.0.0.1",
-    port: int = 8000,
-    remote: bool = False,
-    generator: str | None = None,
-    blind: bool = True,
-    train: str | None = None,
-    synthetic: str | None = None,
-) -> None:
+def review_server(audit: str | Path, **options: Any) -> None:
     """Serve the pairs of an audit to raters, and do not return.
 
     The page is ``http://HOST:PORT/review/``; MONAI Label's API is beside it.
 
     Args:
-        audit: output folder of an audit. A review with default settings is prepared if none has been.
-        host: address to listen on.
-        port: to listen on.
-        remote: answer other machines too. There is no login: whoever reaches the port sees patient images.
-        generator: folder of a generator bundle, for the infer task ``sample``.
-        blind: answer without similarities and without the ratings of others.
-        train, synthetic: where the cohorts are, if not where the audit's record says.
+        audit, options: see ``ReviewServerSettings``.
 
     Raises:
         ConfigurationError: MONAI Label is not installed, or an address of the network without ``remote``.
     """
-    folder = AuditFolder(Path(str(audit)).resolve(), train, synthetic)
-    if not remote and not _is_loopback(host):
+    settings = ReviewServerSettings(audit=str(audit), **options)
+    host, train, synthetic = settings.host, settings.train, settings.synthetic
+    folder = AuditFolder(Path(settings.audit).resolve(), train, synthetic)
+    if not settings.remote and not _is_loopback(host):
         raise ConfigurationError(
             f"host {host} can be reached from other machines, and there is no login. If that is meant, add --remote."
         )
     if find_spec("monailabel") is None:
         raise ConfigurationError(INSTALL)
-    configuration = [("blind", str(blind).lower()), ("remote", str(remote).lower())]
-    if generator is not None:
-        configuration.append(("generator", str(check_bundle(generator))))
+    configuration = [("blind", str(settings.blind).lower()), ("remote", str(settings.remote).lower())]
+    if settings.generator is not None:
+        configuration.append(("generator", str(check_bundle(settings.generator))))
     configuration += [
         (name, str(Path(value).resolve())) for name, value in (("train", train), ("synthetic", synthetic)) if value
     ]
@@ -91,8 +80,8 @@ def review_server(
         open_study(folder)
     else:
         prepare_review(str(folder.folder), train=train, synthetic=synthetic)
-    command, environment = server_command(folder, host, int(port), configuration)
-    print(f"review page: http://{host}:{port}/review/   (end with Ctrl+C)", flush=True)
+    command, environment = server_command(folder, host, settings.port, configuration)
+    print(f"review page: http://{host}:{settings.port}/review/   (end with Ctrl+C)", flush=True)
     os.execve(command[0], command, environment)
 
 

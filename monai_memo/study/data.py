@@ -101,8 +101,8 @@ def open_study_data(
         detector_file = Path(configuration.detector)
     elif not detector_file.is_file():
         train_detector_command(
-            str(files[0]),
-            str(detector_file.parent),
+            train=str(files[0]),
+            out=str(detector_file.parent),
             epochs=configuration.detector_epochs,
             size=configuration.image_size,
             seed=configuration.seed,

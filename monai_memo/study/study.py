@@ -30,6 +30,7 @@ from monai_memo.study.figures import write_figures
 from monai_memo.study.gan import train_gan
 from monai_memo.study.latent_diffusion import BundleTraining
 from monai_memo.study.pixel_training import PixelTraining, Sampling
+from monai_memo.study.settings import StudySettings
 from monai_memo.study.tables import write_tables
 from monai_memo.study.variational_autoencoder import train_variational_autoencoder
 from monai_memo.training.checkpoints import fingerprint_of
@@ -52,36 +53,15 @@ class GeneratorStudy:
     and goes on.
 
     Args:
-        config: YAML or JSON file, see ``study.configuration.StudyConfiguration``.
-        out: folder for ``study.csv``, ``study.md``, ``figures`` and ``runs``.
-        dataset: training patients to choose from (folder, CSV or datalist).
-        heldout: images of other patients, seen by no generator and no detector.
-        detector: copy detector trained on the data set; by default one is trained on all of it.
-        autoencoder: weights for the latent diffusion model; by default one is trained on the whole data set.
-        report_only: write tables and figures from what has been done, and do nothing else.
-        device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ...
-        workers: threads that read images; by default one per core.
-        progress: show progress bars.
+        arguments: see ``StudySettings``.
     """
 
-    def __init__(
-        self,
-        config: str,
-        out: str,
-        dataset: str | None = None,
-        heldout: str | None = None,
-        detector: str | None = None,
-        autoencoder: str | None = None,
-        report_only: bool = False,
-        device: str = "auto",
-        workers: int | None = None,
-        progress: bool = True,
-    ) -> None:
-        self.configuration = StudyConfiguration.read(
-            str(config), dataset=dataset, heldout=heldout, detector=detector, autoencoder=autoencoder
-        )
-        self.out, self.device, self.report_only = Path(str(out)), resolve_device(device), report_only
-        self.workers, self.progress = workers, progress
+    def __init__(self, **arguments: Any) -> None:
+        settings = StudySettings(**arguments)
+        sources = {name: getattr(settings, name) for name in ("dataset", "heldout", "detector", "autoencoder")}
+        self.configuration = StudyConfiguration.read(settings.config, **sources)
+        self.out, self.device = Path(settings.out), resolve_device(settings.device)
+        self.report_only, self.workers, self.progress = settings.report_only, settings.workers, settings.progress
 
     def run(self) -> list[dict[str, Any]]:
         """Do what is missing; write tables and figures; return one record for each planned run.

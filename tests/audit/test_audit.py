@@ -225,7 +225,7 @@ def test_refusals_name_the_reason(demo_folder: Path, demo_folder_3d: Path, detec
         Audit(**arguments(demo_folder_3d, tmp_path / "o", **ready)).run()
     with pytest.raises(ConfigurationError, match="calibration must be one of size_matched, paper, got 'exact'"):
         Audit(**arguments(demo_folder, tmp_path / "o", calibration="exact"))
-    with pytest.raises(ConfigurationError, match="quantile must lie between 0 and 1, got 95"):
+    with pytest.raises(ConfigurationError, match=r"quantile must be a number from 0\.5 to 0\.9999, got 95"):
         Audit(**arguments(demo_folder, tmp_path / "o", quantile=95))
 
 

@@ -11,7 +11,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 from pydoc import locate
 from typing import Any
@@ -147,7 +146,7 @@ def test_every_target_takes_the_arguments_it_is_given(name: str) -> None:
 
 def test_audit_has_every_option_of_the_command_line() -> None:
     given = set(json.loads((CONFIGS / "inference.json").read_text())["audit"]) - {"_target_"}
-    assert given == {field.name for field in fields(AuditConfiguration)}
+    assert given == set(AuditConfiguration.model_fields)
 
 
 def test_train_has_the_properties_monai_asks_for(cohorts: Path, tmp_path: Path) -> None:
@@ -173,7 +172,13 @@ def test_infer_has_the_properties_monai_asks_for(cohorts: Path, tmp_path: Path) 
 def test_training_gives_the_detector_of_the_command_line(cohorts: Path, trained: Path, tmp_path: Path) -> None:
     mine = Detector.load(trained / "detector.pt")
     same = train_detector_command(
-        str(cohorts / "train"), str(tmp_path), epochs=EPOCHS, size=SIZE, device="cpu", workers=1, progress=False
+        train=str(cohorts / "train"),
+        out=str(tmp_path),
+        epochs=EPOCHS,
+        size=SIZE,
+        device="cpu",
+        workers=1,
+        progress=False,
     )
     assert mine.sha256 == Detector.load(same).sha256
     assert mine.training_summary == Detector.load(same).training_summary
