@@ -190,7 +190,10 @@ def _read_table(table: Table, path: Path, name: str, pattern: str | None) -> Sou
     notes, warnings = list(table.notes), []
     turned = sum(1 for text, (item, _) in zip(written, located, strict=True) if "\\" in text and "\\" not in str(item))
     if turned:
-        notes.append(f"{plural(turned, 'path')} of the table, written with backslashes, was read with forward slashes")
+        were = "was" if turned == 1 else "were"
+        notes.append(
+            f"{plural(turned, 'path')} of the table {were} written with backslashes and read with forward slashes"
+        )
     known = all(given) or pattern is not None
     patients = given if all(given) else ids
     if pattern is not None and not all(given):

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 
 from monai_memo.data import overlap as module
 from monai_memo.data.cohort import Cohort
-from monai_memo.data.overlap import check_overlap, repeated_images
+from monai_memo.data.overlap import check_overlap, repeated_images, source_warnings
 from monai_memo.errors import CohortOverlapError
 
 
@@ -86,3 +88,88 @@ def test_the_data_of_a_metaimage_lie_beside_its_header(tmp_path: Path) -> None:
     assert check_overlap([a, b]) == []
     with pytest.raises(CohortOverlapError, match="byte-identical"):
         check_overlap([b, c])
+
+
+def listed(folder: Path, name: str, patients: list[str]) -> Cohort:
+    """A cohort from a datalist, one image for each patient."""
+    folder.joinpath(name).mkdir(parents=True)
+    rows = []
+    for number, patient in enumerate(patients):
+        np.save(folder / name / f"{number}.npy", np.random.default_rng(len(name) * 100 + number).random((8, 8)))
+        rows.append({"image": f"{name}/{number}.npy", "patient_id": patient})
+    (folder / f"{name}.json").write_text(json.dumps(rows))
+    return Cohort.from_source(folder / f"{name}.json", name)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("007", "7"),
+        ("1", "1.0"),
+        ("P1", "p1"),
+        ("P001", "P1"),
+        ("sub-01", "sub_1"),
+        ("anna b", "Anna  B"),
+        ("\uff21\uff11", "A1"),  # full width
+        ("M\u00fcller", "Mu\u0308ller"),
+    ],
+)
+def test_ids_that_nearly_match_are_warned_about(tmp_path: Path, one: str, other: str) -> None:
+    training, heldout = listed(tmp_path, "training", [one, "x", "12"]), listed(tmp_path, "heldout", ["y", other, "21"])
+    assert check_overlap([training, heldout]) == [
+        "1 of 3 patients of the heldout cohort may be in the training cohort as well, by ids that differ only in case, "
+        "zeros, spaces or signs. If they are, copies of them are missed, so write the ids alike and run again. "
+        f"The ids are: {one!r} and {other!r}."
+    ]
+
+
+def test_ids_of_synthetic_images_are_not_compared_and_others_differ(tmp_path: Path) -> None:
+    training, heldout = (
+        listed(tmp_path, "training", ["001", "1-12", "10"]),
+        listed(tmp_path, "heldout", ["11-2", "100"]),
+    )
+    assert check_overlap([training, heldout, listed(tmp_path, "synthetic", ["1", "10.0"])]) == []
+
+
+def test_the_ids_of_near_matches_are_taken_out_of_redacted_reports(tmp_path: Path) -> None:
+    (warning,) = check_overlap([listed(tmp_path, "training", ["Anna"]), listed(tmp_path, "heldout", ["anna"])])
+    number, ids = warning.split(":")  # what comes after the colon is removed
+    assert re.match(r"\d+ ", number) and "nna" not in number and "'Anna' and 'anna'" in ids
+
+
+def test_one_placeholder_in_both_cohorts_is_explained(tmp_path: Path) -> None:
+    cohorts = [listed(tmp_path, "training", ["ANONYMOUS"] * 4), listed(tmp_path, "heldout", ["ANONYMOUS"] * 2)]
+    assert not any(cohort.patients_known for cohort in cohorts) and [cohort.n_patients for cohort in cohorts] == [4, 2]
+    assert check_overlap(cohorts) == []
+    assert source_warnings([*cohorts, listed(tmp_path, "synthetic", ["ANONYMOUS"] * 3)]) == [
+        "all 4 training and 2 held-out images carry the PatientID ANONYMOUS: that is no patient. "
+        "Give patients by --patient_pattern or a CSV with patient_id."
+    ]
+
+
+def test_one_id_in_all_images_of_both_cohorts_is_refused_with_the_likely_reason(tmp_path: Path) -> None:
+    cohorts = [listed(tmp_path, "training", ["X17"] * 4), listed(tmp_path, "heldout", ["X17"] * 2)]
+    with pytest.raises(CohortOverlapError, match=r"and all 4 and 2 images carry it \(if it was put there to make them"):
+        check_overlap(cohorts)
+
+
+def test_warnings_of_sources_name_the_cohort(tmp_path: Path) -> None:
+    a, b = folder(tmp_path / "a", ["1.npy"], 0), folder(tmp_path / "b", ["2.npy"], 1)
+    for number in range(2):
+        (a / f"{number}.svs").touch()
+        (b / f"{number}.txt").touch()
+    cohorts = [Cohort.from_source(a, "training"), Cohort.from_source(b, "heldout")]
+    assert source_warnings(cohorts) == ["training: 2 files were not looked at: 2 .svs"]
+    assert cohorts[1].notes == ("2 files were not looked at: 2 .txt",)
+
+
+def test_header_and_data_of_a_pair_are_compared_whichever_is_named(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "scan.hdr").write_bytes(b"header")
+        (tmp_path / name / "scan.img").write_bytes(b"data" if name == "a" else b"atad")
+        (tmp_path / f"{name}.csv").write_text(f"image\n{name}/scan.img\n")
+    training = Cohort.from_source(tmp_path / "a", "training")
+    assert check_overlap([training, Cohort.from_source(tmp_path / "b.csv", "heldout")]) == []
+    with pytest.raises(CohortOverlapError, match="byte-identical"):
+        check_overlap([training, Cohort.from_source(tmp_path / "a.csv", "heldout")])

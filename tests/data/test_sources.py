@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -325,3 +326,36 @@ def test_a_tilde_stands_for_the_home_folder(tmp_path: Path, monkeypatch: pytest.
     file(tmp_path / "elsewhere" / "index.csv", b"image\n~/scans/a.png\n")
     (image,) = Cohort.from_source(tmp_path / "elsewhere" / "index.csv", "training").images
     assert image.path == tmp_path / "scans" / "a.png"
+
+
+def test_a_placeholder_in_dicom_files_is_no_patient(tmp_path: Path, write_dicom: Any) -> None:
+    for number in range(3):
+        write_dicom(tmp_path / f"{number}.dcm", SeriesInstanceUID=f"1.2.840.{number + 1}", PatientID="ANONYMOUS")
+    cohort = read(tmp_path)
+    assert not cohort.patients_known and cohort.n_patients == 3 and cohort.placeholder == "ANONYMOUS"
+    assert read(tmp_path, pattern=r"^\d").patients_known
+    write_dicom(tmp_path / "3.dcm", SeriesInstanceUID="1.2.840.9", PatientID="anna")
+    assert read(tmp_path).warnings == ("3 of 4 images carry no PatientID, so that patients are not known",)
+    assert read(tmp_path, "synthetic").warnings == ()
+
+
+def test_a_series_with_dangling_slices_is_named_as_a_whole(tmp_path: Path, write_series: Any) -> None:
+    write_series(tmp_path / "p1")
+    write_series(tmp_path / "p2")
+    slices = sorted((tmp_path / "p1").iterdir())
+    for path in slices[:2]:  # from the end of the stack, where no gap shows
+        path.unlink()
+        path.symlink_to("gone")
+    cohort = read(tmp_path)
+    assert ids(cohort) == ["p2"] and skipped(cohort) == {"p1": f"2 slices not there: {DANGLING}"}
+
+
+def test_dicom_with_a_modality_as_ending_is_read(tmp_path: Path, write_dicom: Any) -> None:
+    write_dicom(tmp_path / "scan.MR", SeriesInstanceUID="1.2.840.1")
+    write_dicom(tmp_path / "IM0002", SeriesInstanceUID="1.2.840.2")
+    file(tmp_path / "other.MR")
+    cohort = read(tmp_path)
+    assert (
+        ids(cohort) == ["IM0002", "scan.MR"]
+        and cohort.notes[-1] == "1 file was not looked at: 1 .mr" == cohort.warnings[-1]
+    )
