@@ -135,8 +135,9 @@ def _read_folder(folder: Path, name: str, pattern: str | None) -> Source:
 def _nothing_in(folder: Path, name: str, found: Inventory) -> str:
     text = f"no images in the {name} folder {folder}"
     if found.absent:
+        examples = {reason: image_id for image_id, reason in sorted(found.absent.items(), reverse=True)}
         reasons = Counter(found.absent.values()).most_common(3)
-        text += " can be read. Found: " + "; ".join(f"{number} x {reason}" for reason, number in reasons)
+        text += " can be read: " + "; ".join(f"{number} like {examples[reason]}: {reason}" for reason, number in reasons)
     else:
         text += f": put {ACCEPTED} there"
     if found.others:

@@ -299,7 +299,7 @@ def test_reports_and_structures_in_every_folder_are_set_aside(
 
 def test_a_folder_of_reports_alone_is_no_cohort(tmp_path: Path, write_dicom: Any) -> None:
     write_dicom(tmp_path / "sr.dcm", SOPClassUID=SR, Modality="SR", Rows=None, Columns=None, PixelData=None)
-    with pytest.raises(CohortError, match=r"sr\.dcm holds a report"):
+    with pytest.raises(CohortError, match=r"1 like sr\.dcm: holds a report"):
         cohort_of(tmp_path)
 
 
