@@ -137,7 +137,8 @@ def _nothing_in(folder: Path, name: str, found: Inventory) -> str:
     if found.absent:
         examples = {reason: image_id for image_id, reason in sorted(found.absent.items(), reverse=True)}
         reasons = Counter(found.absent.values()).most_common(3)
-        text += " can be read: " + "; ".join(f"{number} like {examples[reason]}: {reason}" for reason, number in reasons)
+        kinds = (f"{number} like {examples[reason]}: {reason}" for reason, number in reasons)
+        text += " can be read: " + "; ".join(kinds)
     else:
         text += f": put {ACCEPTED} there"
     if found.others:

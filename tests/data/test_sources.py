@@ -78,7 +78,7 @@ def test_dangling_links_are_skipped_by_name_and_reach_the_prepared_cohort(tmp_pa
 def test_a_folder_of_nothing_but_dangling_links_says_so(tmp_path: Path) -> None:
     for number in range(3):
         (tmp_path / f"{number}.nii.gz").symlink_to(f"gone/{number}.nii.gz")
-    with pytest.raises(CohortError, match=r"no images in the training folder .* can be read: 3 like 0.nii.gz: a link to a"):
+    with pytest.raises(CohortError, match=r"training folder .* can be read: 3 like 0\.nii\.gz: a link to a"):
         read(tmp_path)
 
 
