@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from monai_memo.audit.comparison import Comparison, patient_codes
 from monai_memo.data.prepared import PreparedCohort
 from monai_memo.detector.detector import Detector
+from monai_memo.sealing import fingerprint
 from monai_memo.search.embedding_index import EmbeddingIndex
 from monai_memo.statistics.similarities import Similarities
-from monai_memo.training.checkpoints import fingerprint_of
 from monai_memo.verification.copy_search import CopySearch
 from monai_memo.verification.verifier import Verified
 
@@ -64,7 +64,7 @@ def compare_verified(
     settings = [SEARCH_VERSION, search.neighbours, search.verifier.refined, search.verifier.affine, patients]
     for name in ("heldout", "synthetic"):
         key = [detector_sha256, prepared["training"].content_sha256, prepared[name].content_sha256, *settings]
-        store = Path(folder) / f"{fingerprint_of(key)[:32]}.npz"
+        store = Path(folder) / f"{fingerprint('verified matches of an audit', key)[:32]}.npz"
         found[name] = search(prepared[name].pixels, embeddings[name], progress, store)
     pairs = {name: (verified.candidates, verified.similarity) for name, verified in found.items()}
     sims = Similarities.from_candidates(

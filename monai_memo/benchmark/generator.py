@@ -9,6 +9,7 @@ small latent diffusion model is trained on the training cohort itself, in minute
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,8 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from monai_memo.files import write_with
-from monai_memo.training.checkpoints import fingerprint_of
+from monai_memo.sealing import fingerprint, is_sealed, load_torch, save_torch, write_sealed
 
 logger = logging.getLogger(__name__)
 
@@ -119,6 +119,10 @@ def _batches(images: NDArray[np.float32]) -> list[Tensor]:
     return list(torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32)).split(BATCH))
 
 
+def _save_state(state: dict[str, Any], path: Path) -> None:
+    save_torch(path, state)
+
+
 class _Stage:
     """One network's training: steps, a checkpoint now and then, and the same draws after a resume."""
 
@@ -127,13 +131,12 @@ class _Stage:
         self.optimizer = torch.optim.AdamW(network.parameters(), lr=rate)
         self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, steps, eta_min=rate / 20)
         self.done = 0
-        if path.exists():
-            found = torch.load(path, map_location="cpu", weights_only=True)
-            if found.get("identity") == identity:
-                network.load_state_dict(found["network"])
-                self.optimizer.load_state_dict(found["optimizer"])
-                self.schedule.load_state_dict(found["schedule"])
-                self.done = int(found["done"])
+        if is_sealed(path, identity):
+            found = load_torch(path)
+            network.load_state_dict(found["network"])
+            self.optimizer.load_state_dict(found["optimizer"])
+            self.schedule.load_state_dict(found["schedule"])
+            self.done = int(found["done"])
 
     def run(self, loss_of: Any, seed: int, progress: bool) -> None:
         self.network.train()
@@ -155,9 +158,9 @@ class _Stage:
             if self.done % SAVE_EVERY == 0 or self.done == self.steps:
                 state = {
                     "network": self.network.state_dict(), "optimizer": self.optimizer.state_dict(),
-                    "schedule": self.schedule.state_dict(), "done": self.done, "identity": self.identity,
+                    "schedule": self.schedule.state_dict(), "done": self.done,
                 }  # fmt: skip
-                write_with(self.path, lambda temporary, state=state: torch.save(state, temporary))  # type: ignore[misc]
+                write_sealed(self.path, partial(_save_state, state), self.identity)
         bar.close()
         self.network.eval()
 
@@ -183,7 +186,8 @@ def train_small_generator(
     set_determinism(seed)
     model = SmallLatentDiffusion(pixels.ndim - 2)
     n = len(pixels)
-    identity = fingerprint_of([seed, autoencoder_steps, diffusion_steps], [pixels])
+    made_from = [seed, autoencoder_steps, diffusion_steps, model.autoencoder, model.unet, model.scheduler]
+    identity = fingerprint("small generator", made_from, [pixels])
 
     def batch(draws: torch.Generator, size: int) -> Tensor:
         rows = torch.randint(n, (size,), generator=draws).numpy()

@@ -7,6 +7,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +43,16 @@ from monai_memo.detector.detector import Detector
 from monai_memo.detector.recipe import Recipe
 from monai_memo.detector.training import train_detector
 from monai_memo.errors import ConfigurationError, DetectorError
-from monai_memo.files import write_with
-from monai_memo.training.checkpoints import fingerprint_of
+from monai_memo.sealing import fingerprint, is_sealed, write_sealed
 from monai_memo.verification.copy_search import CopySearch
 
 logger = logging.getLogger(__name__)
 
 DEFAULT, UNVERIFIED = "monai_memo", "monai_memo, embedding only"
+
+
+def _save_arrays(arrays: Mapping[str, NDArray[Any]], path: Path) -> None:
+    np.savez(path, **arrays)  # type: ignore[arg-type]
 
 
 class Benchmark:
@@ -87,9 +92,9 @@ class Benchmark:
         results = {}
         paper = self._paper(prepared["training"], preprocessing)
         identity = [__version__, detector.sha256, prepared["training"].content_sha256, paper and paper.sha256]
-        key = fingerprint_of([*identity, self.arguments], queries.values())
+        key = fingerprint("benchmark", [*identity, self.arguments], queries.values())
         for scorer in self._scorers(detector, paper, prepared["training"], preprocessing):
-            results[scorer.name] = self._score(scorer, queries, key[:16])
+            results[scorer.name] = self._score(scorer, queries, key)
         record = {
             "schema_version": "1.0",
             **summarise_benchmark(results, originals, levels, self.seed),
@@ -224,9 +229,9 @@ class Benchmark:
         return found
 
     def _score(self, scorer: Scorer, queries: dict[str, NDArray[np.float32]], key: str) -> dict[str, Found]:
-        store = self.work / "scores" / f"{key}-{hashlib.sha256(scorer.name.encode()).hexdigest()[:8]}.npz"
+        store = self.work / "scores" / f"{key[:16]}-{hashlib.sha256(scorer.name.encode()).hexdigest()[:8]}.npz"
         found: dict[str, Found] = {}
-        if store.exists():
+        if is_sealed(store, fingerprint("scores", [key, scorer.name])):
             with np.load(store, allow_pickle=False) as kept:
                 names = [name.removesuffix("|s") for name in kept.files if name.endswith("|s")]
                 found = {name: (kept[f"{name}|s"], kept[f"{name}|n"]) for name in names}
@@ -236,7 +241,7 @@ class Benchmark:
                 found[name] = scorer(queries[name])
                 done += len(queries[name])
                 arrays = {f"{k}|s": v[0] for k, v in found.items()} | {f"{k}|n": v[1] for k, v in found.items()}
-                write_with(store, lambda temporary, arrays=arrays: np.savez(temporary, **arrays))  # type: ignore[misc]
+                write_sealed(store, partial(_save_arrays, arrays), fingerprint("scores", [key, scorer.name]))
         if done:
             self.seconds[f"{scorer.name}, per image"] = round((time.perf_counter() - start) / done, 5)
         return found

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections import Counter
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from tqdm import tqdm
 from monai_memo.data.cohort import Cohort, CohortImage, SkippedImage
 from monai_memo.data.loading import NOTE_SEPARATOR, Preprocessing
 from monai_memo.errors import CohortError, OutputError, UnusableImageError
-from monai_memo.files import write_json
+from monai_memo.sealing import NUMERIC, READERS, fingerprint, read_sealed_json, require_space, write_sealed_json
 
 logger = logging.getLogger(__name__)
 
@@ -50,13 +49,15 @@ class PreparedCohort:
 
 
 def _fingerprint(cohort: Cohort, preprocessing: Preprocessing) -> str:
-    digest = hashlib.sha256(json.dumps([VERSION, preprocessing.to_dict()], sort_keys=True).encode())
+    settings = fingerprint("pixels", [VERSION, preprocessing.to_dict()], packages=(*NUMERIC, *READERS))
+    digest = hashlib.sha256(settings.encode())
     for image in cohort.images:
         stamps = []
         # The time of a DICOM series' folder stays when a slice is overwritten.
         for path in image.parts:
             status = path.stat() if path.exists() else None
-            stamps.append((path.name, status.st_size, status.st_mtime_ns) if status else None)
+            # The time of the last change cannot be set back, as that of the last writing can.
+            stamps.append((path.name, status.st_size, status.st_mtime_ns, status.st_ctime_ns) if status else None)
         digest.update(f"{image.image_id}|{image.path.resolve()}|{stamps}|{image.reading}\n".encode())
     return digest.hexdigest()
 
@@ -64,22 +65,34 @@ def _fingerprint(cohort: Cohort, preprocessing: Preprocessing) -> str:
 class _Store:
     """Pixels in a flat file and a small JSON beside it that says how much of the file counts.
 
-    Plain writes and not a memory map: a full disk then raises an error, where a map would end the process.
+    Plain writes and not a memory map: a full disk then raises an error, where a map would end the process. The JSON
+    holds the hash of every block of pixels: a file that was damaged since is made again.
     """
 
-    def __init__(self, folder: Path, name: str, fingerprint: str, shape: tuple[int, ...]) -> None:
+    def __init__(self, folder: Path, name: str, identity: str, shape: tuple[int, ...]) -> None:
         self.pixels, self.state_path = folder / f"{name}.f16", folder / f"{name}.json"
         self.shape, self.row_bytes = shape, int(np.prod(shape)) * 2
-        self.state: dict[str, Any] = {"fingerprint": fingerprint, "seen": 0, "kept": [], "skipped": {}, "notes": {}}
+        self.state: dict[str, Any] = {
+            "fingerprint": identity, "seen": 0, "kept": [], "skipped": {}, "notes": {}, "blocks": [],
+        }  # fmt: skip
+        found = read_sealed_json(self.state_path)
+        if found is None or found.get("fingerprint") != identity:
+            return  # nothing there yet, or not ours
+        if self._is_whole(found["blocks"]):
+            self.state = found
+        else:
+            logger.warning("%s is damaged: its images are read again", self.pixels)
+
+    def _is_whole(self, blocks: list[list[Any]]) -> bool:
+        """``blocks``: number of images and hash of each."""
         try:
-            found = json.loads(self.state_path.read_text(encoding="utf-8"))
-            if (
-                found["fingerprint"] == fingerprint
-                and self.pixels.stat().st_size >= len(found["kept"]) * self.row_bytes
-            ):
-                self.state = found
-        except (OSError, ValueError, KeyError, TypeError):
-            pass  # nothing there yet, or not ours
+            with open(self.pixels, "rb") as stream:
+                return all(
+                    hashlib.sha256(stream.read(number * self.row_bytes)).hexdigest() == digest
+                    for number, digest in blocks
+                )
+        except OSError:
+            return False
 
     def append(self, block: list[tuple[int, str, np.ndarray | None, str | None]]) -> None:
         """Add one block of (position, image id, pixels or None, reason or note)."""
@@ -94,20 +107,22 @@ class _Store:
             if remark:
                 self.state["notes"][image_id] = remark
         self.state["seen"] += len(block)
+        content = b"".join(array.tobytes() for array in arrays)
+        self.state["blocks"].append([len(arrays), hashlib.sha256(content).hexdigest()])
         try:
             if self.state["seen"] == len(block):
                 # A kill right after this must not leave another cache's state beside our pixels.
                 self.state_path.unlink(missing_ok=True)
             with open(self.pixels, "r+b" if self.pixels.exists() else "wb") as stream:
                 stream.seek(kept * self.row_bytes)
-                stream.write(b"".join(array.tobytes() for array in arrays))
+                stream.write(content)
                 stream.truncate()
         except OSError as error:
             raise OutputError(
                 f"cannot write {self.pixels}: {error.strerror or error}. Free some space and run the same command "
                 "again: it continues where it stopped."
             ) from error
-        write_json(self.state_path, self.state)
+        write_sealed_json(self.state_path, self.state)
 
     def read(self) -> NDArray[np.float16]:
         shape = (len(self.state["kept"]), *self.shape)
@@ -119,7 +134,7 @@ class _Store:
             for start in range(0, len(pixels), BLOCK):
                 digest.update(np.ascontiguousarray(pixels[start : start + BLOCK]).tobytes())
             self.state["content_sha256"] = digest.hexdigest()
-            write_json(self.state_path, self.state)
+            write_sealed_json(self.state_path, self.state)
         return str(self.state["content_sha256"])
 
 
@@ -166,6 +181,9 @@ def prepare(
         raise OutputError(f"cannot write to {folder}: {error.strerror or error}") from error
     shape = (preprocessing.channels, *preprocessing.size)
     store = _Store(folder, cohort.name, _fingerprint(cohort, preprocessing), shape)
+    if store.state["seen"] < len(cohort):
+        left = (len(cohort) - store.state["seen"]) * store.row_bytes
+        require_space(folder, left, f"the {cohort.name} cohort of {len(cohort)} images, preprocessed,")
     with (
         ThreadPoolExecutor(workers or cpu_count() or 1) as pool,
         tqdm(

@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,11 @@ from monai_memo.detector.recipe import Recipe
 from monai_memo.errors import DetectorError, MemoError
 from monai_memo.files import write_json, write_with
 from monai_memo.networks.copy_detector import CopyDetector
+from monai_memo.sealing import DamagedError, fingerprint, is_sealed, load_torch, save_torch, write_sealed
 
 KIND, FORMAT = "monai_memo detector", 1
+DAMAGED = "{} is damaged: its content is not what was saved. Copy it again, or train anew."
+KEEP_EVERY = 2048  # images that a killed embedding loses at most
 
 
 def _digest(recipe: Any, preprocessing: Any, weights: Mapping[str, torch.Tensor]) -> str:
@@ -31,6 +35,10 @@ def _digest(recipe: Any, preprocessing: Any, weights: Mapping[str, torch.Tensor]
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _save_array(array: NDArray[np.generic], path: Path) -> None:
+    np.save(path, array)
 
 
 def _version(package: str) -> str:
@@ -84,7 +92,7 @@ class Detector:
             "versions": self.versions,
             "sha256": self.sha256,
         }
-        return write_with(path, lambda temporary: torch.save(record, temporary))
+        return write_with(path, lambda temporary: save_torch(temporary, record))
 
     @classmethod
     def load(cls, path: str | Path) -> Detector:
@@ -97,7 +105,9 @@ class Detector:
         if not path.is_file():
             raise DetectorError(f"no detector file at {path}")
         try:
-            record = torch.load(path, map_location="cpu", weights_only=True)
+            record = load_torch(path)
+        except DamagedError as error:
+            raise DetectorError(DAMAGED.format(path)) from error
         except Exception as error:
             raise DetectorError(f"{path} is damaged or no detector file: {error.__class__.__name__}") from error
         if not isinstance(record, dict) or record.get("kind") != KIND:
@@ -114,14 +124,13 @@ class Detector:
             detector = cls(
                 network, recipe, preprocessing, record["seed"], record["training_summary"], record["versions"]
             )
-            # torch.load does not look at the checksums of its archive: changed bytes would be wrong weights.
             # The first files have no hash; they are read unchecked.
             actual = _digest(record["recipe"], record["preprocessing"], record["weights"])
             damaged = record.get("sha256", actual) != actual
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, MemoError) as error:
             raise DetectorError(f"{path} is incomplete or does not fit this version: {error}") from error
         if damaged:
-            raise DetectorError(f"{path} is damaged: its content is not what was saved. Copy it again, or train anew.")
+            raise DetectorError(DAMAGED.format(path))
         return detector
 
     def check_fits(self, spatial_dims: int, channels: int, image_size: Sequence[int] | None = None) -> None:
@@ -153,8 +162,8 @@ class Detector:
         Args:
             pixels: ``(n, channels, *size)`` in [0, 1], may be memory-mapped; read batch by batch.
             batch_size: images per forward pass.
-            store: file (``.npy``) that keeps what is done; a call that was killed continues there. Its name has to
-                change with the detector and with the pixels.
+            store: file (``.npy``) that keeps what is done; a call that was killed continues there. It is made again
+                where it is damaged, or was made by another detector or from other images.
 
         Returns:
             ``(n, dim)``, centred and of length 1: inner products are Pearson correlations.
@@ -165,9 +174,12 @@ class Detector:
         self.check_fits(pixels.ndim - 2, pixels.shape[1], pixels.shape[2:])
         result = np.zeros((len(pixels), self.network.embedding_dim), dtype=np.float32)
         done = 0
-        if store is not None and Path(store).exists():
-            found = np.load(store, allow_pickle=False)
-            if found.ndim == 2 and found.shape[1] == result.shape[1] and len(found) <= len(result):
+        identity = ""
+        if store is not None:
+            made_from = {"detector": self.sha256, "batch_size": batch_size, "device": torch.device(device)}
+            identity = fingerprint("embeddings", made_from, [pixels])
+            if is_sealed(store, identity):
+                found = np.load(store, allow_pickle=False)
                 done = len(found)
                 result[:done] = found
         network = self.network.to(device).eval()
@@ -177,15 +189,17 @@ class Detector:
         since = 0
         with torch.inference_mode(), bar:
             for start in range(done, len(pixels), batch_size):
-                batch = torch.from_numpy(np.asarray(pixels[start : start + batch_size], dtype=np.float32)).to(device)
+                batch = torch.from_numpy(np.ascontiguousarray(pixels[start : start + batch_size], dtype=np.float32)).to(
+                    device
+                )
                 result[start : start + len(batch)] = network.embed(batch).cpu().numpy()
                 bar.update(len(batch))
                 since += len(batch)
                 end = start + len(batch)
                 # Often enough to lose little, seldom enough to cost nothing.
-                if store is not None and (since >= 2048 or end == len(pixels)):
+                if store is not None and (since >= KEEP_EVERY or end == len(pixels)):
                     rows = result[:end]
-                    write_with(store, lambda temporary, rows=rows: np.save(temporary, rows))  # type: ignore[misc]
+                    write_sealed(store, partial(_save_array, rows), identity)
                     since = 0
         self.network.to("cpu")
         return result

@@ -5,13 +5,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import ignite.distributed as idist
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from monai_memo.data.loading import Preprocessing
 from monai_memo.detector.recipe import Recipe
-from monai_memo.training.checkpoints import fingerprint_of
+from monai_memo.sealing import fingerprint as fingerprint_of
 
 
 def fingerprint(
@@ -22,14 +25,22 @@ def fingerprint(
     partition: Sequence[Sequence[int]] | None = None,
     origin: str | None = None,
     amp: bool = False,
+    device: Any = "cpu",
 ) -> str:
-    """What makes a training this one: images, recipe, preprocessing, seed, and which images are for validation,
-    the detector whose weights were the first ones, and the precision."""
-    settings = [recipe.to_dict(), preprocessing.to_dict(), seed, pixels.shape]
-    if partition is not None:
-        settings.append([[int(i) for i in part] for part in partition])
-    if origin is not None:
-        settings.append(origin)
-    if amp:
-        settings.append("mixed precision")
-    return fingerprint_of(settings, [pixels])
+    """What makes a training this one: images, recipe and the network it describes, preprocessing, seed, which images
+    are for validation, the detector whose weights were the first ones, precision, kind of device and number of ranks.
+    """
+    with torch.random.fork_rng(devices=[]):  # weights that are drawn after this must not depend on it
+        network = recipe.build_network()
+    settings = {
+        "recipe": recipe.to_dict(),
+        "network": network,
+        "preprocessing": preprocessing.to_dict(),
+        "seed": seed,
+        "partition": None if partition is None else [[int(i) for i in part] for part in partition],
+        "origin": origin,
+        "mixed precision": amp,
+        "device": torch.device(device),
+        "ranks": idist.get_world_size(),
+    }
+    return fingerprint_of("training of a detector", settings, [pixels])

@@ -29,7 +29,7 @@ from monai_memo.detector.recipe import Recipe
 from monai_memo.errors import DetectorError, TrainingError
 from monai_memo.losses.nt_xent import NTXentLoss
 from monai_memo.training.batches import PixelDataset, SeededLoader
-from monai_memo.training.checkpoints import AtomicCheckpointSaver, last_checkpoint
+from monai_memo.training.checkpoints import AtomicCheckpointSaver, GradScalers, last_checkpoint
 from monai_memo.training.guards import StopAtNaN
 
 logger = logging.getLogger(__name__)
@@ -93,7 +93,8 @@ def train_detector(
         pixels: ``(n, channels, *spatial)`` in [0, 1].
         recipe: network, views and optimisation.
         preprocessing: how the pixels were made; kept in the detector.
-        folder: for checkpoints and TensorBoard logs of this training alone; those of another training are replaced.
+        folder: for checkpoints and TensorBoard logs of this training alone; those of another training are moved to its
+            ``superseded``.
         seed: of weights, order and views.
         patient_ids: patient of each image, for a validation split by patient.
         validation_fraction: share of patients kept for the validation loss; 0 trains on all.
@@ -115,7 +116,8 @@ def train_detector(
     ids = [str(i) for i in range(len(pixels))] if patient_ids is None else list(patient_ids)
     kept, held = split_validation(ids, validation_fraction, seed)
     origin = None if start_from is None else start_from.sha256
-    checkpoint = last_checkpoint(folder, fingerprint(pixels, recipe, preprocessing, seed, (kept, held), origin, amp))
+    identity = fingerprint(pixels, recipe, preprocessing, seed, (kept, held), origin, amp, device)
+    checkpoint = last_checkpoint(folder, identity)
     with deterministic(seed), warnings.catch_warnings():
         # The order of two scheduler calls at a resume, and a notice of ignite about its own folders.
         warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")
@@ -156,7 +158,13 @@ def train_detector(
             train_handlers=handlers,
             amp=amp and device != "cpu",
         )
-        state = {"network": network, "optimizer": optimizer, "scheduler": scheduler, "trainer": trainer}
+        state = {
+            "network": network,
+            "optimizer": optimizer,
+            "scheduler": scheduler,
+            "scalers": GradScalers(trainer),
+            "trainer": trainer,
+        }
         AtomicCheckpointSaver(str(folder), state, save_interval=1, n_saved=2).attach(trainer)
         if progress:
             _attach_progress(trainer)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import ignite.distributed as idist
 import numpy as np
@@ -50,19 +51,22 @@ def newest_checkpoint(
     preprocessing: Preprocessing,
     seed: int,
     partition: Sequence[Sequence[int]] | None = None,
+    device: Any = "cpu",
 ) -> str | None:
     """Where to go on: the newest checkpoint of this very training, or None.
 
     Call it before anything is written to ``folder``: checkpoints of a training with other images, another recipe or
-    another seed are removed.
+    another seed are moved to ``superseded``.
 
     Args:
         folder: of the checkpoints of one training.
         pixels: ``(n, channels, *spatial)`` in [0, 1], the training images.
         partition: positions for training and for validation; with another partition the training starts anew.
+        device: that is trained on.
     """
+    identity = fingerprint(pixels, recipe, preprocessing, seed, partition, device=device)
     with idist.one_rank_first():
-        found = last_checkpoint(Path(folder), fingerprint(pixels, recipe, preprocessing, seed, partition))
+        found = last_checkpoint(Path(folder), identity)
     return None if found is None else str(found)
 
 

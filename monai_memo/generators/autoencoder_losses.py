@@ -13,12 +13,12 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-import torch
 from monai.inferers import Inferer
 from monai.losses import PatchAdversarialLoss
 from torch import Tensor, nn
 
 from monai_memo.errors import ConfigurationError
+from monai_memo.sealing import load_torch
 
 
 def kl_divergence(mean: Tensor, sigma: Tensor) -> Tensor:
@@ -98,8 +98,8 @@ def _perceptual(network: nn.Module | None, path: str | Path | None) -> nn.Module
     if not Path(path).is_file():
         raise ConfigurationError(f"no perceptual weights at {path} (perceptual_weights_file)")
     try:
-        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except (RuntimeError, UnpicklingError, AttributeError, TypeError) as error:
+        network.load_state_dict(load_torch(path))
+    except (RuntimeError, UnpicklingError, AttributeError, TypeError, ValueError, OSError, EOFError, KeyError) as error:
         raise ConfigurationError(
             f"{path} (perceptual_weights_file) does not fit the perceptual_network {type(network).__name__}: {error}"
         ) from error

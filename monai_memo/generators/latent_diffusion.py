@@ -33,8 +33,9 @@ class MeanReconstruction(Inferer):
 class LatentDiffusion:
     """Autoencoder, diffusion model, sampling scheduler and scale factor.
 
-    All methods take and give NumPy arrays ``(n, channels, *spatial)`` float32 in [0, 1], are seeded image by image and
-    do not depend on the batch size.
+    All methods take and give NumPy arrays ``(n, channels, *spatial)`` float32 in [0, 1]. With a deterministic scheduler
+    they are seeded image by image and do not depend on the batch size; one that draws noise at every step (DDPM) is
+    seeded batch by batch.
 
     Args:
         autoencoder, diffusion: trained networks.
@@ -77,7 +78,7 @@ class LatentDiffusion:
         def draw(chosen: range) -> Tensor:
             return self._denoise(starting_noise([seeds[i] for i in chosen], self.latent_shape), self.scheduler)
 
-        return self._in_batches(len(seeds), draw)
+        return self._in_batches(len(seeds), draw, seeds)
 
     def round_trip(self, images: NDArray[np.floating]) -> NDArray[np.float32]:
         """What the autoencoder makes of images: encode (mean) and decode."""
@@ -131,7 +132,9 @@ class LatentDiffusion:
         )
         return result
 
-    def _in_batches(self, n: int, make: Callable[[range], Tensor]) -> NDArray[np.float32]:
+    def _in_batches(
+        self, n: int, make: Callable[[range], Tensor], seeds: Sequence[int] | None = None
+    ) -> NDArray[np.float32]:
         networks = (self.autoencoder, self.diffusion)
         modes = [network.training for network in networks]
         for network in networks:
@@ -140,8 +143,9 @@ class LatentDiffusion:
         # A scheduler with noise of its own (DDPM) must not disturb the training that goes on around it.
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             for start in range(0, n, self.batch_size):
-                torch.manual_seed(start)
-                images = make(range(start, min(start + self.batch_size, n)))
+                chosen = range(start, min(start + self.batch_size, n))
+                torch.manual_seed(start if seeds is None else int(seeds[start]))
+                images = make(chosen)
                 blocks.append(images.float().clamp(0, 1).cpu().numpy())
         for network, mode in zip(networks, modes, strict=True):
             network.train(mode)

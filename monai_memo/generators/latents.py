@@ -4,12 +4,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import ignite.distributed as idist
 import numpy as np
@@ -21,9 +20,8 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from monai_memo.errors import ConfigurationError, GeneratorError
-from monai_memo.files import write_json, write_with
 from monai_memo.generators.weights import weights_sha256
-from monai_memo.training.checkpoints import fingerprint_of
+from monai_memo.sealing import fingerprint, is_sealed, read_sealed_json, write_sealed, write_sealed_json
 from monai_memo.views import Views
 
 logger = logging.getLogger(__name__)
@@ -89,14 +87,19 @@ class Latents(Dataset[dict[str, Tensor]]):
 
     values: NDArray[np.float16]
     scale_factor: float
+    draws: ClassVar[bool] = True  # see SeededLoader
 
     def __len__(self) -> int:
         return len(self.values)
 
-    def __getitem__(self, position: int) -> dict[str, Tensor]:
-        """``{"image": (2, channels, *spatial)}``; a variant drawn with torch's generator if there are several."""
-        variants = self.values.shape[1]
-        variant = int(torch.randint(variants, ())) if variants > 1 else 0
+    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Tensor]:
+        """``{"image": (2, channels, *spatial)}``.
+
+        Args:
+            key: position (the plain image), or position and a random number that chooses the variant.
+        """
+        position, number = key if isinstance(key, tuple) else (key, 0)
+        variant = number % self.values.shape[1]
         return {"image": torch.from_numpy(self.values[position, variant].astype(np.float32))}
 
 
@@ -125,7 +128,8 @@ def encode_latents(
     Args:
         pixels: ``(n, channels, *spatial)`` in [0, 1].
         autoencoder: trained.
-        folder: for ``<name>.npy`` and ``<name>.json``; rank 0 writes, the others read.
+        folder: for ``<name>.npy`` and ``<name>.json``; rank 0 writes, the others read. Files that were damaged or
+            altered are made again.
         shape: ``(channels, *spatial)`` that the latents must have.
         views: augmentation; None encodes every image once.
         variants: versions of each image, the plain one included, where there is augmentation.
@@ -137,23 +141,30 @@ def encode_latents(
     folder = Path(folder)
     path, marker = folder / f"{name}.npy", folder / f"{name}.json"
     count = max(1, variants) if views is not None else 1
-    settings = [weights_sha256(autoencoder), None if views is None else views.to_dict(), count, seed, list(shape)]
+    made_from = {
+        "autoencoder": [autoencoder, weights_sha256(autoencoder)],
+        "views": None if views is None else views.to_dict(),
+        "variants": count,
+        "seed": seed,
+        "shape": list(shape),
+        "batch_size": batch_size,
+        "device": torch.device(device),
+    }
     with idist.one_rank_first():
-        identity = fingerprint_of(settings, [pixels])
-        if not _is_cached(path, marker, identity):
-            values = _encode(pixels, autoencoder, shape, views, count, batch_size, device, seed, progress)
-            marker.unlink(missing_ok=True)
-            write_with(path, lambda temporary: np.save(temporary, values))
-            write_json(marker, {"identity": identity, "scale_factor": scale_factor_of(values)})
-    record: dict[str, Any] = json.loads(marker.read_text(encoding="utf-8"))
-    return Latents(np.load(path, mmap_mode="r", allow_pickle=False), record["scale_factor"])
-
-
-def _is_cached(path: Path, marker: Path, identity: str) -> bool:
-    try:
-        return path.is_file() and json.loads(marker.read_text(encoding="utf-8"))["identity"] == identity
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+        identity = fingerprint("latents", made_from, [pixels])
+        if idist.get_rank() == 0:
+            known = is_sealed(path, identity)
+            if not known:
+                values = _encode(pixels, autoencoder, shape, views, count, batch_size, device, seed, progress)
+                write_sealed(path, lambda temporary: np.save(temporary, values), identity)
+            record = read_sealed_json(marker)
+            if not known or record is None or record.get("identity") != identity:
+                factor = scale_factor_of(np.load(path, mmap_mode="r", allow_pickle=False))
+                write_sealed_json(marker, {"identity": identity, "scale_factor": factor})
+    found: dict[str, Any] | None = read_sealed_json(marker)
+    if found is None or found.get("identity") != identity:
+        raise GeneratorError(f"{marker} is not what was just written: is another training using {folder}?")
+    return Latents(np.load(path, mmap_mode="r", allow_pickle=False), float(found["scale_factor"]))
 
 
 def _encode(

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import logging
 from collections.abc import Sequence
@@ -17,14 +16,15 @@ from tqdm import tqdm
 
 from monai_memo.data.writing import save_image
 from monai_memo.errors import ConfigurationError, OutputError
-from monai_memo.files import write_text
+from monai_memo.files import sha256_of, write_text
 from monai_memo.generators.latent_diffusion import LatentDiffusion, sample_seeds, starting_noise
 from monai_memo.generators.weights import weights_sha256
+from monai_memo.sealing import fingerprint
 
 logger = logging.getLogger(__name__)
 
 FORMATS = {"png": 2, "nii.gz": 3}
-COLUMNS = ("image", "seed", "model_sha256")
+COLUMNS = ("image", "seed", "model_sha256", "sha256")
 
 
 class Seeds(Dataset[dict[str, Tensor]]):
@@ -44,8 +44,9 @@ class Sampler:
     """Samples of a latent diffusion model as image files.
 
     The folder gets ``sample_000000.png`` (or ``.nii.gz``) and so on, and ``manifest.csv`` with the columns ``image``,
-    ``seed`` and ``model_sha256``, which an audit takes as the synthetic cohort. What a killed run has written is kept:
-    the same call goes on behind it, and ends with the same files.
+    ``seed``, ``model_sha256`` and ``sha256`` (of the file), which an audit takes as the synthetic cohort. What a killed
+    run has written is kept: the same call goes on behind it, and ends with the same files. An image that is missing or
+    was damaged is drawn again, with those of its batch.
 
     Args:
         model: to draw from.
@@ -83,11 +84,19 @@ class Sampler:
 
     @property
     def model_sha256(self) -> str:
-        """Of weights, scale factor and number of denoising steps: the same value and seed give the same image."""
-        parts = [weights_sha256(self.model.autoencoder), weights_sha256(self.model.diffusion)]
-        parts += [repr(self.model.scale_factor), type(self.model.scheduler).__name__]
-        parts.append(str(len(self.model.scheduler.timesteps)))
-        return hashlib.sha256("|".join(parts).encode()).hexdigest()
+        """Of everything that decides the images: the same value, seed and number give the same file."""
+        model = self.model
+        networks = [[network, weights_sha256(network)] for network in (model.autoencoder, model.diffusion)]
+        made_from = {
+            "networks": networks,
+            "scale_factor": model.scale_factor,
+            "scheduler": model.scheduler,
+            "timesteps": model.scheduler.timesteps,
+            "batch_size": model.batch_size,
+            "device": model.device,
+            "format": self.image_format,
+        }
+        return fingerprint("samples", made_from)
 
     def run(self) -> Path:
         """Draw what is missing; return the manifest.
@@ -99,38 +108,55 @@ class Sampler:
         names = [f"sample_{i:06d}.{self.image_format}" for i in range(self.n_samples)]
         seeds = sample_seeds(self.seed, range(self.n_samples))
         rows = [(name, str(seed), identity) for name, seed in zip(names, seeds, strict=True)]
-        done = self._done(rows)
+        written = self._done(rows)
+        done = len(written)
         bar = tqdm(total=len(rows), initial=done, desc="sample", disable=None if self.progress else True)
         with bar:
             for start in range(done, len(rows), self.model.batch_size):
                 batch = rows[start : start + self.model.batch_size]
                 images = self.model.sample([int(seed) for _, seed, _ in batch])
-                for (name, _, _), image in zip(batch, images, strict=True):
-                    save_image(self.output_dir / name, image)
+                for row, image in zip(batch, images, strict=True):
+                    path = save_image(self.output_dir / row[0], image)
+                    written.append((*row, sha256_of(path)))
                 # After the images: what the manifest names is there.
-                self._write(rows[: start + len(batch)])
+                self._write(written)
                 bar.update(len(batch))
         return self.manifest
 
-    def _done(self, rows: list[tuple[str, str, str]]) -> int:
-        """How many of the first rows are in the manifest and on disk."""
+    def _done(self, rows: list[tuple[str, str, str]]) -> list[tuple[str, ...]]:
+        """The rows of the manifest whose images need not be drawn again: whole batches, so that a resumed run computes
+        in the same batches as an uninterrupted one."""
         if not self.manifest.is_file():
-            return 0
-        with open(self.manifest, encoding="utf-8", newline="") as stream:
-            found = [tuple(row.get(name, "") for name in COLUMNS) for row in csv.DictReader(stream)]
+            return []
+        try:
+            with open(self.manifest, encoding="utf-8", newline="") as stream:
+                found = [tuple(str(row.get(name) or "") for name in COLUMNS) for row in csv.DictReader(stream)]
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise OutputError(
+                f"{self.manifest} is damaged ({error}). Nothing was changed: remove it to draw its samples anew, or "
+                "name another output_dir."
+            ) from error
         shared = min(len(found), len(rows))
-        if found[:shared] != rows[:shared]:
+        if [row[:3] for row in found[:shared]] != rows[:shared]:
             raise OutputError(
                 f"{self.output_dir} holds samples of another model or another seed. They are left as they are: name "
                 "another output_dir."
             )
-        missing = (i for i in range(shared) if not (self.output_dir / rows[i][0]).is_file())
-        done = next(missing, shared)
+        damaged = (i for i in range(shared) if not self._is_whole(found[i]))
+        done = next(damaged, shared)
+        if done < shared:
+            logger.warning("%s is missing or damaged: drawn again", self.output_dir / rows[done][0])
+        if done < len(rows):
+            done -= done % self.model.batch_size
         if done:
             logger.info("%s: going on after %d samples", self.output_dir, done)
-        return done
+        return found[:done]
 
-    def _write(self, rows: list[tuple[str, str, str]]) -> None:
+    def _is_whole(self, row: tuple[str, ...]) -> bool:
+        path = self.output_dir / row[0]
+        return path.is_file() and sha256_of(path) == row[3]
+
+    def _write(self, rows: list[tuple[str, ...]]) -> None:
         stream = io.StringIO()
         table = csv.writer(stream, lineterminator="\n")
         table.writerow(COLUMNS)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from monai_memo.generators.weights import save_weights
-from monai_memo.training.checkpoints import fingerprint_of, last_checkpoint
+from monai_memo.sealing import fingerprint
+from monai_memo.training.checkpoints import last_checkpoint
 
 
 def newest_checkpoint(
@@ -24,15 +25,17 @@ def newest_checkpoint(
     """Where to go on: the newest checkpoint of this very training, or None.
 
     Call it before anything is written to ``folder``: checkpoints of a training with other settings or other images are
-    removed.
+    moved to ``superseded``.
 
     Args:
         folder: of the checkpoints of one training.
-        settings: what makes it this training (JSON types).
+        settings: what makes it this training: networks, optimisers and losses as they are built, and plain values (see
+            ``monai_memo.sealing.described``).
         pixels: the arrays it is trained on.
     """
+    identity = fingerprint("training of a generator", [dict(settings), idist.get_world_size()], pixels)
     with idist.one_rank_first():
-        found = last_checkpoint(Path(folder), fingerprint_of(dict(settings), pixels))
+        found = last_checkpoint(Path(folder), identity)
     return None if found is None else str(found)
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from monai_memo.errors import GeneratorError
 from monai_memo.files import write_with
+from monai_memo.sealing import load_torch, save_torch
 
 KIND, FORMAT = "monai_memo generator weights", 1
 WRAPPERS = ("state_dict", "unet_state_dict", "autoencoder_state_dict", "model_state_dict", "network", "model")
@@ -43,7 +43,7 @@ def save_weights(path: str | Path, network: nn.Module, **record: Any) -> Path:
     """Write a network's weights and what else is known (plain types only) to one file, atomically."""
     weights = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
     content = {"kind": KIND, "format": FORMAT, "network": type(network).__name__, "state_dict": weights, **record}
-    return write_with(path, lambda temporary: torch.save(content, temporary))
+    return write_with(path, lambda temporary: save_torch(temporary, content))
 
 
 def read_record(path: str | Path, what: str = "weights") -> dict[str, Any]:
@@ -59,13 +59,7 @@ def read_record(path: str | Path, what: str = "weights") -> dict[str, Any]:
     if not path.is_file():
         raise GeneratorError(f"no {what} at {path}. Train them first, or name the file.")
     try:
-        # torch.load does not look at the checksums of its archive: changed bytes would be wrong weights.
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                broken = archive.testzip()
-            if broken is not None:
-                raise ValueError(f"{broken} has a wrong checksum")
-        record = torch.load(path, map_location="cpu", weights_only=True)
+        record = load_torch(path)
     except Exception as error:
         raise GeneratorError(f"{path} is damaged or no file of {what}: {error.__class__.__name__}") from error
     if not isinstance(record, Mapping):

@@ -19,6 +19,7 @@ from monai_memo.data.writing import write_cohort
 from monai_memo.detector.command import train_detector_command
 from monai_memo.detector.detector import Detector
 from monai_memo.errors import ConfigurationError
+from monai_memo.files import sha256_of_parts
 from monai_memo.generators.cohorts import split_cohorts
 from monai_memo.statistics.calibration import require_heldout
 from monai_memo.study.configuration import StudyConfiguration
@@ -73,9 +74,9 @@ def _chosen_patients(cohort: Cohort, n_patients: int | None, seed: int) -> Cohor
 
 
 def _identity(*cohorts: Cohort) -> str:
-    """By names, sizes and patients, not by folders: a study can be moved with its images."""
+    """By names, contents and patients, not by folders: a study can be moved with its images."""
     rows = [
-        [image.path.name, image.path.stat().st_size if image.path.exists() else None, image.patient_id]
+        [image.path.name, sha256_of_parts(image.parts) if image.path.exists() else None, image.patient_id]
         for cohort in cohorts
         for image in cohort.images
     ]

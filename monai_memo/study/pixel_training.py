@@ -25,7 +25,7 @@ from monai_memo.generators.batches import ImageBatch, augmentation_views
 from monai_memo.generators.latent_diffusion import starting_noise
 from monai_memo.generators.saving import newest_checkpoint
 from monai_memo.training.batches import PixelDataset, SeededLoader, SeededSteps
-from monai_memo.training.checkpoints import AtomicCheckpointSaver
+from monai_memo.training.checkpoints import AtomicCheckpointSaver, GradScalers
 from monai_memo.training.guards import StopAtNaN
 
 BATCH = 64
@@ -95,7 +95,16 @@ class PixelTraining:
             losses: names of losses in the trainer's output, watched for NaN.
         """
         resume = newest_checkpoint(
-            self.folder, {**settings, "augmentation": self.augmentation, "seed": self.seed}, [self.pixels]
+            self.folder,
+            {
+                **settings,
+                "state": state,
+                "losses": list(losses),
+                "augmentation": self.augmentation,
+                "seed": self.seed,
+                "device": torch.device(self.device),
+            },
+            [self.pixels],
         )
         loader = SeededLoader(PixelDataset(self.pixels), settings["batch_size"], self.seed, settings["steps_per_epoch"])
         trainer = make_trainer(
@@ -103,7 +112,7 @@ class PixelTraining:
             train_data_loader=loader,
             train_handlers=[loader, SeededSteps(self.seed), StopAtNaN(losses)],
         )
-        state = {**state, "trainer": trainer}
+        state = {**state, "scalers": GradScalers(trainer), "trainer": trainer}
         if resume is not None:
             CheckpointLoader(resume, state, map_location=self.device).attach(trainer)
         AtomicCheckpointSaver(str(self.folder), state, save_interval=1, n_saved=2).attach(trainer)

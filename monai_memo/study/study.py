@@ -20,9 +20,10 @@ from monai_memo.audit.audit import resolve_device
 from monai_memo.audit.record import software_versions
 from monai_memo.data.writing import save_image
 from monai_memo.errors import GeneratorError
-from monai_memo.files import sha256_of, write_json, write_with
+from monai_memo.files import sha256_of, write_json
 from monai_memo.generators.evaluation import sheet
 from monai_memo.generators.latent_diffusion import sample_seeds
+from monai_memo.sealing import fingerprint, is_sealed, read_sealed_json, write_sealed, write_sealed_json
 from monai_memo.study.audit import RunAudit
 from monai_memo.study.configuration import GeneratorEntry, Planned, Run, StudyConfiguration
 from monai_memo.study.data import StudyData, generator_preprocessing, open_study_data
@@ -33,7 +34,6 @@ from monai_memo.study.pixel_training import PixelTraining, Sampling
 from monai_memo.study.settings import StudySettings
 from monai_memo.study.tables import write_tables
 from monai_memo.study.variational_autoencoder import train_variational_autoencoder
-from monai_memo.training.checkpoints import fingerprint_of
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class GeneratorStudy:
         if not self.report_only:
             for planned in tqdm(plan, desc="study", disable=None if self.progress else True):
                 folder = folders[planned.run]
-                if not (folder / "result.json").is_file():
+                if result_in(folder) is None:
                     self._attempt(planned.run, folder, data, audit)
                     write_tables(self.out, records_of(plan, folders))
         records = records_of(plan, folders)
@@ -96,7 +96,7 @@ class GeneratorStudy:
             details = {"error": str(error), "kind": type(error).__name__, "traceback": traceback.format_exc()}
             write_json(folder / "failed.json", details)
             return
-        write_json(folder / "result.json", result)
+        write_sealed_json(folder / "result.json", result)
         (folder / "failed.json").unlink(missing_ok=True)
         excess = result["rates"]["size_matched"]["excess_copies"]
         logger.info(
@@ -108,16 +108,18 @@ class GeneratorStudy:
         training = data.training_cohort(run.n_patients, run.seed)
         seconds: dict[str, float] = {}
         store, start = folder / "samples.npy", time.perf_counter()
-        parameters = folder / "parameters.json"
-        if not (store.is_file() and parameters.is_file()):
+        identity = self._run_identity(run, data)
+        parameters = read_sealed_json(folder / "parameters.json")
+        if parameters is None or not is_sealed(store, identity):
             sampling = self._train(run, data)
             seconds["training"] = round(time.perf_counter() - start, 1)
-            write_json(parameters, sampling.parameters)
+            parameters = {"parameters": sampling.parameters}
+            write_sealed_json(folder / "parameters.json", parameters)
             start = time.perf_counter()
             drawn = sampling.sample(sample_seeds(run.seed, range(self.configuration.n_samples)))
             if not np.isfinite(drawn).all():
                 raise GeneratorError("the samples are not finite: train with a lower learning rate")
-            write_with(store, lambda temporary: np.save(temporary, drawn.astype(np.float16)))
+            write_sealed(store, lambda temporary: np.save(temporary, drawn.astype(np.float16)), identity)
             seconds["sampling"] = round(time.perf_counter() - start, 1)
         samples: NDArray[np.float16] = np.load(store, allow_pickle=False)
         save_image(folder / "samples.png", sheet(samples[:SAMPLES_SHOWN]))
@@ -127,7 +129,8 @@ class GeneratorStudy:
         return {
             "format": FORMAT,
             "run": asdict(run),
-            "parameters": json.loads(parameters.read_text(encoding="utf-8")),
+            "parameters": parameters["parameters"],
+            "fingerprint": identity,
             **record,
             "detector_sha256": data.detector.sha256,
             "seconds": seconds,
@@ -169,20 +172,25 @@ class GeneratorStudy:
         weights = sha256_of(given) if given is not None and Path(given).is_file() else self.configuration.seed
         return {**parts, "autoencoder": weights, "bundle": self._bundle(run, data).identity()}
 
-    def _folder(self, run: Run, data: StudyData) -> Path:
-        identity = self._identity(run, data)
+    def _run_identity(self, run: Run, data: StudyData) -> str:
         audited = [FORMAT, run.steps, self.configuration.n_samples, data.detector.sha256]
-        return self.out / "runs" / f"{run.name}-{fingerprint_of([identity, audited])[:8]}"
+        # Whatever is installed: a result says with which packages it was made, and is not made again for newer ones.
+        return fingerprint("run of a study", [self._identity(run, data), audited], packages=())
+
+    def _folder(self, run: Run, data: StudyData) -> Path:
+        return self.out / "runs" / f"{run.name}-{self._run_identity(run, data)[:8]}"
 
     def _train(self, run: Run, data: StudyData) -> Sampling:
         """Train for the steps of a run, going on with a shorter training of the same identity."""
-        folder = self.out / "trainings" / fingerprint_of(self._identity(run, data))[:16]
+        folder = (
+            self.out / "trainings" / fingerprint("training of a study", self._identity(run, data), packages=())[:16]
+        )
         longest = folder / "steps.json"
-        if longest.is_file() and json.loads(longest.read_text(encoding="utf-8")) > run.steps:
+        if (read_sealed_json(longest) or {"steps": 0})["steps"] > run.steps:
             # A level that was added later: a training cannot go back, so this one is done again from the start.
             folder = folder.with_name(f"{folder.name}-{run.steps}")
             longest = folder / "steps.json"
-        write_json(longest, run.steps)
+        write_sealed_json(longest, {"steps": run.steps})
         entry = self._entry(run)
         if entry.kind == "latent_diffusion":
             bundle, path = self._bundle(run, data), self._autoencoder_file(run)
@@ -198,15 +206,20 @@ class GeneratorStudy:
         return train_gan(training) if entry.kind == "gan" else train_variational_autoencoder(training)
 
 
+def result_in(folder: Path) -> dict[str, Any] | None:
+    """The result of a run; None where there is none yet, or one that was damaged since (said in the log)."""
+    return read_sealed_json(folder / "result.json")
+
+
 def records_of(plan: list[Planned], folders: dict[Run, Path]) -> list[dict[str, Any]]:
     """What is known of every planned run."""
     records = []
     for planned in plan:
         record: dict[str, Any] = {"run": asdict(planned.run), "name": planned.run.name, "levels": planned.levels}
         folder = folders[planned.run]
-        found, failed = folder / "result.json", folder / "failed.json"
-        if found.is_file():
-            record |= {"status": "finished", "result": json.loads(found.read_text(encoding="utf-8"))}
+        found, failed = result_in(folder), folder / "failed.json"
+        if found is not None:
+            record |= {"status": "finished", "result": found}
         elif failed.is_file():
             record |= {"status": "failed", "error": json.loads(failed.read_text(encoding="utf-8"))["error"]}
         else:

@@ -35,7 +35,7 @@ class PixelDataset(Dataset[dict[str, Tensor]]):
         return {"image": torch.from_numpy(self.pixels[self.indices[position]].astype(np.float32))}
 
 
-class SeededOrder(Sampler[int]):
+class SeededOrder(Sampler[Any]):
     """A shuffled order that depends on seed and epoch alone; each rank takes its share.
 
     Call ``attach`` so that the epoch follows the trainer's.
@@ -45,10 +45,12 @@ class SeededOrder(Sampler[int]):
         seed: of the order.
         length: positions per epoch and rank; one pass over the images by default. A longer epoch goes over them again,
             in another order, so that the number of steps does not depend on the number of images.
+        draws: give ``(position, number)`` with a random number that depends on seed, epoch and step alone, for data
+            sets that choose among several versions of an item.
     """
 
-    def __init__(self, n: int, seed: int, length: int | None = None) -> None:
-        self.n, self.seed, self.length, self.epoch = n, seed, length, 1
+    def __init__(self, n: int, seed: int, length: int | None = None, draws: bool = False) -> None:
+        self.n, self.seed, self.length, self.draws, self.epoch = n, seed, length, draws, 1
 
     @staticmethod
     def _ranks() -> tuple[int, int]:
@@ -57,13 +59,18 @@ class SeededOrder(Sampler[int]):
     def __len__(self) -> int:
         return self.n // self._ranks()[1] if self.length is None else self.length
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[Any]:
         rank, world = self._ranks()
         rng, wanted = np.random.default_rng([self.seed, self.epoch]), len(self) * world
         order = rng.permutation(self.n)
         while len(order) < wanted:
             order = np.concatenate([order, rng.permutation(self.n)])
-        yield from order[:wanted][rank::world].tolist()
+        positions = order[:wanted][rank::world].tolist()
+        if not self.draws:
+            yield from positions
+            return
+        numbers = np.random.default_rng([self.seed, self.epoch, 1]).integers(2**31, size=wanted)
+        yield from zip(positions, numbers[rank::world].tolist(), strict=True)
 
     def attach(self, engine: Engine) -> None:
         """Follow the epochs of a trainer."""
@@ -74,7 +81,8 @@ class SeededLoader(DataLoader[dict[str, Tensor]]):
     """Whole batches in a seeded order; what is left over at the end of an epoch is left out.
 
     Args:
-        dataset: ``{"image": tensor}`` items.
+        dataset: ``{"image": tensor}`` items. One with the attribute ``draws`` is asked for ``(position, number)``, see
+            ``SeededOrder``: it must not draw by itself, since items are fetched before the step is seeded.
         batch_size: images per batch and rank; smaller where there are not enough images.
         seed: of the order.
         steps: batches per epoch and rank; one pass over the images by default.
@@ -89,7 +97,8 @@ class SeededLoader(DataLoader[dict[str, Tensor]]):
         **arguments: Any,
     ) -> None:
         n = len(dataset)  # type: ignore[arg-type]
-        self.order = SeededOrder(n, seed, None if steps is None else steps * batch_size)
+        draws = bool(getattr(dataset, "draws", False))
+        self.order = SeededOrder(n, seed, None if steps is None else steps * batch_size, draws)
         super().__init__(dataset, min(batch_size, len(self.order)), sampler=self.order, drop_last=True, **arguments)
 
     def attach(self, engine: Engine) -> None:

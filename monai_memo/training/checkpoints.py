@@ -4,28 +4,43 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
+import os
 import shutil
-import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from ignite.engine import Engine
 from ignite.handlers import DiskSaver
 from monai.handlers import CheckpointSaver
-from numpy.typing import NDArray
 
-from monai_memo.errors import TrainingError
+from monai_memo.errors import OutputError, TrainingError
 from monai_memo.files import write_json
+from monai_memo.sealing import NO_FINGERPRINT, save_torch, sealed_identity, write_sealed
 
 logger = logging.getLogger(__name__)
 
+MARKER, LOGS, SUPERSEDED = "run.json", "tensorboard", "superseded"
+
+
+class _SealedSaver(DiskSaver):
+    """Writes each checkpoint in one step, sealed with the fingerprint of the training that the folder belongs to."""
+
+    def _save_func(self, checkpoint: Mapping[str, Any], path: Path, func: Any) -> None:
+        identity = _marked(self.dirname) or NO_FINGERPRINT
+        try:
+            write_sealed(path, lambda temporary: save_torch(temporary, checkpoint), identity)
+        except OutputError as error:
+            raise OutputError(
+                f"cannot write the checkpoint {path}: {error.__cause__ or error}. The one before is whole: free some "
+                "space and run the same command again, and the training goes on from there."
+            ) from error
+
 
 class AtomicCheckpointSaver(CheckpointSaver):
-    """MONAI's ``CheckpointSaver``, whose files of every epoch appear whole or not at all.
+    """MONAI's ``CheckpointSaver``, whose files of every epoch appear whole or not at all, and are sealed.
 
     MONAI writes them in place: a process that is killed meanwhile leaves half a file, and that is the newest one.
 
@@ -38,28 +53,57 @@ class AtomicCheckpointSaver(CheckpointSaver):
     def __init__(self, save_dir: str, save_dict: dict[str, Any], **arguments: Any) -> None:
         super().__init__(save_dir, save_dict, **arguments)
         if self._interval_checkpoint is not None:
-            self._interval_checkpoint.save_handler = DiskSaver(save_dir, atomic=True, require_empty=False)
+            self._interval_checkpoint.save_handler = _SealedSaver(save_dir, atomic=True, require_empty=False)
 
 
-def fingerprint_of(settings: Any, pixels: Iterable[NDArray[np.generic]] = ()) -> str:
-    """What makes a training this one: a hash of its settings (JSON types) and of the arrays it is trained on.
+class GradScalers:
+    """The loss scales of a trainer in mixed precision, as a part of its checkpoints.
 
-    Arrays may be memory-mapped; they are read in blocks.
+    MONAI's trainers keep them out: a resumed training would begin with the scale of a fresh one, skip steps until it
+    fits again, and end with other weights.
+
+    Args:
+        trainer: of MONAI, with or without mixed precision.
     """
-    digest = hashlib.sha256(json.dumps(settings).encode())
-    for array in pixels:
-        for start in range(0, len(array), 256):
-            digest.update(np.ascontiguousarray(array[start : start + 256]).tobytes())
-    return digest.hexdigest()
+
+    def __init__(self, trainer: Engine) -> None:
+        self.trainer = trainer
+
+    def _scalers(self) -> Iterator[tuple[str, Any]]:
+        for name in ("scaler", "g_scaler", "d_scaler"):
+            for owner in (self.trainer, self.trainer.state):
+                found = getattr(owner, name, None)
+                if found is not None:
+                    yield name, found
+                    break
+
+    def state_dict(self) -> dict[str, Any]:
+        """States by name; empty without mixed precision."""
+        return {name: scaler.state_dict() for name, scaler in self._scalers()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore those that the checkpoint knows."""
+        for name, scaler in self._scalers():
+            if state.get(name):
+                scaler.load_state_dict(state[name])
 
 
 def last_checkpoint(folder: Path, identity: str) -> Path | None:
-    """The newest whole checkpoint of this very run; those of another run are removed, and nothing else.
+    """The newest whole checkpoint of this very run.
+
+    Checkpoints of another run are moved to ``superseded`` with their logs, in place of what is there; a damaged one is
+    removed, and the one before is taken.
+
+    Args:
+        folder: of the checkpoints of one training.
+        identity: its fingerprint (``monai_memo.sealing.fingerprint``).
 
     Raises:
         TrainingError: the folder holds checkpoints or logs that are not known to be of a training with this library.
     """
-    marker, logs = folder / "run.json", folder / "tensorboard"
+    marker, logs = folder / MARKER, folder / LOGS
+    for leftover in folder.glob(".checkpoint_epoch=*.pt"):
+        leftover.unlink(missing_ok=True)  # of a process that was killed while it wrote one
     found = sorted(
         (path for path in folder.glob("checkpoint_epoch=*.pt") if _epoch(path).isdigit()),
         key=lambda path: int(_epoch(path)),
@@ -68,28 +112,70 @@ def last_checkpoint(folder: Path, identity: str) -> Path | None:
     if not marker.exists() and not found and not logs.exists():
         write_json(marker, {"fingerprint": identity})
         return None
-    try:
-        earlier = json.loads(marker.read_text(encoding="utf-8"))["fingerprint"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    earlier = _marked(folder)
+    if earlier == identity:
+        return _newest_whole(found, identity)
+    mine = [path for path in found if _identity(path) == identity]
+    if earlier is None and not mine:
         raise TrainingError(
-            f"{folder} holds run.json, tensorboard or checkpoints, but not of a training of this library. They are "
+            f"{folder} holds {MARKER}, {LOGS} or checkpoints, but not of a training of this library. They are "
             "left as they are: name another folder."
-        ) from error
-    if earlier != identity:
-        logger.info("%s holds another training: starting anew", folder)
-        for path in found:
-            path.unlink()
-        shutil.rmtree(logs, ignore_errors=True)
-        # Last, so that a kill before this line leaves a folder that is still cleared next time.
+        )
+    if mine:  # the marker was damaged, or a process was killed while it made room
         write_json(marker, {"fingerprint": identity})
-        return None
+        return _newest_whole(mine, identity)
+    logger.info("%s holds another training: starting anew, the earlier one is kept in %s", folder, SUPERSEDED)
+    _move_aside(folder, found)
+    # Last, so that a kill before this line leaves a folder that is still cleared next time.
+    write_json(marker, {"fingerprint": identity})
+    return None
+
+
+def _newest_whole(found: list[Path], identity: str) -> Path | None:
     for path in found:
-        # A cut archive has lost its directory, which stands at the end. Only a power cut leaves one.
-        if zipfile.is_zipfile(path):
+        known = _identity(path)
+        if known == identity:
+            for older in found[found.index(path) + 2 :]:  # left by runs that were killed
+                older.unlink(missing_ok=True)
             return path
-        logger.warning("%s is damaged: going on from the checkpoint before", path)
+        if known is None:
+            logger.warning("%s is damaged: going on from the checkpoint before", path)
+        else:
+            logger.warning("%s belongs to another training: going on from the checkpoint before", path)
         path.unlink()
     return None
+
+
+def _identity(path: Path) -> str | None:
+    try:
+        return sealed_identity(path)
+    except (OSError, ValueError):
+        return None
+
+
+def _marked(folder: Path) -> str | None:
+    """Fingerprint of the training that a folder belongs to; None where there is none."""
+    try:
+        return str(json.loads((folder / MARKER).read_text(encoding="utf-8"))["fingerprint"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _move_aside(folder: Path, checkpoints: list[Path]) -> None:
+    """Keep the training that was here: one generation of it, which a mistyped option would else cost."""
+    aside = folder / SUPERSEDED
+    if aside.exists() and _marked(aside) is None:
+        raise TrainingError(f"{aside} is not of a training of this library. It is left as it is: move it away.")
+    if checkpoints:
+        if _marked(aside) != _marked(folder):  # else a process was killed in these very lines
+            shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / MARKER, aside / MARKER)
+        for path in checkpoints:
+            os.replace(path, aside / path.name)
+        if (folder / LOGS).exists():
+            os.replace(folder / LOGS, aside / LOGS)
+    shutil.rmtree(folder / LOGS, ignore_errors=True)
 
 
 def _epoch(path: Path) -> str:

@@ -20,13 +20,14 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from monai_memo.files import write_with
+from monai_memo.sealing import fingerprint, is_sealed, write_sealed
 from monai_memo.verification.alignment import CoarseSearch, local_contrast, refine
 from monai_memo.verification.bands import octaves, structured
 from monai_memo.verification.local_agreement import agreement_maps, combine, matched_blur, profile
 
 CONTRAST_BAND = (1.0, 4.0, 5.0)  # of the images that are aligned; in pixels: low, high, window
 SAVE_EVERY = 64
+VERSION = 2  # of the verification: raise it when the same images come to give another result
 NOT_VERIFIED = -1.0
 NAMES = ("candidates", "similarity", "placements", "profiles", "whole")
 
@@ -115,11 +116,12 @@ class Verifier:
         Args:
             queries: ``(n, channels, *spatial)`` in [0, 1], prepared like the cohort.
             candidates: for each query the indices of its candidates, at least one.
-            store: file (``.npz``) that keeps what is done; a call that was killed continues there. Its name has to
-                change with the pixels and the candidates.
+            store: file (``.npz``) that keeps what is done; a call that was killed continues there. It is made again
+                where it is damaged, or was made from other images or candidates.
             kept: ``(n,)`` a candidate of each query that is never dropped after the coarse look.
         """
-        done = _stored(store, len(queries))
+        identity = "" if store is None else self._identity(queries, candidates, kept)
+        done = _stored(store, identity)
         rows: list[Verified] = [] if done is None else [done]
         start = 0 if done is None else len(done)
         bar = tqdm(
@@ -135,8 +137,20 @@ class Verifier:
                 bar.update()
                 if store is not None and ((position + 1) % SAVE_EVERY == 0 or position + 1 == len(queries)):
                     rows = [_joined(rows)]
-                    _save(store, rows[0])
+                    _save(store, rows[0], identity)
         return _joined(rows)
+
+    def _identity(
+        self,
+        queries: NDArray[np.floating],
+        candidates: Sequence[NDArray[np.int64]] | NDArray[np.int64],
+        kept: NDArray[np.int64] | None,
+    ) -> str:
+        lengths = [len(found) for found in candidates]
+        arrays = [self.pixels, queries, np.concatenate([np.asarray(found) for found in candidates])]
+        if kept is not None:
+            arrays.append(np.asarray(kept))
+        return fingerprint("verified matches", [VERSION, self.refined, self.affine, lengths, kept is None], arrays)
 
     def _verify(self, query: NDArray[np.floating], candidates: NDArray[np.int64], sure: int | None = None) -> Verified:
         dims, bands = len(self.shape), len(octaves(self.shape))
@@ -218,16 +232,13 @@ def _joined(rows: list[Verified]) -> Verified:
     return Verified(*(np.concatenate([getattr(row, name) for row in rows]) for name in NAMES))
 
 
-def _save(store: str | Path, found: Verified) -> None:
+def _save(store: str | Path, found: Verified, identity: str) -> None:
     arrays = {name: getattr(found, name) for name in NAMES}
-    write_with(store, lambda temporary: np.savez(temporary, **arrays))
+    write_sealed(store, lambda temporary: np.savez(temporary, **arrays), identity)
 
 
-def _stored(store: str | Path | None, n: int) -> Verified | None:
-    if store is None or not Path(store).exists():
+def _stored(store: str | Path | None, identity: str) -> Verified | None:
+    if store is None or not is_sealed(store, identity):
         return None
     with np.load(store, allow_pickle=False) as found:
-        if not set(NAMES) <= set(found.files):  # of an earlier version
-            return None
-        verified = Verified(*(found[name] for name in NAMES))
-    return verified if 0 < len(verified) <= n else None
+        return Verified(*(found[name] for name in NAMES))

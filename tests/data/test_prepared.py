@@ -150,7 +150,7 @@ def test_a_kill_while_a_cache_is_replaced_does_not_mix_two_preprocessings(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "write_json", killed)  # pixels of the larger size are written, their state is not
+        patch.setattr(module, "write_sealed_json", killed)  # pixels of the larger size are written, their state is not
         with pytest.raises(KeyboardInterrupt):
             prepare(cohort, SETTINGS.resized(32), work, progress=False)
     again = prepare(cohort, SETTINGS, work, progress=False)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from monai_memo.data.phantoms import chest_phantom
+from monai_memo.detector import detector as module
 from monai_memo.detector.detector import Detector
 from monai_memo.errors import DetectorError
 
@@ -81,7 +82,9 @@ def test_cohorts_that_do_not_fit_are_refused(detector_file: Path) -> None:
         detector.embed(np.zeros((2, 1, 64, 64)), progress=False)
 
 
-def test_embeddings_do_not_depend_on_batches_and_go_on_after_a_stop(detector_file: Path, tmp_path: Path) -> None:
+def test_embeddings_do_not_depend_on_batches_and_go_on_after_a_stop(
+    detector_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     detector = Detector.load(detector_file)
     whole = detector.embed(PIXELS, batch_size=50, progress=False)
     assert whole.dtype == np.float32
@@ -89,18 +92,30 @@ def test_embeddings_do_not_depend_on_batches_and_go_on_after_a_stop(detector_fil
     np.testing.assert_allclose(whole.mean(axis=1), 0, atol=1e-6)
     np.testing.assert_allclose(detector.embed(PIXELS, batch_size=7, progress=False), whole, atol=1e-5)
     store = tmp_path / "store.npy"
-    np.save(store, whole[:20])
     seen: list[int] = []
     original = detector.network.embed
 
     def counting(images: torch.Tensor) -> torch.Tensor:
         seen.append(len(images))
+        if seen == [10] * 3:
+            raise KeyboardInterrupt
         return original(images)
 
+    monkeypatch.setattr(module, "KEEP_EVERY", 20)
     detector.network.embed = counting  # type: ignore[method-assign]
-    np.testing.assert_allclose(detector.embed(PIXELS, store=store, progress=False), whole, atol=1e-5)
-    assert sum(seen) == 30
-    assert len(np.load(store)) == 50
+    with pytest.raises(KeyboardInterrupt):
+        detector.embed(PIXELS, batch_size=10, store=store, progress=False)
+    assert len(np.load(store)) == 20
+    resumed = detector.embed(PIXELS, batch_size=10, store=store, progress=False)
+    detector.network.embed = original  # type: ignore[method-assign]
+    np.testing.assert_array_equal(resumed, detector.embed(PIXELS, batch_size=10, progress=False))
+    assert sum(seen[3:]) == 30 and len(np.load(store)) == 50
+    # What was changed since, or made from other images, is made again.
+    content = store.read_bytes()
+    store.write_bytes(content[:1000] + bytes([content[1000] ^ 1]) + content[1001:])
+    np.testing.assert_array_equal(detector.embed(PIXELS, batch_size=10, store=store, progress=False), resumed)
+    others = PIXELS[::-1]
+    np.testing.assert_allclose(detector.embed(others, store=store, progress=False), whole[::-1], atol=1e-5)
 
 
 def test_copies_are_nearer_than_other_patients(detector_file: Path) -> None:

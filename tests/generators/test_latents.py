@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from monai.networks.schedulers import DDPMScheduler
 from monai_memo.errors import ConfigurationError, GeneratorError
 from monai_memo.generators.batches import LatentBatch
 from monai_memo.generators.latents import encode_latents, latent_shape
+from monai_memo.training.batches import SeededLoader
 from monai_memo.views import Views
 from tests.generators.conftest import tiny_autoencoder
 
@@ -88,3 +90,57 @@ def test_velocity_leads_back_to_latents_and_noise() -> None:
     torch.testing.assert_close((1 - kept).sqrt() * noisy + kept.sqrt() * velocity, arguments["noise"])
     with pytest.raises(ConfigurationError, match="must be epsilon or v_prediction"):
         LatentBatch(1.0, DDPMScheduler(20, prediction_type="sample"))
+
+
+def test_an_altered_cache_is_made_again_and_never_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    torch.manual_seed(0)
+    autoencoder = tiny_autoencoder()
+    first = encode(tmp_path, autoencoder, views=Views.paper(), variants=2)
+    expected, factor = np.array(first.values), first.scale_factor
+    path, marker = tmp_path / "training.npy", tmp_path / "training.json"
+    del first
+
+    def same() -> bool:
+        again = encode(tmp_path, autoencoder, views=Views.paper(), variants=2)
+        return bool((np.array(again.values) == expected).all()) and again.scale_factor == factor
+
+    record = json.loads(marker.read_text())
+    marker.write_text(json.dumps({**record, "scale_factor": 2 * factor}))
+    assert same() and "training.json is damaged" in caplog.text
+    content = path.read_bytes()
+    for damaged in (content[:500], content[:500] + bytes([content[500] ^ 4]) + content[501:], b""):
+        path.write_bytes(damaged)
+        assert same()
+    assert "training.npy is damaged" in caplog.text
+    marker.write_text("{")
+    assert same()
+
+
+def test_the_norm_of_the_autoencoder_belongs_to_the_cache(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    autoencoder = tiny_autoencoder()
+    first = np.array(encode(tmp_path, autoencoder).values)
+    for layer in autoencoder.modules():
+        if isinstance(layer, torch.nn.GroupNorm):
+            layer.num_groups = 2  # the weights stay as they are
+    assert np.abs(np.array(encode(tmp_path, autoencoder).values) - first).max() > 1e-3
+
+
+def test_variants_are_drawn_by_epoch_and_step_alone(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    latents = encode(tmp_path, tiny_autoencoder(), views=Views.paper(), variants=3)
+    loader = SeededLoader(latents, 2, seed=1, steps=5)
+
+    def epoch(number: int) -> torch.Tensor:
+        loader.order.epoch = number
+        return torch.cat([batch["image"] for batch in loader])
+
+    torch.manual_seed(5)
+    first = epoch(2)
+    torch.manual_seed(6)
+    torch.randn(3)
+    assert torch.equal(epoch(2), first) and not torch.equal(epoch(3), first)
+    plain = {tuple(latents[i]["image"].flatten().tolist()) for i in range(7)}
+    drawn = [tuple(image.flatten().tolist()) in plain for image in torch.cat([epoch(i) for i in range(20)])]
+    assert 0.2 < np.mean(drawn) < 0.47, "every third is the plain image"
+    assert torch.equal(latents[4, 3]["image"], latents[4]["image"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from monai_memo.data.phantoms import chest_phantom, knee_phantom
 from monai_memo.data.planting import plant
 from monai_memo.search.embedding_index import EmbeddingIndex
+from monai_memo.verification import verifier as module
 from monai_memo.verification.candidates import find_candidates, query_views
 from monai_memo.verification.copy_search import CopySearch
 from monai_memo.verification.pair import compare_pair
@@ -59,14 +61,36 @@ def test_few_candidates_leave_empty_places() -> None:
 def test_a_call_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     verifier = Verifier(CHEST)
     whole = verifier(OTHERS, ALL[:6], progress=False)
-    verifier(OTHERS[:2], ALL[:2], progress=False, store=tmp_path / "v.npz")
-    seen = []
-    verify = Verifier._verify
+    seen: list[int] = []
+    verify, store = Verifier._verify, tmp_path / "v.npz"
+
+    def killed(self: Verifier, *arguments: Any) -> Any:
+        seen.append(1)
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+        return verify(self, *arguments)
+
+    monkeypatch.setattr(Verifier, "_verify", killed)
+    monkeypatch.setattr(module, "SAVE_EVERY", 2)
+    with pytest.raises(KeyboardInterrupt):
+        verifier(OTHERS, ALL[:6], progress=False, store=store)
+    content = store.read_bytes()
+
+    def again(*arguments: Any) -> int:
+        seen.clear()
+        resumed = verifier(*arguments, progress=False, store=store)
+        assert len(resumed) == len(arguments[0])
+        if len(arguments[0]) == len(whole):
+            np.testing.assert_array_equal(resumed.similarity, whole.similarity)
+            np.testing.assert_array_equal(resumed.placements, whole.placements)
+        return len(seen)
+
     monkeypatch.setattr(Verifier, "_verify", lambda self, *a: (seen.append(1), verify(self, *a))[1])
-    resumed = verifier(OTHERS, ALL[:6], progress=False, store=tmp_path / "v.npz")
-    assert len(seen) == 4
-    np.testing.assert_array_equal(resumed.similarity, whole.similarity)
-    np.testing.assert_array_equal(resumed.placements, whole.placements)
+    assert again(OTHERS, ALL[:6]) == 4 and again(OTHERS, ALL[:6]) == 0
+    # Damaged, or of other queries or other candidates: not used.
+    store.write_bytes(content[:300] + b"\0\0\0" + content[303:])
+    assert again(OTHERS, ALL[:6]) == 6
+    assert again(OTHERS[:5], ALL[:5]) == 5 and again(OTHERS[:5], [row[1:] for row in ALL[:5]]) == 5
 
 
 def test_candidates_hold_the_moved_original() -> None:
