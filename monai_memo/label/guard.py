@@ -14,6 +14,10 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from typing import Any
 
+from monai_memo.errors import ConfigurationError
+from monai_memo.label.forms import checked_form, checked_json
+from monai_memo.label.uploads import RequestFiles
+
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -53,10 +57,21 @@ class Guard:
         application: MONAI Label's.
         folders: paths whose text is taken out of answers.
         remote: answer other machines too; only they who may see the patients' images should reach the server then.
+        hosts: names and addresses under which the server may be asked, beside those of its own machine and the very
+            address that a request came to.
+        files: where the web application keeps uploads meanwhile.
     """
 
-    def __init__(self, application: Application, folders: Iterable[str] = (), remote: bool = False) -> None:
-        self.application, self.remote = application, remote
+    def __init__(
+        self,
+        application: Application,
+        folders: Iterable[str] = (),
+        remote: bool = False,
+        hosts: Iterable[str] = (),
+        files: RequestFiles | None = None,
+    ) -> None:
+        self.application, self.remote, self.files = application, remote, files
+        self.hosts = {host_name(name) for name in hosts if name}
         # Longest first: a folder's parent may be in the list as well.
         self.folders = sorted({text.rstrip("/") for text in folders if len(text) > 1}, key=len, reverse=True)
 
@@ -68,27 +83,35 @@ class Guard:
         refused = self.refusal(scope)
         if refused is not None:
             return await _answer(send, *refused)
-        body = await _read(receive)
+        body = None if _announced(scope) > LARGEST_BODY else await _read(receive)
         if body is None:
             return await _answer(send, 413, f"at most {LARGEST_BODY} bytes are taken")
-        unknown = unknown_parameters(scope["path"], body)
-        if unknown:
-            return await _answer(send, 400, unknown)
-        return await self.application(scope, _once(body, receive), self._redacting(send))
+        try:
+            check_body(scope["path"], _header(scope, b"content-type"), body)
+        except ConfigurationError as error:
+            return await _answer(send, 400, str(error))
+        if self.files is None:
+            return await self.application(scope, _once(body, receive), self._redacting(send))
+        with self.files.request():
+            return await self.application(scope, _once(body, receive), self._redacting(send))
 
     def refusal(self, scope: MutableMapping[str, Any]) -> tuple[int, str] | None:
         """Status and reason if a request is refused, None if it may pass."""
-        headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
-        host = headers.get("host", "")
-        if not self.remote:
-            client = (scope.get("client") or ("",))[0]
-            if not _is_loopback(client):
-                return 403, "this server answers its own machine only; start it with --remote to change that"
-            # A name of the outside that points to this machine (DNS rebinding) must not open the door.
-            if re.sub(r":\d+$", "", host) not in LOCAL_NAMES:
-                return 403, "unknown host name"
+        headers: dict[str, str] = {}
+        for key, value in scope["headers"]:
+            name = key.decode("latin-1").lower()
+            if name in headers and name in ("host", "origin", "content-type", "content-length"):
+                return 400, f"the header {name} was sent twice"
+            headers[name] = value.decode("latin-1")
+        host = headers.get("host", "").lower()
+        client_is_here = _is_loopback((scope.get("client") or ("",))[0])
+        if not self.remote and not client_is_here:
+            return 403, "this server answers its own machine only; start it with --remote to change that"
+        # A name of the outside that points to this machine (DNS rebinding) must not open the door.
+        if not self._is_known(host_name(host), scope, client_is_here):
+            return 403, "unknown host name; name those of this server with --hosts when it is started with --remote"
         origin = headers.get("origin")
-        if origin is not None and re.sub(r"^https?://", "", origin) != host:
+        if origin is not None and origin.lower() not in (f"http://{host}", f"https://{host}"):
             return 403, "requests of other web sites are refused"
         if headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate":
             return 403, "requests of other web sites are refused"
@@ -100,6 +123,15 @@ class Guard:
             if scope["method"] in methods and re.fullmatch(pattern, scope["path"]):
                 return None
         return 404, "not part of a review"
+
+    def _is_known(self, name: str, scope: MutableMapping[str, Any], client_is_here: bool) -> bool:
+        if client_is_here and name in LOCAL_NAMES:
+            return True
+        if not self.remote:
+            return False
+        # A name can be pointed here by anybody; an address that the connection was made to cannot be a mistake.
+        reached = (scope.get("server") or ("",))[0]
+        return bool(name) and (name in self.hosts or (bool(reached) and name == host_name(str(reached))))
 
     def redacted(self, content: bytes) -> bytes:
         """``content`` without the paths of folders."""
@@ -137,21 +169,43 @@ class Guard:
         return checked
 
 
-def unknown_parameters(path: str, body: bytes) -> str | None:
-    """What is wrong with the JSON of a request that MONAI Label would pass on unseen; None if nothing is."""
-    known = PARAMETERS.get(path.split("/")[1])
-    if known is None or not body.strip():
-        return None
+def host_name(host: str) -> str:
+    """Name or address of a ``Host`` header or of an address, lower case, without port.
+
+    Example:
+        >>> host_name("Review.Hospital.Example:8000"), host_name("[::1]:8000"), host_name("::1")
+        ('review.hospital.example', '[::1]', '[::1]')
+    """
+    text = host.strip().lower()
     try:
-        found = json.loads(body)
+        return f"[{ipaddress.IPv6Address(text)}]"
     except ValueError:
-        return "the body must be JSON"
+        return re.sub(r":\d+$", "", text).rstrip(".")
+
+
+def check_body(path: str, content_type: str, body: bytes) -> None:
+    """Refuse a body that MONAI Label would pass on unseen, or stumble over.
+
+    Raises:
+        ConfigurationError: no JSON where JSON is due, unknown parameters, or uploads that no review needs.
+    """
+    room = path.split("/")[1]
+    if room == "infer":
+        checked_form(content_type, body, {"params"})
+        return
+    if path == "/datastore/label":
+        checked_form(content_type, body, {"params", "label"})
+        return
+    known = PARAMETERS.get(room)
+    if known is None or not body.strip():
+        return
+    found = checked_json(body, "the body")
     if found is None:
-        return None
-    if not isinstance(found, dict):
-        return "the body must be a JSON object"
+        return
     unknown = sorted(set(found) - known)
-    return f"unknown parameter {', '.join(unknown)}; known: {', '.join(sorted(known))}" if unknown else None
+    if unknown:
+        shown = ", ".join(unknown)[:200]
+        raise ConfigurationError(f"unknown parameter {shown}; known: {', '.join(sorted(known))}")
 
 
 def _is_loopback(address: str) -> bool:
@@ -161,6 +215,16 @@ def _is_loopback(address: str) -> bool:
         return False
     mapped = getattr(parsed, "ipv4_mapped", None)
     return bool((mapped or parsed).is_loopback)
+
+
+def _header(scope: MutableMapping[str, Any], name: bytes) -> str:
+    return next((value.decode("latin-1") for key, value in scope["headers"] if key.lower() == name), "")
+
+
+def _announced(scope: MutableMapping[str, Any]) -> int:
+    """Bytes that a request says it has; the server has made sure that it is a number."""
+    text = _header(scope, b"content-length")
+    return int(text) if text.isdecimal() and len(text) < 20 else 0 if not text else LARGEST_BODY + 1
 
 
 async def _read(receive: Receive) -> bytes | None:

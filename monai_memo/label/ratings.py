@@ -57,15 +57,15 @@ def new_entry(params: Mapping[str, Any]) -> Entry:
     """
     rating, rater = params.get("rating"), params.get("rater")
     if rating not in (*RATINGS, UNDO):
-        raise ConfigurationError(f"rating must be one of {', '.join((*RATINGS, UNDO))}, got {rating!r}")
+        raise ConfigurationError(f"rating must be one of {', '.join((*RATINGS, UNDO))}, got {str(rating)[:60]!r}")
     strategy = params.get("strategy", STRATEGIES[0])
     if strategy not in STRATEGIES:
-        raise ConfigurationError(f"strategy must be one of {', '.join(STRATEGIES)}, got {strategy!r}")
+        raise ConfigurationError(f"strategy must be one of {', '.join(STRATEGIES)}, got {str(strategy)[:60]!r}")
     seconds = params.get("seconds")
     if seconds is not None and (
         isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= 1e6
     ):
-        raise ConfigurationError(f"seconds must be a number from 0 to 1,000,000, got {seconds!r}")
+        raise ConfigurationError(f"seconds must be a number from 0 to 1,000,000, got {str(seconds)[:60]!r}")
     return Entry(
         rating=str(rating),
         rater=checked_rater(rater),

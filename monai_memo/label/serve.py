@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib.resources import files
@@ -71,6 +72,13 @@ def review_server(audit: str | Path, **options: Any) -> None:
     if find_spec("monailabel") is None:
         raise ConfigurationError(INSTALL)
     configuration = [("blind", str(settings.blind).lower()), ("remote", str(settings.remote).lower())]
+    names = host_names(settings.hosts, host)
+    if settings.hosts and not settings.remote:
+        raise ConfigurationError(
+            f"hosts {settings.hosts} are names for other machines: add --remote, or leave them out"
+        )
+    if settings.remote:
+        configuration.append(("hosts", ",".join(names)))
     if settings.generator is not None:
         configuration.append(("generator", str(check_bundle(settings.generator))))
     configuration += [
@@ -83,6 +91,21 @@ def review_server(audit: str | Path, **options: Any) -> None:
     command, environment = server_command(folder, host, settings.port, configuration)
     print(f"review page: http://{host}:{settings.port}/review/   (end with Ctrl+C)", flush=True)
     os.execve(command[0], command, environment)
+
+
+def host_names(hosts: str | None, bound: str) -> list[str]:
+    """Names given by the user, and the address that is listened on unless that is every one.
+
+    Raises:
+        ConfigurationError: a name with a scheme, a path, a wildcard or blanks in it.
+    """
+    names = [name.strip() for name in (hosts or "").split(",") if name.strip()]
+    for name in names:
+        if not re.fullmatch(r"[\w.-]+(:\d+)?|\[?[0-9a-fA-F:.]+\]?(:\d+)?", name):
+            raise ConfigurationError(
+                f"hosts must be names or addresses like review.hospital.example, without http:// and *, got {name!r}"
+            )
+    return names + ([bound] if bound not in ("0.0.0.0", "::", "") else [])
 
 
 def _is_loopback(host: str) -> bool:

@@ -45,6 +45,8 @@ class ReviewServerSettings(Settings):
         host: address to listen on.
         port: to listen on.
         remote: answer other machines too. There is no login: whoever reaches the port sees patient images.
+        hosts: with ``remote``, names by which raters reach this machine (``review.hospital.example``), with commas
+            between. Its address works without. Any other name is refused, so that no web site can point one here.
         generator: folder of a generator bundle, for the infer task ``sample``.
         blind: answer without similarities and without the ratings of others.
         train, synthetic: where the cohorts are, if not where the audit's record says.
@@ -54,6 +56,7 @@ class ReviewServerSettings(Settings):
     host: Annotated[str, Text(255)] = "127.0.0.1"
     port: Annotated[int, Whole(1, 65_535)] = 8000
     remote: Boolean = False
+    hosts: Annotated[str, Text(2000)] | None = None
     generator: Folder | None = None
     blind: Boolean = True
     train: Source | None = None

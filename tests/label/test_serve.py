@@ -36,6 +36,15 @@ def test_the_server_writes_into_the_audits_folder_only(audit: Path, monkeypatch:
     assert options["--host"] == "127.0.0.1" and options["--port"] == "8123" and options["--studies"] == str(audit)
     assert Path(options["--app"]) == audit / "review" / "app" and (audit / "review" / "app" / "main.py").exists()
     assert command[-6:] == ["--conf", "blind", "false", "--conf", "remote", "false"]
+    serve.review_server(str(audit), host="0.0.0.0", remote=True, hosts="review.hospital.example, review")
+    assert started[1][1][-3:] == ["--conf", "hosts", "review.hospital.example,review"]
+    serve.review_server(str(audit), host="10.0.0.5", remote=True)
+    assert started[2][1][-3:] == ["--conf", "hosts", "10.0.0.5"]
+    with pytest.raises(ConfigurationError, match="add --remote"):
+        serve.review_server(str(audit), hosts="review")
+    for name in ("http://review", "*", "a/b", "*.hospital.example"):
+        with pytest.raises(ConfigurationError, match="hosts must be names or addresses"):
+            serve.review_server(str(audit), remote=True, hosts=name)
     assert environment["PATH"].split(os.pathsep)[0] == str(Path(program).parent)
     assert (audit / "review" / "study.json").exists()
 

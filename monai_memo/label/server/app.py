@@ -31,6 +31,7 @@ from monai_memo.label.server.page import review_routes, to_the_page
 from monai_memo.label.server.scoring import SimilarityScoring
 from monai_memo.label.server.strategies import Blinded, Uncertain
 from monai_memo.label.server.trainers import FineTuneTask
+from monai_memo.label.uploads import RequestFiles
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class ReviewApp(MONAILabelApp):
         studies: output folder of an audit. A review is prepared there if none has been.
         conf: ``generator`` (folder of a generator bundle), ``train`` and ``synthetic`` (where the cohorts are, if they
             have moved), ``blind`` (``false`` answers similarities and others' ratings), ``remote`` (``true`` answers
-            other machines).
+            other machines), ``hosts`` (names under which it then may be asked, with commas between).
     """
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, Any]) -> None:
@@ -143,5 +144,13 @@ class ReviewApp(MONAILabelApp):
         app.add_api_route("/", to_the_page, methods=["GET"], include_in_schema=False)
         # The layers of a web application cannot be added to once it has started, which is when MONAI Label makes its
         # app; the outermost one can be wrapped.
-        app.middleware_stack = Guard(app.middleware_stack, self.folders(), remote=self._is_on("remote", "false"))  # type: ignore[assignment, arg-type]
+        files = RequestFiles()
+        files.use()
+        app.middleware_stack = Guard(  # type: ignore[assignment]
+            app.middleware_stack,  # type: ignore[arg-type]
+            [*self.folders(), str(files.folder)],
+            remote=self._is_on("remote", "false"),
+            hosts=str(self.conf.get("hosts", "")).split(","),
+            files=files,
+        )
         logger.info("review page: /review/")

@@ -121,7 +121,7 @@ def test_params_cannot_name_another_image_or_tag(server: Server) -> None:
         )  # fmt: skip
         assert answer.status_code == 400
     uploaded = server.request("POST", "/infer/evidence", files={"file": ("x.png", b"x")})
-    assert uploaded.status_code == 404
+    assert uploaded.status_code == 400 and "unknown field file" in uploaded.json()["detail"]
     assert server.request("PUT", "/datastore/image", files={"file": ("x.png", b"x")}).status_code == 404
     assert server.request("GET", "/info/", headers={"Origin": "http://attacker.example"}).status_code == 403
     assert server.request("GET", "/info/", headers={"Host": "attacker.example"}).status_code == 403
