@@ -60,6 +60,18 @@ def _audit(**arguments: Any) -> int:
     return _print_result(audit.run(), audit.out)
 
 
+def _inspect(**arguments: Any) -> int:
+    from monai_memo.audit.inspection import Inspection
+
+    inspection = Inspection(**arguments)
+    inspection.read()
+    print(inspection.table(), flush=True)  # before anything is refused
+    inspection.compare()
+    page = inspection.write()
+    print(f"\n{inspection.findings_text()}\n\npage      {page.resolve()} (shows patients: do not share it)")
+    return SKIPPED if inspection.n_skipped else FINISHED
+
+
 def _train_detector(**arguments: Any) -> int:
     from monai_memo.detector.command import train_detector_command
 
@@ -169,6 +181,7 @@ class Command:
 
 
 COMMANDS = {
+    "inspect": Command("monai_memo.audit.configuration:InspectionSettings", _inspect),
     "audit": Command("monai_memo.audit.configuration:AuditConfiguration", _audit),
     "train-detector": Command("monai_memo.detector.settings:TrainDetectorSettings", _train_detector),
     "evaluate": Command("monai_memo.benchmark.settings:EvaluationSettings", _evaluate),

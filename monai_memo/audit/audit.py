@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from monai_memo.audit.certainty import judge
 from monai_memo.audit.comparison import Comparison, compare
 from monai_memo.audit.configuration import AuditConfiguration
+from monai_memo.audit.contact_sheet import contact_sheet
 from monai_memo.audit.detection_limit import detection_limit
 from monai_memo.audit.evidence import collect_evidence
 from monai_memo.audit.output import move_over, require_writable
@@ -290,11 +291,12 @@ class Audit:
                 detector.preprocessing,
                 verified=result.verification is not None,
             )
+        sheet = None if settings.redacted else contact_sheet(prepared, settings.seed)
         result = result.without_patients() if settings.redacted else result
         result.validate()
         try:
             result.write(staging)
-            write_report(result, evidence, staging, redacted=settings.redacted)
+            write_report(result, evidence, staging, redacted=settings.redacted, sheet=sheet)
             detector.save(staging / "detector.pt")
             move_over(staging, self.out)
         except OSError as error:

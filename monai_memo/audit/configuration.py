@@ -27,6 +27,8 @@ from monai_memo.settings import (
     Kind,
     Level,
     PatientPattern,
+    Place,
+    Quantity,
     RecipeName,
     Refused,
     Resamples,
@@ -175,6 +177,58 @@ class AuditConfiguration(AuditOptions):
     def cohort_sources(self) -> dict[str, str]:
         """Source of each cohort by its name."""
         return {"training": self.train, "heldout": self.heldout, "synthetic": self.synthetic}
+
+    def readings(self) -> dict[str, Reading]:
+        """How the images of each cohort are read."""
+        return recorded_readings(self.to_dict())
+
+
+class InspectionSettings(Settings):
+    """Look at cohorts before an audit: what was read, what differs, and a contact sheet in one HTML page.
+
+    Nothing is trained, and nothing is kept but the page.
+
+    Attributes:
+        train, heldout, synthetic: a folder, a CSV (``image``, ``patient_id``) or a MONAI datalist; one at least.
+        out: the page (``.html``), or a folder for ``inspection.html``, ``inspection.json`` and ``contact_sheet.png``.
+        patient_pattern: regular expression that finds the patient in a relative path.
+        size: image size for the detector, pixels or voxels per axis.
+        spacing: resample to this voxel size in mm before resizing (files with an affine only).
+        orientation: how the synthetic images lie (see ``data.orientation``): they are turned before anything else.
+        window: ``(low, high)``: clip training and held-out images to these intensities (HU in CT).
+        channel: the one to take, from 0, of images with several channels that are no colours.
+        allow_gaps: take DICOM series in which slices are missing.
+        sample: images of each cohort whose pixels are looked at.
+        seed: of the sample.
+        workers: threads that read images; by default one per core.
+        progress: show progress bars.
+    """
+
+    train: Source | None = None
+    heldout: Source | None = None
+    synthetic: Source | None = None
+    out: Annotated[str, Place("a page (.html) or a folder")] = "inspection.html"
+    patient_pattern: PatientPattern | None = None
+    size: Size | None = None
+    spacing: Spacing | None = None
+    orientation: Annotated[str, OrientationName()] | None = None
+    window: Window | None = None
+    channel: Channel | None = None
+    allow_gaps: Boolean = False
+    sample: Quantity = 200
+    seed: Seed = 0
+    workers: Workers | None = None
+    progress: Boolean = True
+
+    @model_validator(mode="after")
+    def _some_cohort(self) -> Self:
+        require(bool(self.cohort_sources()), "name at least one cohort: train, heldout or synthetic")
+        return self
+
+    def cohort_sources(self) -> dict[str, str]:
+        """Source of each cohort that is named."""
+        named = {"training": self.train, "heldout": self.heldout, "synthetic": self.synthetic}
+        return {name: source for name, source in named.items() if source is not None}
 
     def readings(self) -> dict[str, Reading]:
         """How the images of each cohort are read."""

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -130,6 +131,11 @@ def png_bytes(figure: Figure, dpi: int = 110) -> bytes:
     # The name of the software in the file would change with every version of Matplotlib.
     figure.savefig(stream, format="png", dpi=dpi, metadata={"Software": None})
     return stream.getvalue()
+
+
+def data_uri(content: bytes) -> str:
+    """A PNG as it stands in a page."""
+    return "data:image/png;base64," + base64.b64encode(content).decode("ascii")
 
 
 def write_figure(path: str | Path, figure: Figure) -> bytes:

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import base64
 import re
 import shlex
 from collections import Counter
@@ -15,8 +14,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from monai_memo.audit.configuration import AuditConfiguration
+from monai_memo.audit.contact_sheet import SheetColumn, sheet_figure, sheet_record
 from monai_memo.audit.evidence import PairEvidence
 from monai_memo.audit.figures import (
+    data_uri,
     distribution_figure,
     pair_figure,
     png_bytes,
@@ -58,10 +59,6 @@ def _similarity(estimate: Estimate) -> str:
 FILTERS = {"count": _count, "rate": _rate, "similarity": _similarity, "percent": percent}
 
 
-def _data_uri(content: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(content).decode("ascii")
-
-
 def repeat_command(result: AuditResult) -> str:
     """The command line that repeats the audit. Names of folders are placeholders in a redacted report."""
     settings = result.configuration
@@ -91,7 +88,7 @@ def skipped_images(result: AuditResult) -> list[dict[str, Any]]:
 def _gallery(evidence: Sequence[PairEvidence]) -> list[dict[str, Any]]:
     return [
         {
-            "image": _data_uri(png_bytes(pair_figure(pair), dpi=90)),
+            "image": data_uri(png_bytes(pair_figure(pair), dpi=90)),
             "match": pair.match,
             "mirrored": pair.mirrored,
             "correlation": f"{pair.correlation:.2f}",
@@ -103,7 +100,8 @@ def _gallery(evidence: Sequence[PairEvidence]) -> list[dict[str, Any]]:
     ]
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Jinja for the pages: everything is escaped, a missing value is an error."""
     environment = Environment(
         loader=PackageLoader("monai_memo.audit"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
@@ -112,18 +110,24 @@ def _environment() -> Environment:
     return environment
 
 
-def render_report(result: AuditResult, evidence: Sequence[PairEvidence] | None, figures: dict[str, bytes]) -> str:
-    """The report as HTML text. Without evidence there is no gallery."""
+def render_report(
+    result: AuditResult,
+    evidence: Sequence[PairEvidence] | None,
+    figures: dict[str, bytes],
+    sheet: list[SheetColumn] | None = None,
+) -> str:
+    """The report as HTML text. Without evidence there is no gallery, without a sheet no section of it."""
     word, icon = LEVELS[result.verdict["level"]]
     return (
-        _environment()
+        environment()
         .get_template("report.html.jinja")
         .render(
             result=result,
             word=word,
             icon=icon,
-            figures={name: _data_uri(content) for name, content in figures.items()},
+            figures={name: data_uri(content) for name, content in figures.items()},
             gallery=_gallery(evidence or []),
+            sheet=sheet_record(sheet) if sheet else None,
             skipped=skipped_images(result),
             command=repeat_command(result),
             confidence=f"{100 * result.calibration['confidence']:g} %",
@@ -135,13 +139,18 @@ def render_report(result: AuditResult, evidence: Sequence[PairEvidence] | None, 
 
 
 def write_report(
-    result: AuditResult, evidence: Sequence[PairEvidence] | None, folder: str | Path, redacted: bool = False
+    result: AuditResult,
+    evidence: Sequence[PairEvidence] | None,
+    folder: str | Path,
+    redacted: bool = False,
+    sheet: list[SheetColumn] | None = None,
 ) -> Path:
     """Write ``report.html`` and ``figures/*.png``.
 
     Args:
         evidence: pairs for the gallery; ignored if ``redacted``.
         redacted: no patient pixel, name, id or path; ``result`` must come from ``AuditResult.without_patients``.
+        sheet: images of the cohorts side by side; ignored if ``redacted``.
     """
     if redacted and not result.redacted:
         raise ValueError("a redacted report takes a result without patients: AuditResult.without_patients()")
@@ -152,7 +161,10 @@ def write_report(
     }
     if result.sampling_curve is not None and result.sampling_curve["seen"]:
         figures["sampling"] = write_figure(folder / "figures" / "sampling_curve.png", sampling_figure(result))
-    return write_text(folder / "report.html", render_report(result, None if redacted else evidence, figures))
+    evidence, sheet = (None, None) if redacted else (evidence, sheet)
+    if sheet:
+        write_figure(folder / "figures" / "contact_sheet.png", sheet_figure(sheet))
+    return write_text(folder / "report.html", render_report(result, evidence, figures, sheet))
 
 
 def set_chapter(report: str, template: str, record: Mapping[str, Any]) -> str:
@@ -168,7 +180,7 @@ def set_chapter(report: str, template: str, record: Mapping[str, Any]) -> str:
         MemoError: not a report of an audit.
     """
     start, end = f"<!-- chapter {template} -->", f"<!-- end of chapter {template} -->"
-    chapter = _environment().get_template(template).render(chapter=record)
+    chapter = environment().get_template(template).render(chapter=record)
     without = re.sub(f"\n{re.escape(start)}.*?{re.escape(end)}", "", report, flags=re.DOTALL)
     before, place, after = without.partition(CHAPTERS)
     if not place:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from os import cpu_count
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,6 +82,20 @@ class Intensities:
         below = max(END * (high - low), low - float(np.median(self.lowest)))
         above = max(END * (high - low), float(np.median(self.highest)) - high)
         return float(np.mean(self.values <= low + below)), float(np.mean(self.values >= high - above))
+
+    def describe(self) -> dict[str, Any]:
+        """Plain types, for JSON."""
+        levels = (1, 50, 99)
+        low, high = self.heaps
+        return {
+            "images": len(self),
+            "lowest": float(self.lowest.min()),
+            "highest": float(self.highest.max()),
+            "percentiles": {str(level): float(np.percentile(self.values, level)) for level in levels},
+            "one_scale": self.one_scale,
+            "share_at_lowest": low,
+            "share_at_highest": high,
+        }
 
 
 def intensities_of(array: NDArray[np.generic], window: tuple[float, float] | None = None, seed: int = 0) -> Intensities:

@@ -165,7 +165,7 @@ def test_the_window_clips_before_scaling(tmp_path: Path) -> None:
     assert (pixels[:32] == 0).mean() > 0.99 and (pixels[48:] == 1).mean() > 0.99
     assert pixels[40, 32] == pytest.approx(0.532, abs=0.001)
     empty = Cohort.from_source(folder, "training", reading=Reading(window=(2000.0, 3000.0))).images[0]
-    with pytest.raises(UnusableImageError, match="constant within the window 2000 to 3000"):
+    with pytest.raises(UnusableImageError, match="lies outside the window 2000 to 3000"):
         Preprocessing(2, (64, 64))(empty)
 
 
