@@ -50,7 +50,7 @@ def _partner(path: Path, ending: str) -> Path | None:
 def _affine(path: Path, header: Any) -> tuple[np.ndarray | None, tuple[str, ...]]:
     """The sform goes before the qform, as in most programs; without either nibabel would guess a mirrored x."""
     if isinstance(header, nibabel.freesurfer.mghformat.MGHHeader):
-        return (header.get_affine(), ()) if int(header["goodRASFlag"]) > 0 else (None, ())
+        return header.get_affine(), ()
     if not isinstance(header, nibabel.Nifti1Header):  # type: ignore[attr-defined]
         return None, ()  # Analyze
     found = {}
@@ -103,6 +103,8 @@ def describe(path: Path, whole: bool = False) -> Stored:
     if any(length < 1 for length in shape):
         raise UnusableImageError(path, "empty")
     offset = int(header.get_data_offset()) if header_file == image_file else 0
+    if header_file == image_file and offset < getattr(kind.header_class, "sizeof_hdr", 0):
+        raise UnusableImageError(path, "damaged: its header says that its pixels begin within the header")
     wanted = offset + dtype.itemsize * int(np.prod([float(length) for length in shape]))
     packed = head_of(image_file)[:2] == GZIP
     size = image_file.stat().st_size
@@ -129,11 +131,15 @@ def describe(path: Path, whole: bool = False) -> Stored:
             array = np.stack([array[name] for name in array.dtype.names], axis=-1)
         return array.reshape((*shape, array.shape[-1]) if dtype.names else shape)
 
-    return _stored(path, header, kind.__name__, shape, dtype, load)
+    # nibabel puts a guess, and a flag that vouches for it, where an MGH file does not say how it lies.
+    guessed = kind is nibabel.MGHImage and head[28:30] == b"\0\0"  # type: ignore[attr-defined]
+    return _stored(path, header, kind.__name__, shape, dtype, load, guessed)
 
 
-def _stored(path: Path, header: Any, kind: str, shape: tuple[int, ...], dtype: np.dtype[Any], read: Any) -> Stored:
-    affine, notes = _affine(path, header)
+def _stored(
+    path: Path, header: Any, kind: str, shape: tuple[int, ...], dtype: np.dtype[Any], read: Any, guessed: bool
+) -> Stored:
+    affine, notes = (None, ()) if guessed else _affine(path, header)
     lead = 0
     while len(shape) - lead > 3 and shape[lead] == 1:  # (1, x, y, z), as networks give volumes
         lead += 1
@@ -161,6 +167,6 @@ def _stored(path: Path, header: Any, kind: str, shape: tuple[int, ...], dtype: n
         colour=colour,
         several=several,
         affine=affine,
-        spacing=zooms if zooms and all(np.isfinite(zooms)) and min(zooms) > 0 else None,
+        spacing=zooms if zooms and not guessed and all(np.isfinite(zooms)) and min(zooms) > 0 else None,
         notes=notes,
     )

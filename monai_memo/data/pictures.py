@@ -40,7 +40,8 @@ TRANSPARENCY_NOTE = "with transparency, which was left out"
 @contextmanager
 def _opened(path: Path, kind: str) -> Iterator[Image.Image]:
     try:
-        with Image.open(path, formats=PILLOW.get(kind, (kind,))) as image:
+        # By name, Pillow maps TIFF into memory with the lengths after turning, which scrambles what has to be turned.
+        with open(path, "rb") as stream, Image.open(stream, formats=PILLOW.get(kind, (kind,))) as image:
             yield image
     except Image.DecompressionBombError as error:
         numbers = [int(word.strip("()")) for word in str(error).split() if word.strip("()").isdigit()]
@@ -83,7 +84,8 @@ def _refuse_pages(path: Path, image: Image.Image) -> None:
     if frames < 2:
         return
     size, pages = image.size, 1
-    if image.format == "GIF":
+    moving = image.format in ("GIF", "PNG", "WEBP")
+    if moving:
         pages = frames
     else:
         for frame in range(1, min(frames, 1000)):
@@ -91,7 +93,7 @@ def _refuse_pages(path: Path, image: Image.Image) -> None:
             pages += image.size == size and not _tag(image, SUBFILE, 0) & 1
         image.seek(0)
     if pages > 1:
-        what = "frames" if image.format in ("GIF", "PNG", "WEBP") else "pages"
+        what = "frames" if moving else "pages"
         raise UnusableImageError(path, f"has {pages} {what}: save one image a file, or the slices of a volume as NIfTI")
 
 
