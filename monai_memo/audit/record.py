@@ -17,7 +17,7 @@ from monai_memo.audit.comparison import Comparison
 from monai_memo.audit.configuration import AuditConfiguration
 from monai_memo.audit.result import SCHEMA_VERSION, AuditResult, CohortSummary, Count, Estimate, Match
 from monai_memo.audit.sharpness import Softening
-from monai_memo.audit.verdict import verdict_for
+from monai_memo.audit.verdict import unread_training, verdict_for
 from monai_memo.data.overlap import repeated_images
 from monai_memo.data.prepared import PreparedCohort
 from monai_memo.detector.detector import Detector
@@ -173,7 +173,15 @@ def build_result(
             "explanation": explain_calibration(configuration, sims.n_train, sims.n_heldout, sims.n_synthetic),
             "sharpness": None if softening is None else softening.describe(),
         },
-        verdict=verdict_for(n_copies, _estimate(rates.control_copies), excess, sensitivity, configuration.confidence),
+        verdict=verdict_for(
+            n_copies,
+            _estimate(rates.control_copies),
+            excess,
+            sensitivity,
+            configuration.confidence,
+            concerns=unread_training(sims.n_train, len(prepared["training"].skipped)),
+            unread=len(prepared["synthetic"].skipped),
+        ),
         cohorts={name: summarise(item) for name, item in prepared.items()},
         detector={
             "recipe": detector.recipe.name,

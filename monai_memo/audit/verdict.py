@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from monai_memo.audit.result import Count, Estimate
@@ -17,19 +18,57 @@ def percent(rate: float, digits: int = 1) -> str:
     return f"{100 * rate:.{digits}f} %"
 
 
+def unread_training(n_used: int, n_skipped: int) -> list[str]:
+    """What a training cohort with unreadable images means for a verdict that found nothing: no or one sentence."""
+    total = n_used + n_skipped
+    if n_skipped <= SHARE_OF_CONCERN * total:
+        return []
+    return [
+        f"{n_skipped} of {total} training images ({percent(n_skipped / total)}) could not be read, so that copies of "
+        "them cannot be found. Mend these files, or take them off the list if the generator never saw them, and audit "
+        "again."
+    ]
+
+
 def verdict_for(
-    n_copies: Count, control: Estimate, excess: Estimate, sensitivity: dict[str, Any] | None, confidence: float = 0.95
+    n_copies: Count,
+    control: Estimate,
+    excess: Estimate,
+    sensitivity: dict[str, Any] | None,
+    confidence: float = 0.95,
+    concerns: Sequence[str] = (),
+    unread: int = 0,
 ) -> dict[str, str]:
     """The verdict on a synthetic cohort.
 
     * ``copies_found``: the whole interval of the excess over the control lies above zero.
-    * ``inconclusive``: the detector found fewer than half of the copies planted as a check, or a share of copies of 5 %
-      or more cannot be excluded.
-    * ``no_excess``: neither.
+    * ``inconclusive``: the detector found fewer than half of the copies planted as a check, the cohorts themselves give
+      cause for concern, or a share of copies of 5 % or more cannot be excluded.
+    * ``no_excess``: none of these.
+
+    Args:
+        concerns: why finding nothing would say little: training images that were not read, cohorts that do not lie alike.
+        unread: synthetic images that could not be read: the verdict does not cover them, and says so.
 
     Returns:
         ``level``, ``headline`` and ``detail``, for readers who are no engineers.
     """
+    verdict = _verdict(n_copies, control, excess, sensitivity, confidence, concerns)
+    if unread:
+        was = f"{unread} synthetic image{'s' if unread > 1 else ''} could not be read"
+        verdict["detail"] += f" {was}: this verdict does not cover {'them' if unread > 1 else 'it'}. Do not share what "
+        verdict["detail"] += "was not audited."
+    return verdict
+
+
+def _verdict(
+    n_copies: Count,
+    control: Estimate,
+    excess: Estimate,
+    sensitivity: dict[str, Any] | None,
+    confidence: float,
+    concerns: Sequence[str],
+) -> dict[str, str]:
     share = f"{n_copies.value} of {n_copies.of} synthetic images ({percent(n_copies.rate.value)})"
     expected = f"About {percent(control.value)} would be expected if nothing had been copied."
     if excess.low > 0:
@@ -48,6 +87,12 @@ def verdict_for(
             "headline": "Not conclusive: the detector would miss most copies.",
             "detail": f"Of {sensitivity['planted']} copies planted as a check it found {sensitivity['found']}, so that "
             f"finding {share} says little. Train the detector longer or on larger images, and audit again.",
+        }
+    if concerns:
+        return {
+            "level": "inconclusive",
+            "headline": "Not conclusive: copies may have been missed because of the files.",
+            "detail": f"{share} lie above the threshold. {expected} But: {' '.join(concerns)}",
         }
     if bound > SHARE_OF_CONCERN:
         return {

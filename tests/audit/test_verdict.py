@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from monai_memo.audit.result import Count, Estimate
-from monai_memo.audit.verdict import verdict_for
+from monai_memo.audit.verdict import unread_training, verdict_for
 
 
 def verdict(excess: Estimate, found: int | None = 45) -> dict[str, str]:
@@ -35,3 +35,24 @@ def test_words_carry_the_numbers_and_never_promise_safety() -> None:
     for excess in (Estimate(0.1, 0.01, 0.2), Estimate(0.0, -0.02, 0.02), Estimate(0.03, -0.02, 0.08)):
         words = " ".join(verdict(excess).values()).lower()
         assert "safe" not in words and "anonym" not in words
+
+
+def test_nothing_found_among_files_that_were_not_read_is_not_conclusive() -> None:
+    assert unread_training(95, 5) == [] and unread_training(100, 0) == []
+    (concern,) = unread_training(40, 20)
+    assert concern.startswith("20 of 60 training images (33.3 %) could not be read")
+    copies, control = Count(0, 0, 1, 100, Estimate(0, 0, 0.01)), Estimate(0, 0, 0.01)
+    found = verdict_for(copies, control, Estimate(0.0, -0.02, 0.02), None, concerns=[concern])
+    assert found["level"] == "inconclusive" and concern in found["detail"]
+    # Copies that were found are copies, whatever else was missed.
+    assert verdict_for(copies, control, Estimate(0.1, 0.01, 0.2), None, concerns=[concern])["level"] == "copies_found"
+
+
+@pytest.mark.parametrize("excess", [Estimate(0.1, 0.01, 0.2), Estimate(0.0, -0.02, 0.02), Estimate(0.03, -0.02, 0.08)])
+def test_synthetic_images_that_were_not_read_are_not_covered(excess: Estimate) -> None:
+    copies, control = Count(0, 0, 1, 100, Estimate(0, 0, 0.01)), Estimate(0, 0, 0.01)
+    assert (
+        "3 synthetic images could not be read: this verdict does not cover them"
+        in (verdict_for(copies, control, excess, None, unread=3)["detail"])
+    )
+    assert "could not be read" not in verdict_for(copies, control, excess, None)["detail"]
