@@ -172,10 +172,12 @@ class Audit:
         }
         warnings = check_overlap(list(cohorts.values()), allow=settings.allow_overlap)
         warnings += source_warnings(list(cohorts.values()))
-        if not cohorts["training"].patients_known:
+        unknown = [name for name in ("training", "heldout") if not cohorts[name].patients_known]
+        if unknown:
+            which = "" if len(unknown) == 2 else f" in the {unknown[0]} cohort"
             warnings.append(
-                "Patients are not known: every image counts as a patient of its own. If a patient has images in the "
-                "training and in the held-out cohort, tau is too high and copies are missed. Give a CSV with "
+                f"Patients are not known{which}: every image counts as a patient of its own. If a patient has images "
+                "in the training and in the held-out cohort, tau is too high and copies are missed. Give a CSV with "
                 "patient_id, or --patient-pattern."
             )
         if settings.calibration == "size_matched":
@@ -200,7 +202,7 @@ class Audit:
             logger.warning(
                 "%d of %d images of the %s cohort were skipped: %s%s",
                 len(prepared.skipped),
-                len(cohort),
+                len(cohort) + len(cohort.skipped),
                 cohort.name,
                 names,
                 more,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from monai_memo.data.cohort import SkippedImage
 from monai_memo.data.formats import BY_ENDING, DICOM, Format, ending_of
-from monai_memo.data.links import EMPTY, data_reason, failure_reason, status_reason
+from monai_memo.data.links import BAD_NAME, EMPTY, data_reason, failure_reason, status_reason
 from monai_memo.files import data_files_of
 
 # Files that lie beside images and hold none: told in the notes, not worth a warning.
@@ -160,6 +160,11 @@ class _Walk:
                     self.hidden_folders += name not in (".git", ".dvc", ".svn", ".hg", ".datalad", ".ipynb_checkpoints")
                 elif ending_of(name.lstrip(".")) in BY_ENDING:
                     self.found.hidden += 1
+            return
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            self.found.absent[image_id.encode(errors="backslashreplace").decode()] = BAD_NAME
             return
         ending = ending_of(name)
         form = BY_ENDING.get(ending)

@@ -18,6 +18,7 @@ LFS_POINTER = "a pointer of Git LFS, and not the file (git lfs pull fetches it)"
 EMPTY = "an empty file of 0 bytes (a broken copy, or one that a cloud drive has not fetched yet)"
 FORBIDDEN = "not readable (no permission)"
 NOT_REGULAR = "not a file but a named pipe, socket or device"
+BAD_NAME = "named in another encoding than UTF-8 (rename it: no record could name it)"
 POINTERS = ((b"/annex/objects/", POINTER), (b"version https://git-lfs.github.com/spec", LFS_POINTER))
 SMALL = 1024  # bytes; pointers have one to three lines
 

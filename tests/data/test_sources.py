@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from monai_memo.audit.audit import Audit
 from monai_memo.data import folders
 from monai_memo.data.cohort import Cohort
-from monai_memo.data.links import DANGLING, EMPTY, FORBIDDEN, LFS_POINTER, LOOP, NOT_REGULAR, POINTER
+from monai_memo.data.links import BAD_NAME, DANGLING, EMPTY, FORBIDDEN, LFS_POINTER, LOOP, NOT_REGULAR, POINTER
 from monai_memo.data.loading import Preprocessing
 from monai_memo.data.prepared import prepare
 from monai_memo.errors import CohortError
@@ -150,6 +151,13 @@ def test_pipes_and_sockets_are_never_opened(tmp_path: Path) -> None:
         cohort = read(tmp_path)
     assert ids(cohort) == ["a.png"] and skipped(cohort) == {"b.png": NOT_REGULAR, "d.dcm": NOT_REGULAR}
     assert cohort.notes == ("1 file was not looked at: 1 without ending",)
+
+
+def test_names_in_another_encoding_are_named_as_far_as_can_be(tmp_path: Path) -> None:
+    pictures(tmp_path, "a.png")
+    os.link(tmp_path / "a.png", os.fsencode(tmp_path) + b"/M\xfcller.png")
+    cohort = read(tmp_path)
+    assert ids(cohort) == ["a.png"] and skipped(cohort) == {"M\\udcfcller.png": BAD_NAME}
 
 
 def test_what_is_not_read_is_told_by_ending(tmp_path: Path) -> None:
@@ -359,3 +367,19 @@ def test_dicom_with_a_modality_as_ending_is_read(tmp_path: Path, write_dicom: An
         ids(cohort) == ["IM0002", "scan.MR"]
         and cohort.notes[-1] == "1 file was not looked at: 1 .mr" == cohort.warnings[-1]
     )
+
+
+def test_an_audit_tells_what_its_cohorts_were_read_without(tmp_path: Path) -> None:
+    for name, count in (("train", 3), ("heldout", 20), ("synthetic", 2)):
+        for number in range(count):
+            picture(tmp_path / name / f"{number}.png", number + 100 * len(name))
+    file(tmp_path / "train" / "slide.svs")
+    (tmp_path / "heldout.csv").write_text(
+        "image,patient_id\n" + "".join(f"heldout/{number}.png,p{number}\n" for number in range(20))
+    )
+    sources = {name: str(tmp_path / name) for name in ("train", "synthetic")}
+    audit = Audit(**sources, heldout=str(tmp_path / "heldout.csv"), out=str(tmp_path / "out"))
+    cohorts, warnings = audit._read_cohorts()
+    assert cohorts["heldout"].patients_known
+    assert warnings[0] == "training: 1 file was not looked at: 1 .svs"
+    assert warnings[1].startswith("Patients are not known in the training cohort: every image counts")
