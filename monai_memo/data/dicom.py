@@ -14,7 +14,7 @@ import numpy as np
 from monai_memo.data.cohort import CohortImage
 from monai_memo.data.dicom_files import SliceHeader, dicom_files, header_of, is_dicom, read_dataset, read_header
 from monai_memo.data.dicom_frames import frame_headers
-from monai_memo.data.dicom_pixels import Values, values_of, without_padding
+from monai_memo.data.dicom_pixels import Values, refuse_films, values_of, without_padding
 from monai_memo.data.dicom_series import DicomFound, DicomImage, group_dicom
 from monai_memo.data.dicom_stack import Stack, arrange
 from monai_memo.data.header import ImageHeader
@@ -99,6 +99,7 @@ def _read_file(path: Path, image: CohortImage, notes: tuple[str, ...]) -> Pixels
     header = header_of(dataset, path)
     if header.no_image:
         raise UnusableImageError(path, f"holds {header.no_image}, no image of the patient")
+    refuse_films(dataset, path)
     if header.frames == 1:
         array = without_padding(values_of(dataset, path))[0]
         return Pixels(np.moveaxis(array, -1, 0) if array.ndim == 3 else array[None], None, notes)

@@ -16,7 +16,7 @@ from typing import Any
 from monai_memo.errors import UnusableImageError
 
 ENDINGS = (".dcm", ".dicom", ".ima")
-PROJECTIONS = ("CR", "DX", "IO", "MG", "PX", "RG", "XA", "RF")  # their images never are slices of a volume
+PROJECTIONS = ("CR", "DX", "IO", "MG", "PX", "RG")  # their images never are slices of a volume
 
 # Tags by which a series that holds several images of each place can be told apart, the most telling first.
 SPLITTING = (
@@ -93,6 +93,7 @@ NO_IMAGE_MODALITIES = {
     "PR": "a presentation state",
 }
 SECONDARY_CAPTURE = STORAGE + "7"
+CMS = bytes.fromhex("2a864886f70d0107")  # the envelope of encrypted files names itself so
 _VR = re.compile(rb"AE|AS|AT|CS|DA|DS|DT|FD|FL|IS|LO|LT|OB|OW|PN|SH|SL|SQ|SS|ST|TM|UI|UL|UN|US|UT")
 
 
@@ -154,6 +155,7 @@ class SliceHeader:
         orientation: ImageOrientationPatient; None where no slice of a volume is described.
         position: ImagePositionPatient; None likewise.
         spacing: between rows and between columns, mm.
+        enhanced: its frames are described one by one.
         in_patient: position and orientation are those of the patient and not of a probe.
         splitting: values of the tags in ``SPLITTING`` that the header gives.
     """
@@ -176,6 +178,7 @@ class SliceHeader:
     spacing: tuple[float, ...] | None = None
     thickness: float | None = None
     number: int | None = None
+    enhanced: bool = False
     in_patient: bool = True
     splitting: Mapping[str, str] = field(default_factory=dict)
 
@@ -296,6 +299,7 @@ def header_of(dataset: Any, path: Path) -> SliceHeader:
         spacing=spacing_of(dataset),
         thickness=thickness[0] if thickness else None,
         number=int(number[0]) if number else None,
+        enhanced="SharedFunctionalGroupsSequence" in dataset,
         splitting=splitting_of(dataset),
     )
 
@@ -325,6 +329,9 @@ def read_dataset(path: Path, pixels: bool = True, tags: tuple[str, ...] | None =
     except FileNotFoundError as error:
         raise UnusableImageError(path, "missing") from error
     except InvalidDicomError as error:
+        with open(path, "rb") as stream:
+            if CMS in stream.read(64):
+                raise UnusableImageError(path, "encrypted (a secure DICOM file): decrypt it first") from error
         raise UnusableImageError(path, "no DICOM file, whatever its name says") from error
     except (EOFError, struct.error) as error:
         raise UnusableImageError(path, "the DICOM file is cut short") from error
@@ -342,9 +349,11 @@ def read_header(path: Path) -> SliceHeader:
     from monai_memo.data.dicom_frames import frame_headers
 
     dataset = read_dataset(path, pixels=False, tags=TAGS + SPLITTING)
-    header = header_of(dataset, path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they would show values of the header
+        header = header_of(dataset, path)
     if not any((header.sop_class, header.series, header.rows, header.modality)):
         raise UnusableImageError(path, "a damaged DICOM header")
-    if header.frames == 1 and header.position is None and "SharedFunctionalGroupsSequence" in dataset:
+    if header.frames == 1 and header.position is None and header.enhanced:
         return frame_headers(read_dataset(path, pixels=False), path)[0]
     return header

@@ -18,6 +18,7 @@ from monai_memo.errors import UnusableImageError
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 FILMS = tuple(f"1.2.840.10008.1.2.4.{number}" for number in range(100, 110))  # MPEG-2, MPEG-4, HEVC
 ELSEWHERE = ("1.2.840.10008.1.2.4.94", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.204", "1.2.840.10008.1.2.4.205")
+NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2")  # not compressed
 LARGE = 2**28  # bytes of a frame from which on the size has to fit the data
 YBR = ("YBR_FULL", "YBR_FULL_422")
 
@@ -60,20 +61,27 @@ def _transfer_syntax(dataset: Any) -> str:
     return uid
 
 
+def refuse_films(dataset: Any, path: Path) -> None:
+    """Name the transfer syntaxes whose data are no images.
+
+    Raises:
+        UnusableImageError: a film, or pixels that lie elsewhere.
+    """
+    uid = str(dataset.file_meta.get("TransferSyntaxUID") or "")
+    if uid in FILMS:
+        raise UnusableImageError(path, f"compressed as {compression_of(dataset)}: a film, no image")
+    if uid in ELSEWHERE:
+        raise UnusableImageError(path, f"its pixels lie on a server ({compression_of(dataset)})")
+
+
 def _check(dataset: Any, path: Path, uid: str) -> None:
     """Name what no decoder can mend before one is asked, so that it does not take memory for what is not there."""
-    from pydicom.uid import UID
-
     found = next((keyword for keyword in PIXELS if keyword in dataset), None)
     if found is None:
         raise UnusableImageError(path, "holds no pixels")
     data = dataset[found].value
     if data is None or len(data) == 0:
         raise UnusableImageError(path, "holds no pixels")
-    if uid in FILMS:
-        raise UnusableImageError(path, f"compressed as {compression_of(dataset)}: a film, no image")
-    if uid in ELSEWHERE:
-        raise UnusableImageError(path, f"its pixels lie on a server ({compression_of(dataset)})")
     rows, columns, samples, bits, frames = (
         int((numbers_of(dataset, keyword, 1) or (default,))[0])
         for keyword, default in (
@@ -87,7 +95,7 @@ def _check(dataset: Any, path: Path, uid: str) -> None:
     if min(rows, columns, samples, bits) <= 0:
         raise UnusableImageError(path, "does not say how large its image is")
     frame = rows * columns * samples * bits / 8
-    if not UID(uid).is_private and not UID(uid).is_compressed:
+    if uid in NATIVE:
         if value_of(dataset, "PhotometricInterpretation") == "YBR_FULL_422":
             frame = frame * 2 / 3
         expected = int(np.ceil(frame * max(1, frames)))
@@ -184,9 +192,7 @@ def _stored(array: np.ndarray, dataset: Any) -> tuple[np.ndarray, int, int]:
         stored, high = allocated, allocated - 1
     low, top = (-(1 << (stored - 1)), (1 << (stored - 1)) - 1) if signed else (0, (1 << stored) - 1)
     shift = high + 1 - stored
-    from pydicom.uid import UID
-
-    native = not UID(_transfer_syntax(dataset)).is_compressed
+    native = _transfer_syntax(dataset) in NATIVE
     if native and 1 < stored < allocated:
         bits = array.astype(np.int64) & ((1 << allocated) - 1)
         bits = (bits >> shift if shift > 0 else bits) & ((1 << stored) - 1)

@@ -186,8 +186,7 @@ def _difference(header: SliceHeader, other: SliceHeader) -> str | None:
     """Why a slice does not belong to the volume of another."""
     if header.is_localizer != other.is_localizer:
         return "a localizer" if header.is_localizer else "no localizer as the others of its series"
-    turned = np.abs(np.subtract(header.orientation or 0, other.orientation or 0)).max()
-    if turned > PARALLEL:
+    if _apart_by(header.orientation, other.orientation) > PARALLEL:
         return "another orientation than the other slices of its series"
     if (header.rows, header.columns) != (other.rows, other.columns):
         return "another size than the other slices of its series"
@@ -195,9 +194,16 @@ def _difference(header: SliceHeader, other: SliceHeader) -> str | None:
         return "a derived image beside original ones" if header.is_derived else "an original image beside derived ones"
     if header.colour != other.colour:
         return "in colour beside grey slices" if header.colour else "grey beside slices in colour"
-    if not np.allclose(header.spacing or 0, other.spacing or 0, rtol=0.01):
+    if _apart_by(header.spacing, other.spacing) > 0.01 * max(other.spacing or (1.0,)):
         return "another pixel spacing than the other slices of its series"
     return None
+
+
+def _apart_by(values: Sequence[float] | None, others: Sequence[float] | None) -> float:
+    """Largest difference; infinite where only one is given. Plain numbers: this is done for every slice."""
+    if values is None or others is None:
+        return 0.0 if values is others else float("inf")
+    return max(abs(a - b) for a, b in zip(values, others, strict=True))
 
 
 def _clusters(headers: Iterable[SliceHeader]) -> list[list[SliceHeader]]:
@@ -269,28 +275,30 @@ def _apart(volume: Sequence[SliceHeader]) -> SliceHeader | None:
 def _by_catches(folders: Mapping[Path, _Folder]) -> list[tuple[Path, str]]:
     """Set aside what lies beside volumes and would make the cohort one of pictures: localizers, screenshots, ..."""
     aside: list[tuple[Path, str]] = []
-    real = [volume for found in folders.values() for volume in found.volumes if not volume[0].is_localizer]
-    real_frames = sum(header.frames > 1 for found in folders.values() for header in found.singles)
-    slices = sum(map(len, real))
-    if not real and not real_frames:
+    singles = [header for found in folders.values() for header in found.singles]
+    volumes = [volume for found in folders.values() for volume in found.volumes if not volume[0].is_localizer]
+    enhanced = [
+        header.frames for header in singles if header.frames > 1 and header.enhanced and not header.is_localizer
+    ]
+    if not volumes and not enhanced:
         return aside
-    singles = [header for found in folders.values() for header in found.singles if header.frames == 1]
+    slices = sum(map(len, volumes)) + sum(enhanced)
     captures = sum(1 for header in singles if header.sop_class.startswith(SECONDARY_CAPTURE))
     for found in folders.values():
         here = sum(len(volume) for volume in found.volumes if not volume[0].is_localizer)
+        alone = sum(1 for header in found.singles if header.frames == 1)
         for volume in [volume for volume in found.volumes if volume[0].is_localizer]:
             aside += [(header.path, "a localizer") for header in volume]
             found.volumes.remove(volume)
-        alone = [header for header in found.singles if header.frames == 1]
         kept = []
         for header in found.singles:
-            if header.frames > 1:
-                kept.append(header)
-            elif header.is_localizer:
+            if header.is_localizer:
                 aside.append((header.path, "a localizer"))
-            elif header.sop_class.startswith(SECONDARY_CAPTURE) and captures < max(slices, real_frames):
+            elif header.frames > 1:
+                kept.append(header)
+            elif header.sop_class.startswith(SECONDARY_CAPTURE) and captures < slices:
                 aside.append((header.path, "a screenshot (secondary capture) beside volumes"))
-            elif len(alone) < here:
+            elif alone < here:
                 aside.append((header.path, "a single image beside the slices of a volume"))
             else:
                 kept.append(header)

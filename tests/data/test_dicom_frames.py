@@ -121,3 +121,37 @@ def test_reconstructed_spect_is_a_volume(tmp_path: Path, write_dicom: Any) -> No
     array, affine, _ = read_image(path)
     np.testing.assert_array_equal(array[0, 0, 0], [0, 10, 20, 30, 40])
     np.testing.assert_allclose(affine, [[-0.75, 0, 0, -5], [0, -0.5, 0, -6], [0, 0, 4, 7], [0, 0, 0, 1]])
+
+
+def test_an_ultrasound_volume_lies_in_the_frame_of_its_probe(tmp_path: Path, write_enhanced: Any) -> None:
+    import pydicom
+    from pydicom.dataset import Dataset
+
+    path = write_enhanced(tmp_path / "a.dcm", [(0.0, 0.0, 2.0 * number) for number in (2, 1, 0)], Modality="US")
+    dataset = pydicom.dcmread(path)
+    for number, frame in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+        place = Dataset()
+        place.ImagePositionVolume = [0, 0, 2.0 * (2 - number)]
+        frame.PlanePositionVolumeSequence = [place]
+        del frame.PlanePositionSequence
+    plane = Dataset()
+    plane.ImageOrientationVolume = [1, 0, 0, 0, 1, 0]
+    dataset.SharedFunctionalGroupsSequence[0].PlaneOrientationVolumeSequence = [plane]
+    del dataset.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence
+    dataset.save_as(path)
+    array, affine, _ = read_image(path)
+    np.testing.assert_array_equal(array[0, 0, 0], [20, 10, 0])
+    assert affine is None and dicom_header(as_image(path)).orientation is None
+
+
+def test_enhanced_localizers_beside_volumes_are_set_aside(tmp_path: Path, write_enhanced: Any) -> None:
+    write_enhanced(tmp_path / "p" / "scan.dcm", [(0.0, 0.0, 2.0 * number) for number in range(4)])
+    write_enhanced(
+        tmp_path / "p" / "scout.dcm",
+        [(0.0, 0.0, 9.0 * number) for number in range(3)],
+        SeriesInstanceUID="1.2.5",
+        ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER", "NONE"],
+    )
+    cohort = Cohort.from_source(tmp_path, "training")
+    assert [image.image_id for image in cohort.images] == ["p/scan.dcm"]
+    assert [(item.image_id, item.reason) for item in cohort.skipped] == [("p/scout.dcm", "a localizer")]
