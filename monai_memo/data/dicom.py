@@ -118,7 +118,7 @@ def _read_series(files: Sequence[Path], image: CohortImage, notes: tuple[str, ..
     # Headers first: what is no volume costs no decoding.
     for path in files:
         try:
-            headers.append(read_header(path))
+            headers.append(read_header(path, splitting=True))
         except UnusableImageError as error:
             causes.append(error.reason)
     if not causes:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import struct
@@ -65,6 +66,23 @@ TAGS = (
     "BitsAllocated",
     "PixelRepresentation",
     "SharedFunctionalGroupsSequence",
+)
+SHARED = TAGS[-1]
+# Their values are no text.
+BINARY = frozenset(
+    [
+        "Rows",
+        "Columns",
+        "SamplesPerPixel",
+        "BitsAllocated",
+        "PixelRepresentation",
+        "TemporalPositionIndex",
+        "DiffusionBValue",
+        "EffectiveEchoTime",
+        "NominalCardiacTriggerDelayTime",
+        "NominalPercentageOfCardiacPhase",
+        "FrameAcquisitionNumber",
+    ]
 )
 # Objects that hold no image of the patient, by the start of their SOP class. Some of them hold pixels all the same.
 STORAGE = "1.2.840.10008.5.1.4.1.1."
@@ -223,7 +241,7 @@ def numbers_of(dataset: Any, keyword: str, count: int | None = None) -> tuple[fl
     if value is None:
         return None
     try:
-        found = tuple(float(item) for item in (value if hasattr(value, "__iter__") else [value]))
+        found = tuple(float(item) for item in _items(value))
     except (TypeError, ValueError):
         return None
     return found if all(map(math.isfinite, found)) and count in (None, len(found)) else None
@@ -234,10 +252,15 @@ def _text(dataset: Any, keyword: str) -> str:
     return "" if value is None else str(value).strip().strip("\0").strip()
 
 
-def _parts(value: Any) -> list[str]:
+def _items(value: Any) -> list[Any]:
+    """The values of an element that may have several, one, or none."""
     if value is None:
         return []
-    return [str(part) for part in ([value] if isinstance(value, str) or not hasattr(value, "__iter__") else value)]
+    return [value] if isinstance(value, str) or not hasattr(value, "__iter__") else list(value)
+
+
+def _parts(value: Any) -> list[str]:
+    return [str(part) for part in _items(value)]
 
 
 def _count(dataset: Any, keyword: str, default: int = 0) -> int:
@@ -273,8 +296,47 @@ def splitting_of(*datasets: Any) -> dict[str, str]:
     return found
 
 
+@functools.cache
+def _wanted() -> dict[int, str]:
+    from pydicom.datadict import tag_for_keyword
+
+    return {int(tag_for_keyword(keyword) or 0): keyword for keyword in TAGS + SPLITTING}
+
+
+@functools.cache
+def _tags(splitting: bool) -> list[int]:
+    return [tag for tag, keyword in _wanted().items() if splitting or keyword in TAGS]
+
+
+def _told(dataset: Any) -> dict[str, Any]:
+    """The wanted elements that are there, by keyword.
+
+    Most are not there, and most of those that are hold plain text: asking pydicom for each takes three times as long,
+    which counts with a hundred thousand slices.
+    """
+    wanted = _wanted()
+    found: dict[str, Any] = {}
+    for tag in list(dataset.keys()):
+        keyword = wanted.get(tag)
+        if keyword is None:
+            continue
+        raw = dataset.get_item(tag).value
+        try:
+            if keyword == SHARED:
+                found[keyword] = True
+            elif isinstance(raw, bytes) and keyword not in BINARY and raw.isascii():
+                parts = [part.strip(" \0") for part in raw.decode("ascii").split("\\")]
+                found[keyword] = parts if len(parts) > 1 else parts[0]
+            else:
+                found[keyword] = dataset[tag].value
+        except Exception:  # a damaged element
+            continue
+    return found
+
+
 def header_of(dataset: Any, path: Path) -> SliceHeader:
     """What a dataset says, whether read with its pixels or without."""
+    dataset = _told(dataset)
     bits, signed = _count(dataset, "BitsAllocated", 16), _count(dataset, "PixelRepresentation")
     # An X-ray or a film may name a position all the same; it is no slice.
     is_projection = _text(dataset, "Modality") in PROJECTIONS
@@ -299,12 +361,12 @@ def header_of(dataset: Any, path: Path) -> SliceHeader:
         spacing=spacing_of(dataset),
         thickness=thickness[0] if thickness else None,
         number=int(number[0]) if number else None,
-        enhanced="SharedFunctionalGroupsSequence" in dataset,
+        enhanced=SHARED in dataset,
         splitting=splitting_of(dataset),
     )
 
 
-def read_dataset(path: Path, pixels: bool = True, tags: tuple[str, ...] | None = None) -> Any:
+def read_dataset(path: Path, pixels: bool = True, tags: list[int] | None = None) -> Any:
     """Read a file with pydicom.
 
     Raises:
@@ -318,12 +380,13 @@ def read_dataset(path: Path, pixels: bool = True, tags: tuple[str, ...] | None =
             warnings.simplefilter("ignore")  # of odd values; what matters is checked where it is used
             if path.stat().st_size == 0:
                 raise UnusableImageError(path, "an empty file")
-            dataset = pydicom.dcmread(
-                path,
-                stop_before_pixels=not pixels,
-                specific_tags=list(tags) if tags else None,
-                force=has_dicom_content(path),
-            )
+            chosen = {"stop_before_pixels": not pixels, "specific_tags": tags}
+            try:
+                return pydicom.dcmread(path, **chosen)
+            except InvalidDicomError:
+                if not has_dicom_content(path):
+                    raise
+            return pydicom.dcmread(path, force=True, **chosen)
     except UnusableImageError:
         raise
     except FileNotFoundError as error:
@@ -337,18 +400,20 @@ def read_dataset(path: Path, pixels: bool = True, tags: tuple[str, ...] | None =
         raise UnusableImageError(path, "the DICOM file is cut short") from error
     except Exception as error:
         raise UnusableImageError(path, "a damaged DICOM header") from error
-    return dataset
 
 
-def read_header(path: Path) -> SliceHeader:
+def read_header(path: Path, splitting: bool = False) -> SliceHeader:
     """The header of one file, without its pixels; of an enhanced file with one frame, that frame's.
+
+    Args:
+        splitting: also what tells images of one place apart.
 
     Raises:
         UnusableImageError: missing, or no DICOM file, or damaged.
     """
     from monai_memo.data.dicom_frames import frame_headers
 
-    dataset = read_dataset(path, pixels=False, tags=TAGS + SPLITTING)
+    dataset = read_dataset(path, pixels=False, tags=_tags(splitting))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they would show values of the header
         header = header_of(dataset, path)

@@ -128,7 +128,7 @@ def _steps_note(path: SliceHeader, places: np.ndarray, allow_gaps: bool) -> str 
         what = f"slices at uneven distances ({steps.min():.4g} to {steps.max():.4g} mm)"
     if allow_gaps:
         return f"taken with {what}"
-    raise UnusableImageError(path.path, f"{what}; allow_gaps takes it all the same")
+    raise UnusableImageError(path.path, f"{what}: --allow_gaps takes it all the same")
 
 
 def arrange(headers: Sequence[SliceHeader], allow_gaps: bool = False) -> Stack:
@@ -160,8 +160,11 @@ def arrange(headers: Sequence[SliceHeader], allow_gaps: bool = False) -> Stack:
                 raise UnusableImageError(first.path, "slices that do not lie in a row")
     else:
         step = np.cross(row, column) * (first.thickness or 1.0)
+    notes = [] if note is None else [note]
+    if first.spacing is None:
+        notes.append("taken with pixels of 1 mm: the files do not say how large they are")
     if not first.in_patient:
-        return Stack(tuple(order), None, () if note is None else (note,))
+        return Stack(tuple(order), None, tuple(notes))
     affine = np.eye(4)
     affine[:3, 0], affine[:3, 1], affine[:3, 2], affine[:3, 3] = (
         row * spacing[1],
@@ -170,4 +173,4 @@ def arrange(headers: Sequence[SliceHeader], allow_gaps: bool = False) -> Stack:
         positions[0],
     )
     affine[:2] *= -1  # DICOM's x and y run to the left and to the back
-    return Stack(tuple(order), affine, () if note is None else (note,))
+    return Stack(tuple(order), affine, tuple(notes))

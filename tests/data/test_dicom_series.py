@@ -102,6 +102,33 @@ def test_positions_off_by_rounding_are_one_regular_volume(tmp_path: Path, write_
     np.testing.assert_allclose(affine[2, 2], 0.625)
 
 
+def test_unknown_sizes_of_pixels_are_noted(tmp_path: Path, write_series: Any) -> None:
+    write_series(tmp_path / "scan", PixelSpacing=None)
+    array, _, notes = read_image(cohort_of(tmp_path / "scan").images[0])
+    np.testing.assert_array_equal(array[0], VOLUME)
+    assert notes == ("taken with pixels of 1 mm: the files do not say how large they are",)
+
+
+def test_slices_that_are_shifted_against_each_other_are_refused(tmp_path: Path, write_dicom: Any) -> None:
+    for number in range(6):
+        write_dicom(tmp_path / "scan" / f"{number}.dcm", ImagePositionPatient=[40.0 * (number % 2), 0, 1.0 * number])
+    assert reason_of(cohort_of(tmp_path / "scan").images[0]) == "slices that do not lie in a row"
+
+
+def test_localizers_that_say_so_by_nothing_but_their_place_are_set_aside(
+    tmp_path: Path, write_series: Any, write_dicom: Any
+) -> None:
+    for scan, (place, number) in enumerate([(-80.0, 0), (100.0, 21)]):
+        write_series(tmp_path / f"scan{scan}", 20, distance=1.0)
+        tags = {"ImagePositionPatient": [0.0, 0.0, place], "InstanceNumber": number}
+        write_dicom(tmp_path / f"scan{scan}" / "scout.dcm", **tags)
+    cohort = cohort_of(tmp_path)
+    assert [item.image_id for item in cohort.skipped] == ["scan0/scout.dcm", "scan1/scout.dcm"]
+    for image in cohort.images:
+        array, affine, _ = read_image(image)
+        assert array.shape[-1] == 20 and affine is not None and affine[2, 2] == 1.0
+
+
 def test_numbers_of_instances_are_not_needed(tmp_path: Path, write_series: Any) -> None:
     write_series(tmp_path / "scan", InstanceNumber=None)
     np.testing.assert_array_equal(only_volume(tmp_path / "scan")[0], VOLUME)
@@ -225,7 +252,7 @@ def test_missing_slices_are_named_and_taken_on_request(
             path.unlink()
     cohort = cohort_of(tmp_path / "scan")
     assert ids_of(cohort) == ["scan"] and not cohort.skipped
-    assert reason_of(cohort.images[0]) == f"{reason}; allow_gaps takes it all the same"
+    assert reason_of(cohort.images[0]) == f"{reason}: --allow_gaps takes it all the same"
     array, _, notes = read_image(cohort_of(tmp_path / "scan", allow_gaps=True).images[0])
     kept = [number for number in range(12) if number not in missing]
     np.testing.assert_array_equal(array[0, 0, 0], [10 * number for number in kept])
