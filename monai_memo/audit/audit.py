@@ -24,6 +24,7 @@ from monai_memo.audit.contact_sheet import contact_sheet
 from monai_memo.audit.detection_limit import detection_limit
 from monai_memo.audit.evidence import collect_evidence
 from monai_memo.audit.output import move_over, require_writable
+from monai_memo.audit.parts import Timing
 from monai_memo.audit.record import build_result
 from monai_memo.audit.report import write_report
 from monai_memo.audit.result import AuditResult
@@ -147,7 +148,7 @@ class Audit:
                 settings.seed,
             )  # fmt: skip
         with self._timed("write report"):
-            timing: dict[str, Any] = {"created": datetime.now(UTC).isoformat(timespec="seconds")}
+            timing: Timing = {"created": datetime.now(UTC).isoformat(timespec="seconds")}
             timing["seconds"] = self._seconds
             result = build_result(
                 settings, prepared, detector, trained_here, comparison, rates, sensitivity, limit, certainty, softening,

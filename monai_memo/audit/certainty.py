@@ -7,12 +7,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from monai_memo.audit.comparison import Comparison
+from monai_memo.audit.parts import DiscoveriesPart, SamePatient, SamplingCurve, VerificationPart
 from monai_memo.statistics.discoveries import Discoveries, discover
 from monai_memo.statistics.sampling_curve import sampling_curve
 from monai_memo.verification.copy_search import CopySearch
@@ -43,9 +43,9 @@ class Certainty:
     """
 
     discoveries: Discoveries
-    sampling_curve: dict[str, Any]
-    same_patient: dict[str, Any] | None
-    verification: dict[str, Any] | None
+    sampling_curve: SamplingCurve
+    same_patient: SamePatient | None
+    verification: VerificationPart | None
 
 
 def judge(
@@ -74,7 +74,8 @@ def judge(
         fdr,
         comparison.sims.heldout_patients,
     )
-    same_patient = verification = None
+    same_patient: SamePatient | None = None
+    verification: VerificationPart | None = None
     if search is not None:
         verification = {
             "neighbours": search.neighbours,
@@ -88,7 +89,7 @@ def judge(
     return Certainty(found, curve, same_patient, verification)
 
 
-def describe_discoveries(found: Discoveries) -> dict[str, Any]:
+def describe_discoveries(found: Discoveries) -> DiscoveriesPart:
     """For the record: how many are listed, at which rate, and what the held-out cohort allows."""
     return {
         "fdr": found.rate,
@@ -101,7 +102,7 @@ def describe_discoveries(found: Discoveries) -> dict[str, Any]:
 
 def describe_sampling(
     comparison: Comparison, tau: float, found: Discoveries, confidence: float, seed: int
-) -> dict[str, Any]:
+) -> SamplingCurve:
     """Distinct training images copied, over the number of synthetic images, from the listed copies.
 
     Where the list is empty for want of held-out images, the copies above tau stand in; chance matches among them make
@@ -149,7 +150,7 @@ def same_patient_similarity(
     tau: float,
     seed: int,
     soften: Callable[[NDArray[np.floating]], NDArray[np.floating]] | None = None,
-) -> dict[str, Any] | None:
+) -> SamePatient | None:
     """What two different images of one patient look like to the verification.
 
     Returns:

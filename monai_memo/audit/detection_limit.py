@@ -5,11 +5,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from monai_memo.audit.parts import DetectionLimit, KindLimit
 from monai_memo.data.cohort import Cohort
 from monai_memo.data.ladder import Planted, altered, as_handed_in, chosen_levels, kinds_of
 from monai_memo.data.loading import Preprocessing
@@ -19,7 +19,7 @@ DETECTED = 0.9  # share of copies above tau from which a strength counts as with
 SOURCE_FACTOR = {2: 2.0, 3: 1.5}  # how much larger the images are in which copies are planted
 
 
-def limits_of_detection(above: Mapping[Planted, NDArray[np.bool_]]) -> list[dict[str, Any]]:
+def limits_of_detection(above: Mapping[Planted, NDArray[np.bool_]]) -> list[KindLimit]:
     """For each kind the strongest strength at which nine of ten copies lie above tau, and the first that fails.
 
     Args:
@@ -28,7 +28,7 @@ def limits_of_detection(above: Mapping[Planted, NDArray[np.bool_]]) -> list[dict
     Returns:
         ``kind``, ``found_up_to`` and ``missed_from`` (strengths, or None), and ``found``: share by strength.
     """
-    rows = []
+    rows: list[KindLimit] = []
     for kind in dict.fromkeys(level.kind for level in above):
         shares = {level.strength: float(np.mean(found)) for level, found in above.items() if level.kind == kind}
         missed = [strength for strength in sorted(shares) if shares[strength] < DETECTED]
@@ -51,7 +51,7 @@ def detection_limit(
     tau: float,
     copies: int,
     seed: int,
-) -> dict[str, Any] | None:
+) -> DetectionLimit | None:
     """Plant copies of the same training images at every strength of ``data.ladder`` and look them up.
 
     Args:

@@ -104,7 +104,8 @@ def pair_figure(pair: PairEvidence) -> Figure:
 
 def sampling_figure(result: AuditResult) -> Figure:
     """Distinct training images copied over the number of synthetic images, measured and carried on."""
-    curve = result.sampling_curve or {}
+    curve = result.sampling_curve
+    assert curve is not None, "drawn only where there is one"
     drawn, copied = np.asarray(curve["drawn"]), np.asarray(curve["copied"])
     figure = Figure(figsize=(6.4, 3.2), layout="constrained")
     axes = figure.add_subplot()

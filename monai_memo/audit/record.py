@@ -7,7 +7,6 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from monai_memo.audit.certainty import Certainty, describe_discoveries
 from monai_memo.audit.comparison import Comparison
 from monai_memo.audit.configuration import AuditConfiguration
+from monai_memo.audit.parts import DetectionLimit, Sensitivity, Timing
 from monai_memo.audit.result import SCHEMA_VERSION, AuditResult, CohortSummary, Count, Estimate, Match
 from monai_memo.audit.sharpness import Softening
 from monai_memo.audit.verdict import unread_training, verdict_for
@@ -137,12 +137,12 @@ def build_result(
     trained_here: bool,
     comparison: Comparison,
     rates: AuditRates,
-    sensitivity: dict[str, Any] | None,
-    detection_limit: dict[str, Any] | None,
+    sensitivity: Sensitivity | None,
+    detection_limit: DetectionLimit | None,
     certainty: Certainty,
     softening: Softening | None,
     warnings: list[str],
-    timing: dict[str, Any],
+    timing: Timing,
 ) -> AuditResult:
     """Assemble the record."""
     sims = comparison.sims
@@ -193,7 +193,7 @@ def build_result(
             "image_size": list(preprocessing.size),
             "trained_for_this_audit": trained_here,
         },
-        preprocessing={**preprocessing.to_dict(), "sentence": preprocessing.describe()},
+        preprocessing={"sentence": preprocessing.describe(), **preprocessing.to_dict()},  # type: ignore[typeddict-item]
         # A detector that was brought along has a recipe of its own, whatever the default is.
         configuration={**configuration.to_dict(), "recipe": detector.recipe.name},
         software=software_versions(),

@@ -8,114 +8,119 @@ import csv
 import io
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import jsonschema
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
+from monai_memo.audit.parts import (
+    COHORTS,
+    CalibrationPart,
+    CohortSummary,
+    Count,
+    DetectionLimit,
+    DetectorPart,
+    DiscoveriesPart,
+    Estimate,
+    Match,
+    Natural,
+    PreprocessingPart,
+    SamePatient,
+    SamplingCurve,
+    Sensitivity,
+    Timing,
+    Verdict,
+    VerificationPart,
+    all_three,
+)
 from monai_memo.errors import MemoError
 from monai_memo.files import write_json, write_text
+from monai_memo.settings.model import shown_name, shown_value
 
 SCHEMA_VERSION = "1.3"
 REMOVED = "[redacted]"
-# MONAI Label 0.8.5 brings jsonschema 3, which ends at draft 7; the schema uses nothing that came later.
-VALIDATOR = getattr(jsonschema, "Draft202012Validator", None) or jsonschema.Draft7Validator
 MATCH_COLUMNS = ("synthetic", "nearest_training", "similarity", "tau", "copy", "p_value", "listed", "same_image")
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A value with the ends of its interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Count:
-    """A number of images or patients out of ``of``; ``low`` and ``high`` in the same unit; ``rate`` from 0 to 1."""
-
-    value: int
-    low: float
-    high: float
-    of: int
-    rate: Estimate
-
-
-@dataclass(frozen=True)
-class CohortSummary:
-    """What of a cohort was audited, and what was left out and why."""
-
-    source: str
-    n_images: int
-    n_patients: int
-    patients_known: bool
-    skipped: list[dict[str, str]]
-    notes: list[str]
-    repeated: int
-    content_sha256: str
-
-
-@dataclass(frozen=True)
-class Match:
-    """A synthetic image with its nearest training image.
-
-    Attributes:
-        copy: similarity above tau.
-        p_value: conformal p-value against the held-out images.
-        listed: on the list of copies at the false discovery rate asked for.
-        same_image: more similar than 95 % of the pairs of different images of one patient are; None if not measured.
-    """
-
-    synthetic: str
-    nearest_training: str
-    nearest_patient: str
-    similarity: float
-    tau: float
-    copy: bool
-    p_value: float = 1.0
-    listed: bool = False
-    same_image: bool | None = None
-
-
-@dataclass(frozen=True)
 class AuditResult:
-    """One audit. ``audit_result.schema.json`` describes each field; ``matches`` go to ``matches.csv``."""
+    """One audit. ``audit_result.schema.json`` is made from these fields; ``matches`` go to ``matches.csv``."""
 
-    schema_version: str
-    n_synthetic: int
-    n_train: int
-    n_heldout: int
+    __pydantic_config__ = ConfigDict(allow_inf_nan=False, use_attribute_docstrings=True)
+
+    schema_version: Annotated[str, Field(pattern=r"^1\.")]
+    """Version of this schema."""
+    n_synthetic: Natural
+    """Synthetic images audited."""
+    n_train: Natural
+    """Training images compared with."""
+    n_heldout: Natural
+    """Held-out images that calibrate the thresholds."""
     tau: Estimate
+    """Threshold for copies: similarity of a synthetic image to its nearest training image (see verification)."""
     tau_memorized: Estimate
+    """Threshold for memorized training images: similarity of a training image to its nearest synthetic image. Equal
+    to tau with paper calibration."""
     n_copies: Count
+    """Synthetic images above tau. The interval covers new held-out patients and new synthetic images of the same
+    generator."""
     n_mem: Count
+    """Training images above tau_memorized."""
     n_mem_patients: Count
+    """Training patients with at least one memorized image."""
     control_copies: Estimate
+    """Rate of copies when held-out patients pose as synthetic."""
     control_mem: Estimate | None
+    """Rate of memorized training images when held-out patients pose as synthetic; null if the held-out cohort is
+    too small to be split."""
     excess_copies: Estimate
+    """Rate of copies minus control_copies."""
     excess_mem: Estimate | None
-    sensitivity: dict[str, Any] | None
-    calibration: dict[str, Any]
-    verdict: dict[str, str]
-    cohorts: dict[str, CohortSummary]
-    detector: dict[str, Any]
-    preprocessing: dict[str, Any]
+    """Rate of memorized training images minus control_mem."""
+    sensitivity: Sensitivity | None
+    """Positive control: copies planted from the training cohort, and how many lie above tau."""
+    calibration: CalibrationPart
+    """How the thresholds and intervals came about."""
+    verdict: Verdict
+    """The result in words."""
+    cohorts: Annotated[
+        dict[str, CohortSummary], AfterValidator(all_three), Field(json_schema_extra={"required": [*COHORTS]})
+    ]
+    """What was audited and what was skipped."""
+    detector: DetectorPart
+    """The detector: recipe, hash of weights, what counts as the same image."""
+    preprocessing: PreprocessingPart
+    """The one preprocessing of all cohorts."""
     configuration: dict[str, Any]
+    """Every argument of the run."""
     software: dict[str, str]
+    """Versions."""
     warnings: list[str]
+    """What limits this result."""
     distributions: dict[str, list[float]]
-    timing: dict[str, Any]
+    """Sorted samples of nearest-neighbour similarities, for figures."""
+    timing: Timing
+    """When and how long; the only part that differs between two identical runs."""
     redacted: bool = False
-    discoveries: dict[str, Any] | None = None
-    sampling_curve: dict[str, Any] | None = None
-    same_patient: dict[str, Any] | None = None
-    verification: dict[str, Any] | None = None
-    detection_limit: dict[str, Any] | None = None
+    """True if names, ids and paths were removed."""
+    discoveries: DiscoveriesPart | None = None
+    """List of copies at a false discovery rate (conformal p-values, Benjamini-Hochberg). smallest_p: what the
+    held-out cohort allows; least: the fewest images that a list can hold."""
+    sampling_curve: SamplingCurve | None = None
+    """Distinct training images copied over the number of synthetic images drawn: rarefaction up to n_synthetic,
+    Chao1 extrapolation beyond; limit is a lower bound of the number in the end."""
+    same_patient: SamePatient | None = None
+    """Different images of one training patient: share of pairs above tau, and the similarity that 95 % of them stay
+    below. Null without verification, without patient ids or with fewer than 20 pairs."""
+    verification: VerificationPart | None = None
+    """How similarities came about: candidates by embedding, aligned and compared locally. Null where similarities
+    are Pearson correlations of embeddings."""
+    detection_limit: DetectionLimit | None = None
+    """Which planted copies this audit would find: of each kind, strengths in the units of
+    monai_memo.data.ladder."""
     matches: list[Match] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -137,26 +142,16 @@ class AuditResult:
         """
         try:
             record = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise MemoError(f"the record of an audit must be JSON: {error}") from error
         version = str(record.get("schema_version", "none")) if isinstance(record, dict) else "none"
         if version.split(".")[0] != SCHEMA_VERSION.split(".")[0]:
             raise MemoError(
-                f"this record has schema version {version}; this version of monai_memo reads {SCHEMA_VERSION}"
+                f"this record has schema version {shown_name(version)}; this version of monai_memo reads "
+                f"{SCHEMA_VERSION}"
             )
-        validate_record(record)
-
-        def estimate(value: Mapping[str, float] | None) -> Estimate | None:
-            return None if value is None else Estimate(**value)
-
-        for name in ("tau", "tau_memorized", "control_copies", "control_mem", "excess_copies", "excess_mem"):
-            record[name] = estimate(record[name])
-        for name in ("n_copies", "n_mem", "n_mem_patients"):
-            record[name] = Count(**{**record[name], "rate": Estimate(**record[name]["rate"])})
-        if record["sensitivity"] is not None:
-            record["sensitivity"]["rate"] = Estimate(**record["sensitivity"]["rate"])
-        record["cohorts"] = {name: CohortSummary(**summary) for name, summary in record["cohorts"].items()}
-        return cls(**{key: record[key] for key in (item.name for item in fields(cls)) if key in record})
+        record.pop("matches", None)
+        return validate_record(record)
 
     def validate(self) -> None:
         """Check the record against its schema."""
@@ -221,13 +216,21 @@ def schema() -> dict[str, Any]:
     return found
 
 
-def validate_record(record: Any) -> None:
-    """Check a record against the schema.
+@lru_cache(maxsize=1)
+def _reader() -> TypeAdapter[AuditResult]:
+    return TypeAdapter(AuditResult)
+
+
+def validate_record(record: Any) -> AuditResult:
+    """Check a record against its types, and make an ``AuditResult`` of it.
 
     Raises:
         MemoError: the first field that does not fit, and why.
     """
-    errors = sorted(VALIDATOR(schema()).iter_errors(record), key=lambda error: list(error.path))
-    if errors:
-        where = "/".join(str(part) for part in errors[0].path) or "the record"
-        raise MemoError(f"not an audit's record: {where}: {errors[0].message[:300]}")
+    try:
+        return _reader().validate_json(json.dumps(record), strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = "/".join(str(part) for part in first["loc"]) or "the record"
+        given = "" if first["type"] == "missing" else f", got {shown_value(first['input'])}"
+        raise MemoError(f"not an audit's record: {where}: {first['msg']}{given}") from None

@@ -9,12 +9,11 @@ sees nothing would look like a generator that copies nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_memo.audit.result import Estimate
+from monai_memo.audit.parts import Estimate, Sensitivity
 from monai_memo.data.planting import plant_mixture
 from monai_memo.statistics.intervals import proportion_interval
 
@@ -26,7 +25,7 @@ def positive_control(
     n_planted: int,
     seed: int,
     confidence: float = 0.95,
-) -> dict[str, Any] | None:
+) -> Sensitivity | None:
     """Plant copies of random training images and count those found above ``tau``.
 
     Args:

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import dctn, idctn
 from scipy.ndimage import gaussian_filter
 
+from monai_memo.audit.parts import Sharpness
 from monai_memo.data.prepared import PreparedCohort
 
 MOST_IMAGES = 1000
@@ -88,7 +88,7 @@ class Softening:
         digest = hashlib.sha256(prepared.content_sha256.encode() + self.gains.tobytes() + self.limits.tobytes())
         return replace(prepared, pixels=self(prepared.pixels), content_sha256=digest.hexdigest())
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Sharpness:
         """For the record: shares of fine detail, and a sentence."""
         return {
             "synthetic": self.synthetic,

@@ -5,9 +5,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from monai_memo.audit.result import Count, Estimate
+from monai_memo.audit.parts import Count, Estimate, Sensitivity, Verdict
 
 SENSITIVITY_NEEDED = 0.5
 SHARE_OF_CONCERN = 0.05
@@ -34,11 +33,11 @@ def verdict_for(
     n_copies: Count,
     control: Estimate,
     excess: Estimate,
-    sensitivity: dict[str, Any] | None,
+    sensitivity: Sensitivity | None,
     confidence: float = 0.95,
     concerns: Sequence[str] = (),
     unread: int = 0,
-) -> dict[str, str]:
+) -> Verdict:
     """The verdict on a synthetic cohort.
 
     * ``copies_found``: the whole interval of the excess over the control lies above zero.
@@ -65,7 +64,7 @@ def _verdict(
     n_copies: Count,
     control: Estimate,
     excess: Estimate,
-    sensitivity: dict[str, Any] | None,
+    sensitivity: Sensitivity | None,
     confidence: float,
     concerns: Sequence[str],
 ) -> dict[str, str]:

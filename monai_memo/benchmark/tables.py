@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from monai_memo.audit.detection_limit import limits_of_detection
 from monai_memo.audit.figures import write_figure
+from monai_memo.audit.parts import KindLimit
 from monai_memo.benchmark.baselines import Found
 from monai_memo.benchmark.fdr import simulated_fdr
 from monai_memo.benchmark.planted import APART
@@ -39,7 +40,7 @@ def _summary(scores: Sequence[KindScore], levels: Sequence[Planted]) -> dict[str
     return result
 
 
-def _limits(found: Mapping[str, Found], levels: Sequence[Planted], tau: float) -> list[dict[str, Any]]:
+def _limits(found: Mapping[str, Found], levels: Sequence[Planted], tau: float) -> list[KindLimit]:
     return limits_of_detection({level: found[level.name][0] > tau for level in levels})
 
 

@@ -1,0 +1,235 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The parts of an audit's record. Their types and descriptions are what the JSON schema is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NotRequired,  # pydantic reads typing's own from Python 3.12 on
+)
+
+from pydantic import ConfigDict, Field, with_config
+from typing_extensions import TypedDict
+
+CLOSED = ConfigDict(extra="forbid", allow_inf_nan=False)
+OPEN = ConfigDict(extra="allow", allow_inf_nan=False)  # fields may be added within a major version
+
+COHORTS = ("training", "heldout", "synthetic")
+Natural = Annotated[int, Field(ge=0)]
+Rate = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with the ends of its interval."""
+
+    __pydantic_config__ = CLOSED
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Count:
+    """A number of images or patients out of ``of``; ``low`` and ``high`` in the same unit; ``rate`` from 0 to 1."""
+
+    __pydantic_config__ = CLOSED
+
+    value: Natural
+    low: float
+    high: float
+    of: Natural
+    rate: Estimate
+
+
+class Skipped(TypedDict):
+    """An image that was left out, and why."""
+
+    image: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class CohortSummary:
+    """What of a cohort was audited, and what was left out and why."""
+
+    source: str
+    n_images: Natural
+    n_patients: Natural
+    patients_known: bool
+    skipped: list[Skipped]
+    content_sha256: str
+    notes: list[str] = field(default_factory=list)
+    repeated: Natural = 0
+
+
+def all_three(cohorts: dict[str, CohortSummary]) -> dict[str, CohortSummary]:
+    """A record tells of each of the three cohorts."""
+    missing = [name for name in COHORTS if name not in cohorts]
+    if missing:
+        raise ValueError(f"{', '.join(missing)} is missing")
+    return cohorts
+
+
+@dataclass(frozen=True)
+class Match:
+    """A synthetic image with its nearest training image.
+
+    Attributes:
+        copy: similarity above tau.
+        p_value: conformal p-value against the held-out images.
+        listed: on the list of copies at the false discovery rate asked for.
+        same_image: more similar than 95 % of the pairs of different images of one patient are; None if not measured.
+    """
+
+    synthetic: str
+    nearest_training: str
+    nearest_patient: str
+    similarity: float
+    tau: float
+    copy: bool
+    p_value: float = 1.0
+    listed: bool = False
+    same_image: bool | None = None
+
+
+@with_config(OPEN)
+class Sensitivity(TypedDict):
+    """The positive control."""
+
+    planted: Natural
+    found: Natural
+    rate: Estimate
+    by_kind: Annotated[dict[str, float], Field(description="Found / planted of each kind.")]
+
+
+@with_config(OPEN)
+class Sharpness(TypedDict):
+    """How held-out images were softened to match the synthetic ones."""
+
+    synthetic: Annotated[float, Field(ge=0)]
+    heldout: Annotated[float, Field(ge=0)]
+    sentence: str
+
+
+@with_config(OPEN)
+class CalibrationPart(TypedDict):
+    """How the thresholds and intervals came about."""
+
+    mode: Annotated[str, Field(pattern="^(size_matched|paper)$")]
+    quantile: float
+    confidence: float
+    n_bootstrap: Natural
+    explanation: str
+    sharpness: NotRequired[
+        Annotated[
+            Sharpness | None,
+            Field(description="How held-out images were softened to match the synthetic ones; null where not."),
+        ]
+    ]
+
+
+@with_config(OPEN)
+class Verdict(TypedDict):
+    """The result in words."""
+
+    level: Literal["copies_found", "no_excess", "inconclusive"]
+    headline: str
+    detail: str
+
+
+@with_config(OPEN)
+class DetectorPart(TypedDict):
+    """The detector."""
+
+    recipe: str
+    sha256: Annotated[str, Field(description="Hash of weights, recipe and preprocessing.")]
+    views: Annotated[str, Field(description="What counts as the same image.")]
+    spatial_dims: Annotated[int, Field(ge=2, le=3)]
+    channels: Annotated[int, Field(ge=1)]
+    image_size: list[int]
+    training: NotRequired[dict[str, Any]]
+    trained_for_this_audit: NotRequired[bool]
+
+
+@with_config(OPEN)
+class PreprocessingPart(TypedDict):
+    """The one preprocessing of all cohorts."""
+
+    sentence: str
+
+
+@with_config(OPEN)
+class Timing(TypedDict):
+    """When, and how long each step took."""
+
+    created: str
+    seconds: NotRequired[dict[str, float]]
+
+
+@with_config(OPEN)
+class DiscoveriesPart(TypedDict):
+    """The list of copies."""
+
+    fdr: float
+    listed: Natural
+    smallest_p: Annotated[float, Field(description="What the held-out cohort allows.")]
+    least: Annotated[int, Field(ge=0, description="The fewest images that a list can hold.")]
+    warning: str
+
+
+@with_config(OPEN)
+class SamplingCurve(TypedDict):
+    """Distinct training images copied over the number of synthetic images drawn."""
+
+    copies: Literal["listed", "above_tau"]
+    drawn: list[Natural]
+    copied: list[float]
+    low: list[float]
+    high: list[float]
+    seen: Natural
+    once: Natural
+    twice: Natural
+    limit: float
+
+
+@with_config(OPEN)
+class SamePatient(TypedDict):
+    """Different images of one training patient."""
+
+    pairs: Natural
+    above_tau: float
+    threshold: float
+
+
+@with_config(OPEN)
+class VerificationPart(TypedDict):
+    """How similarities came about."""
+
+    neighbours: Natural
+    refined: Natural
+    sentence: str
+    whole_images: NotRequired[bool]
+
+
+@with_config(OPEN)
+class KindLimit(TypedDict):
+    """One kind of change."""
+
+    kind: str
+    found_up_to: float | None
+    missed_from: float | None
+    found: Annotated[dict[str, Rate], Field(description="Share found, by strength.")]
+
+
+@with_config(OPEN)
+class DetectionLimit(TypedDict):
+    """Which planted copies an audit would find."""
+
+    copies: Annotated[int, Field(ge=2)]
+    limits: list[KindLimit]
