@@ -4,12 +4,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from monai_memo.settings import (
     Boolean,
     Device,
     Epochs,
     File,
     Folder,
+    Number,
     PatientPattern,
     RecipeName,
     Seed,
@@ -17,6 +20,7 @@ from monai_memo.settings import (
     Size,
     Source,
     Spacing,
+    Whole,
     Workers,
 )
 
@@ -54,3 +58,51 @@ class TrainDetectorSettings(Settings):
     progress: Boolean = True
     start_from: File | None = None
     amp: Boolean = False
+
+
+class DetectorBundleSettings(Settings):
+    """Keys of the bundle ``memorization_detection``. Every key is optional here: the configs hold the defaults.
+
+    Attributes:
+        bundle_root, output_dir, checkpoint_dir: folders.
+        dataset_dir, train_dir, heldout_dir, synthetic_dir: cohorts.
+        detector_file: where the detector is written.
+        detector: a trained one.
+        patient_pattern: regular expression that finds the patient in a relative path.
+        spatial_dims, channels: of the images.
+        size: of images for the detector.
+        spacing: in mm.
+        recipe: network and training.
+        epochs: of the training.
+        seed: of every random step.
+        workers: threads that read images.
+        progress: show progress bars.
+        rank: of this process.
+        device: to compute on.
+        validation_fraction: share of the patients that validates the training.
+        val_interval: epochs between two validations.
+    """
+
+    bundle_root: Folder | None = None
+    output_dir: Folder | None = None
+    checkpoint_dir: Folder | None = None
+    dataset_dir: Source | None = None
+    train_dir: Source | None = None
+    heldout_dir: Source | None = None
+    synthetic_dir: Source | None = None
+    detector_file: File | None = None
+    detector: File | None = None
+    patient_pattern: PatientPattern | None = None
+    spatial_dims: Annotated[int, Whole(2, 3)] | None = None
+    channels: Annotated[int, Whole(1, 3)] | None = None
+    size: Size | None = None
+    spacing: Spacing | None = None
+    recipe: RecipeName | None = None
+    epochs: Epochs | None = None
+    seed: Seed | None = None
+    workers: Workers | None = None
+    progress: Boolean | None = None
+    rank: Annotated[int, Whole(0, 100_000)] | None = None
+    device: Device | None = None
+    validation_fraction: Annotated[float, Number(0, 0.9)] | None = None
+    val_interval: Epochs | None = None

@@ -12,9 +12,8 @@ from monai.networks.schedulers import Scheduler
 from torch import Tensor
 
 from monai_memo.errors import ConfigurationError
+from monai_memo.generators.settings import AUGMENTATIONS
 from monai_memo.views import Views
-
-AUGMENTATIONS = ("none", "flips", "flips and rotations")
 
 
 def augmentation_views(level: bool | str) -> Views | None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from monai_memo.errors import ConfigurationError
 from monai_memo.generators.latents import check_latents
+from monai_memo.settings import Whole, value_of
 
 
 class MeanReconstruction(Inferer):
@@ -64,8 +65,12 @@ class LatentDiffusion:
         check_latents(autoencoder, diffusion, latent_shape)
         self.autoencoder, self.diffusion = autoencoder, diffusion
         self.scheduler = copy.deepcopy(scheduler)
-        self.scheduler.set_timesteps(num_inference_steps)
-        self.latent_shape, self.batch_size = tuple(int(n) for n in latent_shape), batch_size
+        most = int(self.scheduler.num_train_timesteps)
+        self.scheduler.set_timesteps(value_of("num_inference_steps", num_inference_steps, Whole(1, most)))
+        self.latent_shape, self.batch_size = (
+            tuple(int(n) for n in latent_shape),
+            value_of("batch_size", batch_size, Whole(1, 65_536)),
+        )
         self.scale_factor, self.device = float(scale_factor), torch.device(device)
 
     def sample(self, seeds: Sequence[int]) -> NDArray[np.float32]:

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from monai_memo.settings.model import Problem, Settings, SettingsError, require
+from monai_memo.settings.model import Problem, Settings, SettingsError, require, value_of
 from monai_memo.settings.patterns import PatternText
 from monai_memo.settings.values import (
     Choice,
@@ -106,4 +106,5 @@ __all__ = [
     "Window",
     "Workers",
     "require",
+    "value_of",
 ]

@@ -229,6 +229,19 @@ def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]
     return list(problems.values())
 
 
+def value_of(name: str, value: Any, kind: Kind) -> Any:
+    """One value, for what is no settings: read by its kind.
+
+    Raises:
+        ConfigurationError: it is not of this kind.
+    """
+    try:
+        return kind.read(value)
+    except Refused as error:
+        more = f": {error}" if str(error) else ""
+        raise ConfigurationError(f"{name} must be {kind.allowed}, got {shown_value(value)}{more}") from None
+
+
 def require(condition: bool, message: str | Callable[[], str]) -> None:
     """For rules between options: raises what the model turns into a problem."""
     if not condition:

@@ -16,6 +16,8 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from monai_memo.errors import ConfigurationError, MemoError
 from monai_memo.files import sha256_of
 from monai_memo.generators.bundle_model import load_bundle
+from monai_memo.generators.settings import GeneratorSettings
+from monai_memo.settings.bundles import check_config
 from monai_memo.study.configuration import GeneratorEntry
 from monai_memo.study.pixel_training import Sampling, epochs_of, parameters_of
 
@@ -48,6 +50,7 @@ class BundleTraining:
                 f"unknown setting {', '.join(unknown)}: {self._config('common')} has no such value"
             )
         self.known = {**known, **self.settings}
+        check_config(GeneratorSettings, self.settings)
         self.values = {"bundle_root": str(self.bundle), **self.settings, **values}
 
     def _config(self, name: str) -> Path:

@@ -1,0 +1,204 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What the keys of the generator bundles may be. Every key is optional here: the configs hold the defaults."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Self
+
+from pydantic import model_validator
+
+from monai_memo.settings import (
+    Boolean,
+    Choice,
+    Device,
+    Epochs,
+    File,
+    Flag,
+    Folder,
+    Kind,
+    Number,
+    PatientPattern,
+    Quantity,
+    Refused,
+    Seed,
+    Settings,
+    Several,
+    Share,
+    Source,
+    Spacing,
+    Text,
+    Whole,
+    Workers,
+    require,
+)
+
+AUGMENTATIONS = ("none", "flips", "flips and rotations")
+
+Channels = Annotated[int, Whole(1, 65_536)]
+Blocks = Annotated[int, Whole(1, 64)]
+Batch = Annotated[int, Whole(1, 65_536)]
+LearningRate = Annotated[float, Number(0, 1, open_ends=True)]
+Weight = Annotated[float, Number(0, 1e6)]
+ChannelsByLevel = Annotated[tuple[int, ...], Several(Whole(1, 65_536), 1, 10, example="64,128")]
+Limit = Annotated[float, Number(-1, 1)]
+InferenceSteps = Annotated[int, Whole(1, 100_000)]
+Threads = Annotated[int, Whole(0, 1024)]
+
+
+class AugmentationLevel(Kind):
+    """A level by name; True stands for flips and False for none."""
+
+    @property
+    def allowed(self) -> str:
+        return f"{Choice(*AUGMENTATIONS).allowed}, or True or False"
+
+    def read(self, value: Any) -> str | bool:
+        try:
+            return Choice(*AUGMENTATIONS).read(value)
+        except Refused:
+            return Flag().read(value)
+
+
+class GeneratorSettings(Settings):
+    """Keys of the generator bundles.
+
+    Attributes:
+        bundle_root, output_dir, model_dir, checkpoint_dir: folders.
+        dataset_dir, heldout_dir: cohorts; without the latter, patients are held out from the former.
+        heldout_fraction: share of the patients that is held out.
+        split_by: what is kept together in the split.
+        n_training_patients: trains on so many patients only.
+        patient_pattern: regular expression that finds the patient in a relative path.
+        augmentation: of training images.
+        autoencoder_file, diffusion_file, detector_file, perceptual_weights_file: weights.
+        other_bundle: folder of a generator bundle made elsewhere.
+        seed: of every random step.
+        workers: threads that read images.
+        progress: show progress bars.
+        rank: of this process.
+        device: to compute on.
+        amp: mixed precision.
+        spatial_dims: of the images.
+        image_channels: of the images.
+        image_size: pixels or voxels per axis.
+        spacing: in mm.
+        image_format: of samples.
+        latent_channels, autoencoder_channels, diffusion_channels, discriminator_channels: of the networks.
+        autoencoder_res_blocks, diffusion_res_blocks: per level.
+        autoencoder_norm_groups, diffusion_norm_groups: they divide all channels.
+        discriminator_layers: of the discriminator.
+        autoencoder_batch_size, diffusion_batch_size, sampling_batch_size: images per step.
+        autoencoder_steps_per_epoch, diffusion_steps_per_epoch: optimiser steps.
+        autoencoder_epochs, diffusion_epochs: of the trainings.
+        autoencoder_learning_rate, diffusion_learning_rate, discriminator_learning_rate: of the optimisers.
+        kl_weight, perceptual_weight, adversarial_weight: of the autoencoder's loss.
+        diffusion_attention: for each level.
+        diffusion_head_channels: for each level; 0 without attention.
+        ema_momentum: of the averaged weights.
+        latent_variants: augmented latents of each image.
+        num_train_timesteps: of the noise scheduler.
+        prediction_type: what the network predicts.
+        beta_start, beta_end: of the noise schedule.
+        num_inference_steps: of sampling, at most ``num_train_timesteps``.
+        n_samples: images that are drawn.
+        scale_factor: of the latents.
+        monitor_every: epochs between two measurements of the copy rate.
+        monitor_samples: images of each measurement.
+        keep_under, stop_above: copy rates at which weights are kept, and training stops.
+        val_interval: epochs between two validations.
+    """
+
+    bundle_root: Folder | None = None
+    output_dir: Folder | None = None
+    model_dir: Folder | None = None
+    checkpoint_dir: Folder | None = None
+    dataset_dir: Source | None = None
+    heldout_dir: Source | None = None
+    heldout_fraction: Share | None = None
+    split_by: Annotated[str, Text(40)] | None = None
+    n_training_patients: Quantity | None = None
+    patient_pattern: PatientPattern | None = None
+    augmentation: Annotated[str | bool, AugmentationLevel()] | None = None
+    autoencoder_file: File | None = None
+    diffusion_file: File | None = None
+    detector_file: File | None = None
+    perceptual_weights_file: File | None = None
+    other_bundle: Folder | None = None
+    seed: Seed | None = None
+    workers: Workers | None = None
+    progress: Boolean | None = None
+    rank: Threads | None = None
+    device: Device | None = None
+    amp: Boolean | None = None
+    spatial_dims: Annotated[int, Whole(2, 3)] | None = None
+    image_channels: Annotated[int, Whole(1, 3)] | None = None
+    image_size: Annotated[tuple[int, ...], Several(Whole(8, 4096), 2, 3, example="64,64")] | None = None
+    spacing: Spacing | None = None
+    image_format: Annotated[str, Text(10)] | None = None
+    latent_channels: Channels | None = None
+    autoencoder_channels: ChannelsByLevel | None = None
+    autoencoder_res_blocks: Blocks | None = None
+    autoencoder_norm_groups: Channels | None = None
+    autoencoder_batch_size: Batch | None = None
+    autoencoder_steps_per_epoch: Quantity | None = None
+    autoencoder_epochs: Epochs | None = None
+    autoencoder_learning_rate: LearningRate | None = None
+    kl_weight: Weight | None = None
+    perceptual_weight: Weight | None = None
+    adversarial_weight: Weight | None = None
+    discriminator_channels: Channels | None = None
+    discriminator_layers: Blocks | None = None
+    discriminator_learning_rate: LearningRate | None = None
+    diffusion_channels: ChannelsByLevel | None = None
+    diffusion_attention: Annotated[tuple[bool, ...], Several(Flag(), 1, 10, example="False,True")] | None = None
+    diffusion_head_channels: Annotated[tuple[int, ...], Several(Whole(0, 65_536), 1, 10)] | None = None
+    diffusion_res_blocks: Blocks | None = None
+    diffusion_norm_groups: Channels | None = None
+    diffusion_batch_size: Batch | None = None
+    diffusion_steps_per_epoch: Quantity | None = None
+    diffusion_epochs: Epochs | None = None
+    diffusion_learning_rate: LearningRate | None = None
+    ema_momentum: LearningRate | None = None
+    latent_variants: Annotated[int, Whole(1, 1000)] | None = None
+    num_train_timesteps: InferenceSteps | None = None
+    prediction_type: Annotated[str, Choice("epsilon", "v_prediction")] | None = None
+    beta_start: LearningRate | None = None
+    beta_end: LearningRate | None = None
+    num_inference_steps: InferenceSteps | None = None
+    sampling_batch_size: Batch | None = None
+    n_samples: Quantity | None = None
+    scale_factor: Annotated[float, Number(1e-6, 1e6)] | None = None
+    monitor_every: Epochs | None = None
+    monitor_samples: Quantity | None = None
+    keep_under: Limit | None = None
+    stop_above: Limit | None = None
+    val_interval: Epochs | None = None
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        steps, of = self.num_inference_steps, self.num_train_timesteps
+        require(
+            steps is None or of is None or steps <= of,
+            f"num_inference_steps must be at most num_train_timesteps ({of}), got {steps}",
+        )
+        start, end = self.beta_start, self.beta_end
+        require(start is None or end is None or start < end, f"beta_start {start} must be less than beta_end {end}")
+        dims, size = self.spatial_dims, self.image_size
+        require(
+            dims is None or size is None or len(size) == dims,
+            f"image_size must have as many values as spatial_dims ({dims}), got {size}",
+        )
+        levels = {
+            name: len(value)
+            for name in ("diffusion_channels", "diffusion_attention", "diffusion_head_channels")
+            if (value := getattr(self, name)) is not None
+        }
+        require(len(set(levels.values())) <= 1, f"{', '.join(levels)} must have one value for each level, got {levels}")
+        for part in ("autoencoder", "diffusion"):
+            channels, groups = getattr(self, f"{part}_channels"), getattr(self, f"{part}_norm_groups")
+            require(
+                channels is None or groups is None or all(number % groups == 0 for number in channels),
+                f"{part}_norm_groups ({groups}) must divide each of {part}_channels {channels}",
+            )
+        return self
