@@ -67,7 +67,7 @@ def _verdict(
     sensitivity: Sensitivity | None,
     confidence: float,
     concerns: Sequence[str],
-) -> dict[str, str]:
+) -> Verdict:
     share = f"{n_copies.value} of {n_copies.of} synthetic images ({percent(n_copies.rate.value)})"
     expected = f"About {percent(control.value)} would be expected if nothing had been copied."
     if excess.low > 0:
