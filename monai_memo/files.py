@@ -51,9 +51,13 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> Path:
-    """Write UTF-8 text atomically and return the path."""
+    """Write UTF-8 text atomically and return the path.
+
+    Names of files need not be UTF-8: what Python keeps of such a name (a lone surrogate) is written as an escape, which
+    JSON reads back.
+    """
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     return Path(path)
 
 

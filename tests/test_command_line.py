@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from monai_memo.__main__ import COMMANDS, FINISHED, REFUSED, SKIPPED, main, settings_of
 from monai_memo.errors import MemoError
+from monai_memo.files import write_json, write_text
 from monai_memo.settings import Settings
 
 
@@ -209,3 +210,13 @@ def test_no_command_line_ends_in_a_traceback(command: str, words: list[str]) -> 
         assert str(error).isascii() and all(len(line) < 1200 for line in str(error).splitlines())
     else:
         assert isinstance(asked, str) or isinstance(asked[1], Settings)
+
+
+def test_names_that_are_not_utf8_are_shown_and_written_escaped(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"name": "gr\udcfcn.png"})
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"name": "gr\udcfcn.png"}
+    assert write_text(tmp_path / "a.csv", "gr\udcfcn").read_bytes() == rb"gr\udcfcn"
+    command = [sys.executable, "-m", "monai_memo", "card", "--audit", b"gr\xfcn", "--out", tmp_path / "card.md"]
+    done = subprocess.run(command, capture_output=True, timeout=120)
+    assert done.returncode == REFUSED
+    assert done.stderr.decode("ascii").startswith(r"monai-memo: gr\udcfcn has no audit.json")
