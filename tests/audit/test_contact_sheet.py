@@ -82,7 +82,7 @@ def test_the_montage_keeps_small_images_as_they_are_and_shrinks_large_ones() -> 
 def test_the_report_carries_the_sheet_and_its_figure(record: AuditResult, tmp_path: Path) -> None:
     sheet = contact_sheet(cohorts())
     page = write_report(record, None, tmp_path, sheet=sheet).read_text(encoding="utf-8")
-    assert "Do the cohorts lie alike?" in page and (tmp_path / "figures" / "contact_sheet.png").exists()
+    assert "The cohorts side by side" in page and (tmp_path / "figures" / "contact_sheet.png").exists()
     shown = pictures(page)
     for column in sheet:
         assert any(np.array_equal(picture, montage(column.examples)) for picture in shown)
@@ -95,7 +95,7 @@ def test_a_redacted_report_has_no_pixel_of_an_image(record: AuditResult, tmp_pat
     sheet = contact_sheet(given)
     evidence = [pair_evidence(record.matches[0], chest_phantom(0), chest_phantom(1))]
     page = write_report(record.without_patients(), evidence, tmp_path, True, sheet).read_text(encoding="utf-8")
-    assert "Do the cohorts lie alike?" not in page
+    assert "The cohorts side by side" not in page
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["distributions.png", "rates.png"]
     # Only drawings are left: much white, which no image of the cohorts has.
     drawings = pictures(page)
