@@ -90,6 +90,8 @@ def read_dicom(image: CohortImage) -> Pixels:
         return _read_file(files[0], image, notes) if len(files) == 1 else _read_series(files, image, notes)
     except UnusableImageError as error:
         raise UnusableImageError(image.path, error.reason) from error
+    except Exception as error:  # pydicom looks at an element only when it is asked for, and damage may be anywhere
+        raise UnusableImageError(image.path, "a damaged DICOM file") from error
 
 
 def _read_file(path: Path, image: CohortImage, notes: tuple[str, ...]) -> Pixels:
@@ -158,6 +160,8 @@ def dicom_header(image: CohortImage) -> ImageHeader:
         return _header(files)
     except UnusableImageError as error:
         raise UnusableImageError(image.path, error.reason) from error
+    except Exception as error:
+        raise UnusableImageError(image.path, "a damaged DICOM header") from error
 
 
 def _header(files: Sequence[Path]) -> ImageHeader:

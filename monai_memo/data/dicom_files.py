@@ -420,5 +420,10 @@ def read_header(path: Path, splitting: bool = False) -> SliceHeader:
     if not any((header.sop_class, header.series, header.rows, header.modality)):
         raise UnusableImageError(path, "a damaged DICOM header")
     if header.frames == 1 and header.position is None and header.enhanced:
-        return frame_headers(read_dataset(path, pixels=False), path)[0]
+        try:
+            return frame_headers(read_dataset(path, pixels=False), path)[0]
+        except UnusableImageError:
+            raise
+        except Exception as error:
+            raise UnusableImageError(path, "a damaged DICOM header") from error
     return header

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -41,7 +42,8 @@ def compression_of(dataset: Any) -> str:
 
     uid = UID(str(dataset.file_meta.get("TransferSyntaxUID", "")))
     name = uid.name if uid.name != uid else "an unknown way"
-    return f"{name.split(' (')[0].split(':')[0]} ({uid})"
+    shown = uid if re.fullmatch(r"[0-9.]{1,64}", uid) else "no valid UID"  # a damaged one may hold anything
+    return f"{name.split(' (')[0].split(':')[0]} ({shown})"
 
 
 def _transfer_syntax(dataset: Any) -> str:

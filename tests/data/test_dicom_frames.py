@@ -155,3 +155,15 @@ def test_enhanced_localizers_beside_volumes_are_set_aside(tmp_path: Path, write_
     cohort = Cohort.from_source(tmp_path, "training")
     assert [image.image_id for image in cohort.images] == ["p/scan.dcm"]
     assert [(item.image_id, item.reason) for item in cohort.skipped] == [("p/scout.dcm", "a localizer")]
+
+
+def test_damage_within_the_description_of_frames_is_named(tmp_path: Path, write_enhanced: Any) -> None:
+    for name, places in (("one.dcm", [(0.0, 0.0, 0.0)]), ("more.dcm", [(0.0, 0.0, 2.0 * n) for n in range(4)])):
+        path = write_enhanced(tmp_path / name, places)
+        content = path.read_bytes()
+        assert content.count(b"\x20\x00\x13\x91SQ") == len(places)  # the place of each frame
+        path.write_bytes(content.replace(b"\x20\x00\x13\x91SQ", b"\x20\x00\x13\x91VQ"))
+    assert "damaged" in reason_of(tmp_path / "more.dcm")
+    np.testing.assert_array_equal(read_image(tmp_path / "one.dcm").array[0], FRAME)  # a picture needs no place
+    cohort = Cohort.from_source(tmp_path, "training")
+    assert [image.image_id for image in cohort.images] == ["more.dcm", "one.dcm"]
