@@ -38,6 +38,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "demo": AUDIT,
     "label": AUDIT,
     "study": (*METRICS, "handlers", "generators", "benchmark"),
+    "reliability": (*METRICS, "handlers", "generators", "benchmark", "label", "study", "__main__"),
     "__main__": (*AUDIT, "command_line", "benchmark", "demo", "label", "study"),
     "__init__": (*METRICS, "handlers", "generators", "benchmark"),
 }

@@ -9,11 +9,15 @@ an image of its own, which nothing else may resemble.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from ignite.handlers import Checkpoint
 from monai.engines import SupervisedTrainer
 from monai.handlers import LrScheduleHandler
 from monai.inferers import SimpleInferer
@@ -23,10 +27,13 @@ from torch.utils.data import Dataset
 
 from monai_memo.detector.detector import Detector
 from monai_memo.detector.pairs import ViewPairs
+from monai_memo.detector.recipe import Recipe
 from monai_memo.detector.training import SMALLEST_COHORT, deterministic
 from monai_memo.errors import TrainingError
 from monai_memo.losses.nt_xent import NTXentLoss
+from monai_memo.sealing import fingerprint, load_torch
 from monai_memo.training.batches import SeededLoader
+from monai_memo.training.checkpoints import AtomicCheckpointSaver, last_checkpoint
 from monai_memo.training.guards import StopAtNaN
 
 
@@ -70,6 +77,7 @@ def fine_tune(
     learning_rate: float = 1e-4,
     seed: int = 0,
     device: str = "cpu",
+    folder: str | Path | None = None,
 ) -> Detector:
     """Train a detector further; the given one stays as it is.
 
@@ -81,6 +89,7 @@ def fine_tune(
         epochs: passes over all images.
         learning_rate: at the start; it falls to zero along a cosine.
         seed: of order, views and dropout.
+        folder: for checkpoints of this training alone, so that an interrupted one goes on; none are kept by default.
 
     Returns:
         A detector whose threshold has to be calibrated anew, by an audit with ``--detector``.
@@ -97,7 +106,10 @@ def fine_tune(
     for array in (pixels, novel, *(partner[None] for partner in partners.values())):
         detector.check_fits(array.ndim - 2, array.shape[1], array.shape[2:])
     recipe = replace(detector.recipe, epochs=epochs, learning_rate=learning_rate, final_rate=0.0, warmup=0.0)
-    with deterministic(seed):
+    identity = None if folder is None else _identity(detector, recipe, pixels, partners, novel, seed, device)
+    checkpoint = None if folder is None or identity is None else last_checkpoint(Path(folder), identity)
+    with deterministic(seed), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")  # the order of two calls at a resume
         network = copy.deepcopy(detector.network).to(device)
         loader = SeededLoader(PartnerDataset(pixels, partners, novel), recipe.batch_size, seed)
         optimizer = recipe.build_optimizer(network)
@@ -117,8 +129,14 @@ def fine_tune(
                 views, loader, StopAtNaN(), LrScheduleHandler(scheduler, print_lr=False, epoch_level=False)
             ],
         )  # fmt: skip
-        trainer.run()
-    summary = {
+        state = {"network": network, "optimizer": optimizer, "scheduler": scheduler, "trainer": trainer}
+        if folder is not None:
+            AtomicCheckpointSaver(str(folder), state, save_interval=1, n_saved=2).attach(trainer)
+        if checkpoint is not None:
+            Checkpoint.load_objects(state, checkpoint=load_torch(checkpoint))
+        if trainer.state.epoch < epochs:
+            trainer.run()
+    summary: dict[str, Any] = {
         **detector.training_summary,
         "fine_tuned": {
             "from": detector.sha256,
@@ -130,3 +148,16 @@ def fine_tune(
         },
     }
     return Detector(network.to("cpu").eval(), detector.recipe, detector.preprocessing, detector.seed, summary)
+
+
+def _identity(
+    detector: Detector,
+    recipe: Recipe,
+    pixels: NDArray[np.floating],
+    partners: Mapping[int, NDArray[np.floating]],
+    novel: NDArray[np.floating],
+    seed: int,
+    device: str,
+) -> str:
+    settings = [detector.sha256, detector.network, recipe.to_dict(), sorted(partners), seed, torch.device(device)]
+    return fingerprint("fine-tuning", settings, [pixels, novel, *(partners[i] for i in sorted(partners))])

@@ -76,7 +76,15 @@ def fine_tune_on_ratings(
         elif not is_copy:
             novel.append(pixels)
     tuned = fine_tune(
-        detector, prepared.pixels, partners, np.stack(novel) if novel else None, epochs, learning_rate, seed, device
+        detector,
+        prepared.pixels,
+        partners,
+        np.stack(novel) if novel else None,
+        epochs,
+        learning_rate,
+        seed,
+        device,
+        work / "training",
     )
     tuned.save(audit.review / FINE_TUNED)
     shutil.rmtree(work, ignore_errors=True)

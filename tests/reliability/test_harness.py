@@ -1,0 +1,171 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The fault harness finds the faults it is made for, and a short version of it finds none here."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from monai_memo.errors import OutputError
+from monai_memo.files import write_text
+from monai_memo.reliability import readers
+from monai_memo.reliability.disk import fill_job, fill_over
+from monai_memo.reliability.jobs import Job, all_jobs
+from monai_memo.reliability.kills import kill_at_write, kill_job, reference
+from monai_memo.reliability.mutants import mutated, seeds_of_files
+from monai_memo.reliability.pairs import pair
+from monai_memo.reliability.process import run
+
+BUNDLES = Path(__file__).parents[2] / "bundles"
+
+
+def counting(inputs: Path, out: Path) -> None:
+    """Counts to 12, one file after the other."""
+    for number in range(12):
+        if not (out / f"{number}.json").is_file():
+            write_text(out / f"{number}.json", json.dumps(number))
+
+
+def careless(inputs: Path, out: Path) -> None:
+    """Writes in place, and takes what is there for whole."""
+    out.mkdir(parents=True, exist_ok=True)
+    if not (out / "all.txt").is_file():
+        with open(out / "all.txt", "w", encoding="utf-8") as stream:
+            for number in range(30):
+                stream.write(f"{number}\n" if number else "[")
+                stream.flush()
+                time.sleep(0.01)
+
+
+def ready(job: Job, inputs: Path) -> float:
+    """The uninterrupted run, without importing again what this process has imported."""
+    outcome = run(partial(job.run, inputs, inputs / "jobs" / job.name))
+    assert outcome.status == 0, outcome.text
+    return outcome.seconds
+
+
+def test_a_run_reports_how_it_ended() -> None:
+    assert run(lambda: print("fine")).text == "fine\n"
+    refused = run(partial(_refuse, "no room"))
+    assert refused.status == 2 and refused.text == "monai-memo: no room\n"
+    failed = run(partial(_fail))
+    assert failed.status == 1 and "Traceback" in failed.text and "ZeroDivisionError" in failed.text
+    killed = run(partial(time.sleep, 60), kill_after=0.2)
+    assert killed.status == -9 and not killed.timed_out and killed.seconds < 30
+    assert run(partial(time.sleep, 60), limit=0.2).timed_out
+
+
+def _refuse(reason: str) -> None:
+    raise OutputError(reason)
+
+
+def _fail() -> None:
+    _ = 1 / 0
+
+
+def test_kills_find_what_does_not_go_on(tmp_path: Path) -> None:
+    good, bad = Job("counting", counting), Job("careless", careless)
+    seconds = ready(good, tmp_path)
+    found = kill_job(good, tmp_path, tmp_path / "killed", 6, 0, seconds)
+    assert found.kills == 6 and found.differences == []
+    seconds = ready(bad, tmp_path)
+    worse = kill_job(bad, tmp_path, tmp_path / "killed", 8, 0, seconds)
+    assert len(worse.differences) >= 1 and "all.txt" in worse.differences[0]
+    folder = tmp_path / "cut"
+    outcome = run(partial(counting, tmp_path, folder), prepare=partial(kill_at_write, 8))
+    assert outcome.status == -9 and len(list(folder.glob("*.json"))) == 4
+
+
+def test_full_disks_find_what_has_no_message(tmp_path: Path) -> None:
+    job = Job("counting", counting)
+    ready(job, tmp_path)
+    found = fill_job(job, tmp_path, tmp_path / "full", most=4)
+    assert found.faults == 4 and found.differences == []
+    over = fill_over(Job("counting", partial(_anew)), tmp_path, tmp_path / "full", [1, 5])
+    assert over.faults == 2 and over.differences == []
+    bad = fill_job(Job("counting", careless), tmp_path, tmp_path / "full", most=1)
+    assert len(bad.differences) >= 1 and "no message" in bad.differences[0]
+
+
+def _anew(inputs: Path, out: Path) -> None:
+    for number in range(12):
+        write_text(out / f"{number}.json", json.dumps(number))
+
+
+def test_two_runs_at_once_each_report(tmp_path: Path) -> None:
+    job = Job("counting", counting)
+    first, second = pair(job, job, tmp_path, tmp_path / "both", 0.0)
+    assert first.status == second.status == 0
+
+
+def test_readers_that_crash_hang_or_fail_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def bad(path: Path) -> None:
+        number = int(path.parent.name)
+        if number == 1:
+            raise KeyError("header")
+        if number == 2:
+            os.abort()
+        if number == 3:
+            np.ones(300 << 20, dtype=np.uint8)
+        if number == 4:
+            raise OutputError("named")
+        if number == 5:
+            time.sleep(60)
+
+    monkeypatch.setattr(readers, "read", bad)
+    monkeypatch.setattr(readers, "LIMIT_BYTES", 128 << 20)
+    monkeypatch.setattr(readers, "LIMIT_S", 0.5)
+    paths = []
+    for number in range(7):
+        path = tmp_path / f"{number:05d}" / "image.png"
+        path.parent.mkdir()
+        path.write_bytes(b"x")
+        paths.append(path)
+    seen: dict[str, dict[str, Any]] = {}
+    readers._watch(paths, tmp_path, lambda path, line: seen.update({path.parent.name: line}))
+    outcomes = [seen[f"{number:05d}"]["outcome"] for number in range(7)]
+    assert outcomes[0] == outcomes[6] == "read" and outcomes[4] == "refused"
+    assert outcomes[1] == "KeyError: 'header'" and outcomes[2] == "ends the process (status -6)"
+    assert outcomes[3].startswith("MemoryError") or seen["00003"]["grown"] > 128 << 20
+    assert outcomes[5] == "hangs"
+
+
+def test_mutants_are_the_same_for_a_seed_and_damage_every_kind_of_file(tmp_path: Path) -> None:
+    originals = seeds_of_files(tmp_path / "originals")
+    assert {"png", "jpg", "tif", "nii", "nii.gz", "nrrd", "mha", "mhd", "dcm", "npy", "npz", "csv", "datalist",
+            "detector", "weights", "checkpoint"} <= set(originals)  # fmt: skip
+    for name, original in originals.items():
+        contents = []
+        for folder in ("a", "b"):
+            rng = np.random.default_rng(3)
+            contents.append([mutated(original, tmp_path / folder / str(i), rng).read_bytes() for i in range(8)])
+        assert contents[0] == contents[1], name
+        assert sum(content != original.read_bytes() for content in contents[0]) >= 6, name
+
+
+def test_whole_files_are_read(tmp_path: Path) -> None:
+    for name, original in seeds_of_files(tmp_path).items():
+        if name != "checkpoint":
+            readers.read(original)
+
+
+def test_a_short_version_over_damaged_files_finds_nothing(tmp_path: Path) -> None:
+    found = readers.read_mutants(tmp_path, 68, seed=11)
+    assert sum(row["faults"] for row in found) == 68
+    assert [row["differences"] for row in found if row["differences"]] == []
+
+
+@pytest.mark.parametrize("name", ["ratings of the review server", "train variational autoencoder"])
+def test_a_short_version_of_kills_ends_with_the_same_results(name: str, tmp_path: Path) -> None:
+    job = next(job for job in all_jobs(BUNDLES) if job.name == name)
+    seconds = reference(job, tmp_path)
+    found = kill_job(job, tmp_path, tmp_path / "killed", 4, 1, seconds)
+    assert found.kills == 4 and found.differences == []
