@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import select
 import signal
@@ -92,6 +93,7 @@ def _in_child(job: Callable[[], None], prepare: Callable[[], None] | None, reade
         os.dup2(writer, 1)
         os.dup2(writer, 2)
         sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
+        faulthandler.disable()  # a crash is meant to be a crash
         if prepare is not None:
             prepare()
         job()
