@@ -31,7 +31,7 @@ from monai_memo.data.inspection import NOT_SAID, CohortFacts, read_headers, rows
 from monai_memo.data.intensities import SAMPLE, Intensities, sample_intensities
 from monai_memo.data.intensity_check import find_negatives
 from monai_memo.data.loading import COLOUR_NOTE, Preprocessing, guess_preprocessing
-from monai_memo.data.overlap import check_overlap, repeated_images
+from monai_memo.data.overlap import check_overlap, repeated_images, source_warnings
 from monai_memo.data.prepared import PreparedCohort, prepare
 from monai_memo.data.windows import check_windows
 from monai_memo.errors import CohortError
@@ -104,6 +104,7 @@ class Inspection:
         preprocessing = self._preprocessing()
         self.findings = differences(self.facts)
         cohorts = {name: facts.cohort for name, facts in self.facts.items()}
+        self.findings += [Finding("files", text) for text in source_warnings(list(cohorts.values()))]
         self.findings += [Finding("overlap", text) for text in check_overlap(list(cohorts.values()), allow=True)]
         with tempfile.TemporaryDirectory() as work:
             prepared = {name: self._prepare(name, preprocessing, Path(work)) for name in self.facts}

@@ -183,6 +183,15 @@ def test_skipped_files_are_named_and_end_in_status_3(tmp_path: Path, capsys: pyt
     assert re.search(r"left out +2: ", capsys.readouterr().out) or "2: 1" in page
 
 
+def test_files_that_were_not_looked_at_are_told(tmp_path: Path) -> None:
+    for number in range(4):
+        save_image(tmp_path / "t" / f"{number}.png", chest_phantom(number, (32, 32)))
+    (tmp_path / "t" / "slide.svs").write_bytes(b"x")
+    inspection = looked_at(train=tmp_path / "t")
+    assert any("1 .svs" in finding.sentence for finding in inspection.findings if finding.subject == "files")
+    assert "1 .svs" in row(inspection, "notes")[0]
+
+
 def test_mixed_dimensions_are_refused_after_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(3):
         save_image(tmp_path / "t" / f"{number}.png", chest_phantom(number, (32, 32)))
