@@ -310,7 +310,8 @@ def test_redacted_output_names_nobody(demo_folder: Path, detector_file: Path, tm
             assert b"secretplace" not in content, path
             assert str(tmp_path).encode() not in content, path
     report = (out / "report.html").read_text()
-    assert report.count("data:image/png") == 3  # the figures of numbers, no gallery
+    assert report.count("data:image/png") == 3  # the figures of numbers, no gallery and no contact sheet
+    assert "side by side" not in report and not (out / "figures" / "contact_sheet.png").exists()
     assert not (out / "work").exists()
     with open(out / "matches.csv", newline="") as stream:
         assert next(csv.DictReader(stream))["synthetic"] == "synthetic 1"
