@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from monai_memo import __version__
 from monai_memo.command_line import command_help, first_sentence, load, nearest, overview, settings_from, shown_name
 from monai_memo.errors import ConfigurationError, MemoError
+from monai_memo.files import exhausted
 from monai_memo.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
@@ -239,6 +240,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except MemoError as error:
         # Options are named as they are typed.
         print(f"monai-memo: {error.told('--') if isinstance(error, SettingsError) else error}", file=sys.stderr)
+        sys.exit(REFUSED)
+    except (MemoryError, OSError, RuntimeError) as error:
+        message = exhausted(error)
+        if message is None:
+            raise
+        print(f"monai-memo: {message}", file=sys.stderr)
         sys.exit(REFUSED)
     except KeyboardInterrupt:
         print("monai-memo: interrupted. Run the same command again to continue where it stopped.", file=sys.stderr)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -171,3 +172,28 @@ def _sha256_of_file(path: Path) -> str:
         for block in iter(lambda: stream.read(1 << 20), b""):
             digest.update(block)
     return digest.hexdigest()
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "std::bad_alloc")
+
+
+def exhausted(error: BaseException) -> str | None:
+    """What to say where the machine has run out of disk or memory; None for any other error.
+
+    PyTorch tells of both by ``RuntimeError``, and threads of TensorBoard hand on a bare ``OSError``.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in FULL:
+            return (
+                f"the disk is full ({seen.strerror}). What was finished before is whole: free some space and run the "
+                "same command again, it continues where it stopped."
+            )
+        if isinstance(seen, MemoryError) or any(words in str(seen).lower() for words in NO_MEMORY):
+            return (
+                "there is not enough memory. Nothing was lost: use smaller images (--size), smaller batches "
+                "(--batch_size) or fewer --workers, or raise the limit, and run the same command again."
+            )
+        seen = seen.__cause__ or seen.__context__
+    return None
