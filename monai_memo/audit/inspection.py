@@ -110,6 +110,7 @@ class Inspection:
             prepared = {name: self._prepare(name, preprocessing, Path(work)) for name in self.facts}
             self._compare_pixels(prepared)
             self.sheet = contact_sheet(prepared, self.settings.seed)
+        self.findings.sort(key=lambda finding: not finding.serious)
         self.preparation = preprocessing.describe().replace("all three cohorts", "every cohort")
 
     def _preprocessing(self) -> Preprocessing:
