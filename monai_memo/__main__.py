@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from monai_memo import __version__
 from monai_memo.command_line import command_help, first_sentence, load, nearest, overview, settings_from, shown_name
 from monai_memo.errors import ConfigurationError, MemoError
-from monai_memo.files import exhausted
+from monai_memo.files import exhausted, quiet_threads
 from monai_memo.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
@@ -229,6 +229,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for noisy in ("ignite", "faiss", "matplotlib", "monai", "PIL", "fontTools"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    quiet_threads()
     status = FINISHED
     try:
         asked = settings_of(list(sys.argv[1:] if arguments is None else arguments))

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -174,6 +175,17 @@ def _sha256_of_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def quiet_threads() -> None:
+    """Let threads (TensorBoard's writer) not print a traceback about a full disk: the main thread tells of it."""
+    before = threading.excepthook
+
+    def told(arguments: threading.ExceptHookArgs) -> None:
+        if arguments.exc_value is None or exhausted(arguments.exc_value) is None:
+            before(arguments)
+
+    threading.excepthook = told
+
+
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "std::bad_alloc")
 
@@ -189,6 +201,11 @@ def exhausted(error: BaseException) -> str | None:
             return (
                 f"the disk is full ({seen.strerror}). What was finished before is whole: free some space and run the "
                 "same command again, it continues where it stopped."
+            )
+        if isinstance(seen, FileNotFoundError) and "No usable temporary directory" in str(seen):
+            return (
+                "no temporary folder can be written: the disk may be full. What was finished before is whole: free "
+                "some space or name a folder in TMPDIR, and run the same command again, it continues where it stopped."
             )
         if isinstance(seen, MemoryError) or any(words in str(seen).lower() for words in NO_MEMORY):
             return (

@@ -5,12 +5,13 @@
 from __future__ import annotations
 
 import errno
+import threading
 from typing import Any
 
 import pytest
 
 from monai_memo import __main__ as command_line
-from monai_memo.files import exhausted
+from monai_memo.files import exhausted, quiet_threads
 
 
 @pytest.mark.parametrize(
@@ -18,6 +19,7 @@ from monai_memo.files import exhausted
     [
         (OSError(errno.ENOSPC, "No space left on device"), "the disk is full"),
         (OSError(errno.EDQUOT, "Disk quota exceeded"), "Disk quota exceeded"),
+        (FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['a']"), "TMPDIR"),
         (MemoryError(), "not enough memory"),
         (
             RuntimeError("DefaultCPUAllocator: can't allocate memory"),
@@ -38,6 +40,23 @@ def test_a_full_disk_or_memory_is_a_message_and_no_traceback(
     assert ended.value.code == 2
     told = capsys.readouterr().err
     assert words in told and "Traceback" not in told and "run the same command again" in " ".join(told.split())
+
+
+def test_a_thread_does_not_print_what_the_command_tells(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(threading, "excepthook", lambda arguments: seen.append(str(arguments.exc_value)))
+    quiet_threads()
+
+    def fail(error: Exception) -> None:
+        raise error
+
+    for error in (OSError(errno.ENOSPC, "No space left on device"), ValueError("another")):
+        thread = threading.Thread(target=fail, args=(error,))
+        thread.start()
+        thread.join()
+    assert seen == ["another"]
 
 
 def test_other_errors_are_not_hidden() -> None:

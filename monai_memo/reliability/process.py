@@ -85,6 +85,7 @@ def _kill(group: int) -> None:
 
 def _in_child(job: Callable[[], None], prepare: Callable[[], None] | None, reader: int, writer: int) -> None:
     from monai_memo.errors import MemoError
+    from monai_memo.files import exhausted, quiet_threads
 
     status = FAILED
     try:
@@ -93,6 +94,7 @@ def _in_child(job: Callable[[], None], prepare: Callable[[], None] | None, reade
         os.dup2(writer, 1)
         os.dup2(writer, 2)
         sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
+        quiet_threads()
         faulthandler.disable()  # a crash is meant to be a crash
         if prepare is not None:
             prepare()
@@ -103,8 +105,13 @@ def _in_child(job: Callable[[], None], prepare: Callable[[], None] | None, reade
     except MemoError as error:
         print(f"monai-memo: {error}", file=sys.stderr)
         status = 2
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as error:
+        message = exhausted(error)  # as the command line tells it
+        if message is None:
+            traceback.print_exc()
+        else:
+            print(f"monai-memo: {message}", file=sys.stderr)
+            status = 2
     finally:
         try:
             sys.stdout.flush()
