@@ -23,6 +23,7 @@ from monai_memo.audit.configuration import AuditConfiguration
 from monai_memo.audit.contact_sheet import contact_sheet
 from monai_memo.audit.detection_limit import detection_limit
 from monai_memo.audit.evidence import collect_evidence
+from monai_memo.audit.orientation import compare_cohorts, require_alike
 from monai_memo.audit.output import move_over, require_writable
 from monai_memo.audit.parts import Timing
 from monai_memo.audit.record import build_result
@@ -30,11 +31,14 @@ from monai_memo.audit.report import write_report
 from monai_memo.audit.result import AuditResult
 from monai_memo.audit.self_check import positive_control
 from monai_memo.audit.sharpness import blur_warning, match_sharpness, partly_soft_warning
+from monai_memo.audit.symmetries import TurnedSearch, best_of_views, embed_views
 from monai_memo.audit.verified_comparison import compare_verified, search_in
 from monai_memo.data.cohort import Cohort
 from monai_memo.data.intensity_check import intensity_warnings
 from monai_memo.data.loading import Preprocessing, guess_preprocessing
+from monai_memo.data.orientation import Symmetry, orientation, searched
 from monai_memo.data.overlap import check_overlap, source_warnings
+from monai_memo.data.planted_files import ReadBack, through_files
 from monai_memo.data.prepared import PreparedCohort, prepare
 from monai_memo.detector.agreement import require_agreement
 from monai_memo.detector.detector import Detector
@@ -97,6 +101,10 @@ class Audit:
         with self._timed("preprocess images"):
             prepared = {name: self._prepare(cohort, preprocessing) for name, cohort in cohorts.items()}
             self._check_sizes(prepared)
+        with self._timed("compare orientations"):
+            asked, dims = self.configuration.orientation, preprocessing.spatial_dims
+            orientations = compare_cohorts(prepared, self.configuration.seed, asked)
+            warnings += require_alike(orientations, asked, self.configuration.symmetries, dims)
         with self._timed("compare intensities"):
             warnings += intensity_warnings(cohorts, prepared, self.configuration.seed, self.configuration.workers)
         trained_here = detector is None
@@ -137,11 +145,17 @@ class Audit:
                 images = images if softening is None else softening(images)
                 if search is not None:
                     return search(images, progress=False).similarity[:, 0]
-                return comparison.training_index.search(self._embedder(detector)(images))[0][:, 0]
+                views = embed_views(images, self._symmetries(detector), self._embedder(detector))
+                return best_of_views(comparison.training_index, views)[0][:, 0]
+
+            def through(copies: NDArray[np.float32]) -> ReadBack:
+                like, folder = prepared["synthetic"].cohort, self.work / "planted"
+                return through_files(copies, like, detector.preprocessing, folder, settings.seed)
 
             sensitivity = positive_control(
-                similarity_of, training.pixels, rates.tau.value, settings.planted, settings.seed, settings.confidence
-            )
+                similarity_of, training.pixels, rates.tau.value, settings.planted, settings.seed, settings.confidence,
+                through,
+            )  # fmt: skip
         with self._timed("limit of detection"):
             limit = detection_limit(
                 similarity_of, training.cohort, detector.preprocessing, rates.tau.value, settings.limit_copies,
@@ -152,7 +166,7 @@ class Audit:
             timing["seconds"] = self._seconds
             result = build_result(
                 settings, prepared, detector, trained_here, comparison, rates, sensitivity, limit, certainty, softening,
-                warnings, timing,
+                warnings, timing, orientations,
             )  # fmt: skip
             self._seconds["total"] = round(time.perf_counter() - start, 3)
             self._write(result, prepared, detector)
@@ -188,6 +202,8 @@ class Audit:
     def _preprocessing(self, cohorts: Mapping[str, Cohort], detector: Detector | None) -> Preprocessing:
         settings = self.configuration
         guessed = guess_preprocessing(list(cohorts.values()), size=settings.size, spacing=settings.spacing)
+        if settings.orientation is not None:
+            orientation(settings.orientation, guessed.spatial_dims)  # before thousands of files are read
         if detector is None:
             return guessed
         require_agreement(detector, settings.given())
@@ -264,7 +280,12 @@ class Audit:
         if not settings.verifies(detector.recipe.name):
             return None
         device = resolve_device(settings.device)
-        return search_in(training, embeddings, detector, settings.batch_size, device, settings.progress)
+        search = search_in(training, embeddings, detector, settings.batch_size, device, settings.progress)
+        symmetries = self._symmetries(detector)
+        return search if len(symmetries) == 1 else TurnedSearch(search, symmetries)
+
+    def _symmetries(self, detector: Detector) -> tuple[Symmetry, ...]:
+        return searched(self.configuration.symmetries, detector.preprocessing.spatial_dims)
 
     def _compare(
         self,
@@ -275,6 +296,13 @@ class Audit:
     ) -> Comparison:
         if search is None:
             patients = (prepared[name].cohort.patient_ids for name in ("training", "heldout"))
+            symmetries = self._symmetries(detector)
+            if len(symmetries) > 1:
+                views = {
+                    name: embed_views(prepared[name].pixels, symmetries, self._embedder(detector))
+                    for name in ("heldout", "synthetic")
+                }
+                return compare({**embeddings, **views}, *patients)
             return compare(embeddings, *patients)
         progress = self.configuration.progress
         return compare_verified(prepared, embeddings, search, detector.sha256, self.work / "verified", progress)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from monai_memo.audit.symmetries import ViewsIndex, best_of_views
 from monai_memo.search.embedding_index import EmbeddingIndex
 from monai_memo.statistics.similarities import Similarities, neighbours_needed
 
@@ -40,17 +41,18 @@ def compare(
     """Search all nearest neighbours that an audit needs.
 
     Args:
-        embeddings: ``(n, dim)`` for each of ``"training"``, ``"heldout"`` and ``"synthetic"``.
+        embeddings: ``(n, dim)`` for each of ``"training"``, ``"heldout"`` and ``"synthetic"``; of the last two also
+            ``(symmetries, n, dim)``: images are as similar as under the best of several symmetries.
         training_patients, heldout_patients: patient id of each image.
     """
-    indices = {name: EmbeddingIndex(vectors) for name, vectors in embeddings.items()}
-    to_training, nearest = indices["training"].search(embeddings["synthetic"])
-    heldout_to_training, _ = indices["training"].search(embeddings["heldout"])
-    to_synthetic, synthetic_neighbours = indices["synthetic"].search(
-        embeddings["training"], min(2, len(indices["synthetic"]))
-    )
-    k = neighbours_needed(len(indices["heldout"]), len(indices["synthetic"]))
-    to_heldout, neighbours = indices["heldout"].search(embeddings["training"], k)
+    views = {name: vectors[None] if vectors.ndim == 2 else vectors for name, vectors in embeddings.items()}
+    index = EmbeddingIndex(embeddings["training"])
+    synthetic, heldout = ViewsIndex(views["synthetic"]), ViewsIndex(views["heldout"])
+    to_training, nearest = best_of_views(index, views["synthetic"])
+    heldout_to_training, _ = best_of_views(index, views["heldout"])
+    to_synthetic, synthetic_neighbours = synthetic.search(embeddings["training"], min(2, len(synthetic)))
+    k = neighbours_needed(len(heldout), len(synthetic))
+    to_heldout, neighbours = heldout.search(embeddings["training"], k)
     sims = Similarities(
         synthetic_to_training=to_training[:, 0],
         heldout_to_training=heldout_to_training[:, 0],
@@ -61,4 +63,4 @@ def compare(
         training_patients=patient_codes(training_patients),
         heldout_patients=patient_codes(heldout_patients),
     )
-    return Comparison(sims, nearest[:, 0], indices["training"])
+    return Comparison(sims, nearest[:, 0], index)

@@ -106,6 +106,22 @@ class Sensitivity(TypedDict):
     found: Natural
     rate: Estimate
     by_kind: Annotated[dict[str, float], Field(description="Found / planted of each kind.")]
+    planted_as: NotRequired[Annotated[str, Field(description="Files that were written and read back, or arrays.")]]
+    unreadable: NotRequired[Annotated[list[str], Field(description="Planted files that could not be read back.")]]
+
+
+@with_config(OPEN)
+class OrientationPart(TypedDict):
+    """How one cohort lies, compared with another."""
+
+    reference: str
+    other: str
+    status: Literal["same", "otherwise", "mixed", "cannot_tell"]
+    best: Annotated[str | None, Field(description="Orientation that fits better.")]
+    evidence: dict[str, float]
+    sentence: str
+    remedy: str
+    not_told: Annotated[list[str], Field(description="Orientations that the anatomy does not tell apart.")]
 
 
 @with_config(OPEN)

@@ -5,8 +5,9 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +15,11 @@ from numpy.typing import NDArray
 from monai_memo.audit.certainty import Certainty, describe_discoveries
 from monai_memo.audit.comparison import Comparison
 from monai_memo.audit.configuration import AuditConfiguration
-from monai_memo.audit.parts import DetectionLimit, Sensitivity, Timing
+from monai_memo.audit.parts import DetectionLimit, OrientationPart, Sensitivity, Timing
 from monai_memo.audit.result import SCHEMA_VERSION, AuditResult, CohortSummary, Count, Estimate, Match
 from monai_memo.audit.sharpness import Softening
 from monai_memo.audit.verdict import unread_training, verdict_for
+from monai_memo.data.orientation_check import OrientationFinding
 from monai_memo.data.overlap import repeated_images
 from monai_memo.data.prepared import PreparedCohort
 from monai_memo.detector.detector import Detector
@@ -143,6 +145,7 @@ def build_result(
     softening: Softening | None,
     warnings: list[str],
     timing: Timing,
+    orientations: Sequence[OrientationFinding] = (),
 ) -> AuditResult:
     """Assemble the record."""
     sims = comparison.sims
@@ -212,5 +215,6 @@ def build_result(
         same_patient=certainty.same_patient,
         verification=certainty.verification,
         detection_limit=detection_limit,
+        orientation=[cast(OrientationPart, finding.to_dict()) for finding in orientations],
         matches=match_table(prepared, comparison, rates.tau.value, certainty),
     )

@@ -27,6 +27,7 @@ from monai_memo.audit.parts import (
     Estimate,
     Match,
     Natural,
+    OrientationPart,
     PreprocessingPart,
     SamePatient,
     SamplingCurve,
@@ -121,6 +122,8 @@ class AuditResult:
     detection_limit: DetectionLimit | None = None
     """Which planted copies this audit would find: of each kind, strengths in the units of
     monai_memo.data.ladder."""
+    orientation: list[OrientationPart] | None = None
+    """Whether held-out and synthetic images lie like the training images, see monai_memo.data.orientation_check."""
     matches: list[Match] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:

@@ -6,11 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from monai_memo.audit.comparison import Comparison, patient_codes
+from monai_memo.audit.symmetries import TurnedSearch
+from monai_memo.data.orientation import name_of
 from monai_memo.data.prepared import PreparedCohort
 from monai_memo.detector.detector import Detector
 from monai_memo.sealing import fingerprint
@@ -61,7 +64,9 @@ def compare_verified(
     """
     found: dict[str, Verified] = {}
     patients = list(prepared["training"].cohort.patient_ids)
-    settings = [SEARCH_VERSION, search.neighbours, search.verifier.refined, search.verifier.affine, patients]
+    settings: list[Any] = [SEARCH_VERSION, search.neighbours, search.verifier.refined, search.verifier.affine, patients]
+    if isinstance(search, TurnedSearch):
+        settings.append([name_of(one) for one in search.symmetries])
     for name in ("heldout", "synthetic"):
         key = [detector_sha256, prepared["training"].content_sha256, prepared[name].content_sha256, *settings]
         store = Path(folder) / f"{fingerprint('verified matches of an audit', key)[:32]}.npz"

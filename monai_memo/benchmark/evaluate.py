@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from monai_memo.audit.audit import resolve_device
+from monai_memo.audit.orientation import compare_cohorts, require_alike
 from monai_memo.audit.record import software_versions
 from monai_memo.benchmark.scores import KindScore, kind_score, markdown_table
 from monai_memo.benchmark.settings import EvaluationSettings
@@ -93,6 +94,8 @@ class Evaluation:
             for name, cohort in cohorts.items()
         }
         self.skipped = sum(len(item.skipped) for item in prepared.values())
+        for message in require_alike(compare_cohorts(prepared, arguments["seed"]), dims=preprocessing.spatial_dims):
+            logger.warning(message)
         if detector is None:
             recipe = Recipe.named(
                 arguments["recipe"],

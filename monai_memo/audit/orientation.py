@@ -1,0 +1,65 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Before anything is looked up: do the cohorts lie alike? Copies that lie otherwise than their originals are missed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from monai_memo.data.orientation import AS_IS, orientation, searched
+from monai_memo.data.orientation_check import OrientationFinding, compare_orientation
+from monai_memo.data.prepared import PreparedCohort
+from monai_memo.errors import CohortError
+
+
+def compare_cohorts(
+    prepared: Mapping[str, PreparedCohort], seed: int, applied: str | None = None
+) -> list[OrientationFinding]:
+    """Every other cohort against the training cohort.
+
+    Args:
+        prepared: ``"training"`` and others.
+        seed: of the samples that are looked at.
+        applied: orientation that the synthetic images were turned by.
+    """
+    turned = {"synthetic": None if applied == AS_IS else applied}
+    return [
+        compare_orientation(prepared["training"], cohort, seed, turned.get(name))
+        for name, cohort in prepared.items()
+        if name != "training"
+    ]
+
+
+def require_alike(
+    findings: Sequence[OrientationFinding], asked: str | None = None, symmetries: str = "none", dims: int = 2
+) -> list[str]:
+    """Refuse cohorts that lie otherwise; warn of what is mixed or cannot be told.
+
+    Args:
+        findings: of ``compare_cohorts``.
+        asked: the option ``orientation``; ``"as_is"`` turns the refusal into a warning.
+        symmetries: under which images are looked up.
+        dims: 2 or 3.
+
+    Raises:
+        CohortError: a cohort lies otherwise; with the evidence and what to do.
+    """
+    wrong = [finding for finding in findings if finding.status == "otherwise"]
+    if wrong and asked != AS_IS:
+        text = " ".join(f"{finding.sentence} {finding.remedy}" for finding in wrong)
+        if len(wrong) > 1 and len({finding.best for finding in wrong}) == 1:
+            text += " Both lie alike: perhaps it is the training files that are to be mended."
+        raise CohortError(text)
+    covered = searched(symmetries, dims)
+    warnings = []
+    for finding in findings:
+        if finding.status == "same":
+            continue
+        if finding.status == "otherwise":
+            action = "They were taken as they are, as --orientation as_is says: copies that lie otherwise are missed."
+        elif finding.best is not None and symmetries != "none" and orientation(finding.best, dims) in covered:
+            action = "Every image was looked up turned as well."
+        else:
+            action = finding.remedy
+        warnings.append(f"{finding.sentence} {action}")
+    return warnings

@@ -1,0 +1,291 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Do two cohorts lie alike? Files that were saved with other axes look like a generator that copies nobody.
+
+Every image votes for the symmetry under which it fits the reference cohort best, but only where it does so more clearly
+than hardly any reference image does by chance. A few images that have a near twin in the reference cohort when turned,
+and none as they lie, are evidence as well: copies that were written otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from monai_memo.data.orientation import Symmetry, name_of, orientation, words_for
+from monai_memo.data.orientation_evidence import FOLDS, Fit, Fits, measure
+from monai_memo.data.prepared import PreparedCohort
+
+CHANCE = 0.01  # of the reference images look turned this clearly
+SURE = 1e-4  # chance of a false "otherwise", for all symmetries together
+KNOWS = 0.3  # a symmetry is told apart if this share of reference images, turned by it, would vote for it
+FEWEST_VOTES, FEWEST_TWINS = 4, 2
+MOST = 0.5  # of the votes, with certainty, for "otherwise"
+SOME = 0.05  # of the images, beyond chance, for "mixed"
+SHOWS = 0.1  # of the images have to look upright before a cohort is said to lie alike
+ALIKE = 0.7  # of the usual correlation with the nearest reference image: what is less alike has no vote
+MEANS_ALIKE = 0.5  # correlation of the mean images below which no cohort is said to lie otherwise
+TWIN_MARGIN = 0.3  # Fisher's z beyond the clearest reference image of another patient
+TIE = 0.01  # of correlation
+LOOK = "Look at images of both cohorts side by side (monai-memo inspect shows them)."
+
+
+@dataclass(frozen=True)
+class OrientationFinding:
+    """How a cohort lies, compared with the reference cohort.
+
+    Attributes:
+        reference, other: names of the cohorts.
+        status: ``"same"``; ``"otherwise"`` (another orientation fits clearly better); ``"mixed"`` (a part of the images
+            lies otherwise); ``"cannot_tell"``.
+        best: name of the orientation that fits better; None for "same" and "cannot_tell".
+        evidence: numbers: ``images`` looked at, ``fit_better`` turned, ``upright`` (look upright), ``twins`` turned and
+            ``twins_upright``, ``mean`` and ``mean_turned`` (correlation of the mean images), ``share`` turned.
+        sentence: what was found, with the numbers and without names of files.
+        remedy: what to do; empty for "same".
+        not_told: names of the orientations that the anatomy does not tell from the reference's own.
+    """
+
+    reference: str
+    other: str
+    status: str
+    best: str | None
+    evidence: dict[str, float]
+    sentence: str
+    remedy: str = ""
+    not_told: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types, for JSON."""
+        return {**asdict(self), "not_told": list(self.not_told)}
+
+
+class _Ballot:
+    """Thresholds that the reference cohort sets, and the votes that follow.
+
+    Attributes:
+        told: which symmetries the anatomy tells from the identity.
+    """
+
+    def __init__(self, fits: Fits) -> None:
+        own = fits.reference.gains[:, 0]
+        turned = -own[fits.group.inverse]  # gains of reference images that had been turned the other way
+        clear = np.quantile(own, 1 - CHANCE, axis=1, method="higher")
+        self.least = np.maximum(np.maximum(clear, 0.1 * np.median(turned, axis=1)), 0)
+        self.most = np.minimum(np.quantile(turned, CHANCE, axis=1, method="lower"), 0)
+        self.told = (turned > self.least[:, None]).mean(axis=1) >= KNOWS
+        self.told[0] = True
+        self.fewest = ALIKE * float(np.median(fits.reference.nearest[0]))
+        self.product = fits.group.product
+
+    def choices(self, fit: Fit) -> NDArray[np.int64]:
+        """``(n,)`` the symmetry that each image votes for, 0 for none."""
+        preferred = 1 / (1 + np.exp(np.clip(fit.gains, -30, 30)))  # each g to each h after g
+        score = preferred[self.told].sum(axis=0)
+        allowed = (fit.gains[:, 0] > self.least[:, None]) & self.told[:, None] & (fit.nearest >= self.fewest)
+        allowed[0] = False
+        choice = np.where(allowed, score, -np.inf).argmax(axis=0)
+        return np.where(allowed.any(axis=0), choice, 0).astype(np.int64)
+
+    def upright(self, fit: Fit) -> NDArray[np.bool_]:
+        """``(symmetries, n)``: the image looks upright, and not as if turned by that symmetry."""
+        return (fit.gains[:, 0] < self.most[:, None]) & (fit.nearest[0] >= self.fewest)
+
+    def alike(self, place: int) -> NDArray[np.int64]:
+        """Symmetries that are not told from this one, because they differ by one that the anatomy does not tell."""
+        if not self.told[place]:
+            return np.array([place])
+        return np.unique(self.product[[0, *np.flatnonzero(~self.told)], place])
+
+
+def _z(values: NDArray[np.floating]) -> NDArray[np.float64]:
+    return np.arctanh(np.clip(values.astype(np.float64), -0.999, 0.999))
+
+
+def _twins(fits: Fits) -> NDArray[np.int64]:
+    """``(n,)`` symmetry under which an image has a near twin among the reference images; -1 for none."""
+    own, other = _z(fits.reference.nearest), _z(fits.other.nearest)
+    near = np.quantile(own[0], 1 - CHANCE, method="higher")
+    ahead = np.maximum((own - own[0]).max(axis=1), 0) + TWIN_MARGIN
+    best = other.argmax(axis=0)
+    top = other.max(axis=0)
+    turned = (best > 0) & (top > near) & (top - other[0] > ahead[best])
+    upright = (best == 0) & (top > near + TWIN_MARGIN)
+    return np.where(turned, best, np.where(upright, 0, -1)).astype(np.int64)
+
+
+def _lower(successes: float, total: float) -> float:
+    """Wilson's lower bound of a share, two standard errors down."""
+    if total <= 0:
+        return 0.0
+    share, z = successes / total, 2.0
+    spread = z * float(np.sqrt(share * (1 - share) / total + z * z / (4 * total * total)))
+    return (share + z * z / (2 * total) - spread) / (1 + z * z / total)
+
+
+@dataclass(frozen=True)
+class _Judgement:
+    """Numbers of the comparison, and the status that follows."""
+
+    fits: Fits
+    ballot: _Ballot
+    best: int
+    status: str
+    evidence: dict[str, float]
+    unanswered: bool
+
+    @classmethod
+    def of(cls, fits: Fits) -> _Judgement:
+        group, ballot, n = fits.group, _Ballot(fits), len(fits.other)
+        choice, own, twins = ballot.choices(fits.other), ballot.choices(fits.reference), _twins(fits)
+        best, members = _leading(fits, ballot, choice, twins)
+        upright_by = ballot.upright(fits.other) & (choice == 0)
+        upright, count = int(upright_by[best].sum()) if best else 0, int(np.isin(choice, members).sum()) if best else 0
+        turned_twins, upright_twins = int(np.isin(twins, members).sum()) if best else 0, int((twins == 0).sum())
+        # Images that are all alike are not so many witnesses.
+        weight = (1 + (n - 1) * min(1.0, fits.other.spread / max(fits.reference.spread, 1e-6))) / n
+        chance = (int(np.isin(own, members).sum()) + 1) / (len(own) + 1)
+        effective = round(weight * count)
+        p = float(stats.binom.sf(effective - 1, max(round(weight * n), 1), chance)) if effective else 1.0
+        clear = effective >= FEWEST_VOTES and p < SURE / len(group)
+        mean, mean_turned = fits.mean_correlation(0), fits.mean_correlation(best)
+        harmless = group.members[best].is_left_right
+        many_twins = turned_twins >= FEWEST_TWINS and not harmless
+        believable = mean_turned > max(mean, MEANS_ALIKE) or many_twins
+        only_twins = turned_twins >= 2 * FEWEST_TWINS and 4 * upright_twins <= turned_twins and not harmless
+        most_votes = clear and believable and _lower(weight * count, weight * (count + upright)) > MOST
+        if most_votes or (only_twins and (not ballot.told[best] or upright < FEWEST_VOTES)):
+            status = "otherwise"
+        elif many_twins or (clear and count / n - chance > SOME):
+            status = "mixed"
+        else:
+            status = "same"
+        evidence = {
+            "images": float(n), "fit_better": float(count), "upright": float(upright), "twins": float(turned_twins),
+            "twins_upright": float(upright_twins), "mean": round(mean, 4), "mean_turned": round(mean_turned, 4),
+            "share": round(count / (count + upright), 4) if count + upright else 0.0,
+        }  # fmt: skip
+        needed = max(FEWEST_VOTES, SHOWS * n)
+        asked = [k for k in np.flatnonzero(ballot.told) if k and not group.members[k].is_left_right]
+        unanswered = any(upright_by[k].sum() < needed for k in asked)
+        return cls(fits, ballot, best, status, evidence, unanswered)
+
+
+def _leading(
+    fits: Fits, ballot: _Ballot, choice: NDArray[np.int64], twins: NDArray[np.int64]
+) -> tuple[int, NDArray[np.int64]]:
+    """The symmetry with most votes (0 for none), and those that are not told from it. A twin is worth three votes."""
+    best, members, most = 0, np.array([0]), 0
+    for place in range(1, len(fits.group)):
+        alike = ballot.alike(place)
+        votes = int(np.isin(choice, alike).sum() + 3 * np.isin(twins, alike).sum())
+        if votes > most:
+            best, members, most = place, alike, votes
+    if len(members) < 2:
+        return best, members
+    # Those that are not told apart: by their twins, else by correlation, where no mirror image counts as a little more.
+    voters = np.isin(choice, members) | np.isin(twins, members)
+    found = np.array([np.isin(twins, [place]).sum() for place in members])
+    near = fits.other.nearest[members][:, voters].mean(axis=1)
+    near = near + TIE * np.array([fits.group.members[place].is_rotation for place in members])
+    return int(members[(found if found.max() >= FEWEST_TWINS else near).argmax()]), members
+
+
+def compare_orientation(
+    reference: PreparedCohort, other: PreparedCohort, seed: int = 0, applied: str | None = None
+) -> OrientationFinding:
+    """Compare how two prepared cohorts lie, under all 8 or 48 symmetries.
+
+    Args:
+        reference: the training cohort.
+        other: the synthetic or the held-out cohort.
+        seed: of the samples that are looked at.
+        applied: orientation that ``other`` was turned by already, so that the remedy names both turns in one.
+    """
+    names = reference.cohort.name, other.cohort.name
+    fits = measure(reference.pixels, reference.cohort.patient_ids, other.pixels, seed)
+    if fits is None:
+        evidence = {"images": float(len(other.pixels))}
+        return OrientationFinding(
+            *names, "cannot_tell", None, evidence,
+            f"Whether the {_title(names[1])} images lie like the {_title(names[0])} images cannot be told: there are "
+            f"fewer than {FOLDS} {_title(names[0])} patients.",
+            LOOK,
+        )  # fmt: skip
+    return _finding(_Judgement.of(fits), *names, applied)
+
+
+def _title(name: str) -> str:
+    return "held-out" if name == "heldout" else name
+
+
+def _finding(judged: _Judgement, reference: str, other: str, applied: str | None) -> OrientationFinding:
+    """In words."""
+    members, ballot = judged.fits.group.members, judged.ballot
+    before = orientation(applied, members[0].dims) if applied else members[0]
+    lost = [members[k] for k in np.flatnonzero(~ballot.told) if not members[k].is_left_right]
+    best, evidence, status = members[judged.best], judged.evidence, judged.status
+    n, who, whom = int(evidence["images"]), _title(other), _title(reference)
+    name = name_of(best.after(before))
+    if status == "same" and (lost or judged.unanswered or n < FEWEST_VOTES):
+        status = "cannot_tell"
+    if status == "same":
+        sentence = f"The {who} images lie like the {whom} images ({n} were looked at under {len(members)} symmetries)."
+        remedy = ""
+    elif status == "cannot_tell":
+        why = (
+            f"{len(lost)} of {len(members) - 1} other orientations look alike in the {whom} images themselves"
+            if lost
+            else f"too few of {n} images that were looked at resemble the {whom} images clearly enough"
+        )
+        sentence, remedy = f"Whether the {who} images lie like the {whom} images cannot be told: {why}.", LOOK
+    else:
+        sentence = _evidence_sentence(evidence, best, who, whom)
+        remedy = _remedy(status, other, name, best)
+    return OrientationFinding(
+        reference, other, status, name if status in ("otherwise", "mixed") else None, evidence, sentence, remedy,
+        tuple(name_of(one) for one in lost),
+    )  # fmt: skip
+
+
+def _evidence_sentence(evidence: Mapping[str, float], best: Symmetry, who: str, whom: str) -> str:
+    n, words = int(evidence["images"]), words_for(best)
+    parts = []
+    if evidence["fit_better"]:
+        parts.append(
+            f"{evidence['fit_better']:.0f} of {n} {who} images fit the {whom} images clearly better {words}, and "
+            f"{evidence['upright']:.0f} as they lie (correlation of the mean images {evidence['mean_turned']:.2f} "
+            f"turned, {evidence['mean']:.2f} as they lie)"
+        )
+    if evidence["twins"]:
+        parts.append(
+            f"{evidence['twins']:.0f} of {n} {who} images have a near twin among the {whom} images {words}, and "
+            f"{evidence['twins_upright']:.0f} as they lie"
+        )
+    return ". ".join(parts) + "."
+
+
+def _remedy(status: str, other: str, name: str, best: Symmetry) -> str:
+    if other != "synthetic":
+        return (
+            f"Write the {_title(other)} files and the training files in the same orientation (data.orientation calls "
+            f"what brings the {_title(other)} images there {name}), or go on as they are with --orientation as_is."
+        )
+    if status == "otherwise":
+        return (
+            f"Go on with --orientation {name}, which turns the synthetic images before they are compared, or with "
+            "--orientation as_is if they are meant to lie so."
+        )
+    if best.is_left_right:
+        return "Left-right mirror images are looked for in any case."
+    wider = "mirror" if best.axes == tuple(range(best.dims)) else "all"
+    return (
+        "If these files were saved otherwise, save them like the others; if the generator was trained with turned or "
+        f"mirrored images, add --symmetries {wider}, which looks every image up turned as well. Copies that lie "
+        "otherwise are missed without it."
+    )
