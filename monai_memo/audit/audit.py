@@ -321,6 +321,7 @@ class Audit:
                 prepared["training"].cohort,
                 detector.preprocessing,
                 verified=result.verification is not None,
+                symmetries=self._symmetries(detector)[1:],
             )
         sheet = None if settings.redacted else contact_sheet(prepared, settings.seed)
         result = result.without_patients() if settings.redacted else result

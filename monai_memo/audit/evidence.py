@@ -7,7 +7,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from monai_memo.audit.configuration import recorded_readings
 from monai_memo.audit.result import Match
+from monai_memo.audit.symmetries import turned
 from monai_memo.data.cohort import Cohort, CohortImage
 from monai_memo.data.loading import Preprocessing
+from monai_memo.data.orientation import Symmetry, words_for
 from monai_memo.detector.detector import Detector
 from monai_memo.errors import CohortError, UnusableImageError
 from monai_memo.verification.pair import PairComparison, compare_pair
@@ -40,6 +42,7 @@ class PairEvidence:
         correlation: Pearson correlation of the pixels after that.
         planes: name of each plane; empty in 2D.
         agreement: ``(planes, rows, columns)``, local agreement, -1 to 1; None without verification.
+        turned: how the training image was turned before that, in words; empty for not at all.
     """
 
     match: Match
@@ -50,6 +53,7 @@ class PairEvidence:
     correlation: float
     planes: tuple[str, ...]
     agreement: NDArray[np.float32] | None = None
+    turned: str = ""
 
 
 def pixel_correlation(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
@@ -191,12 +195,31 @@ def compare_match(out: str | Path, synthetic: str, training: str | None = None) 
     return compare_files(pair[0], pair[1], Detector.load(out / "detector.pt").preprocessing)
 
 
+def _turned_to(
+    synthetic: NDArray[np.float32], training: NDArray[np.float32], symmetries: Sequence[Symmetry]
+) -> tuple[NDArray[np.float32], str]:
+    """A training image turned as the synthetic one lies, and how, in words (empty for not at all)."""
+    best, words, most = training, "", pixel_correlation(training, synthetic)
+    for one in symmetries:
+        candidate = np.asarray(turned(training[None], one)[0])
+        correlation = pixel_correlation(candidate, synthetic)
+        if correlation > most:
+            best, words, most = candidate, words_for(one), correlation
+    return best, words
+
+
 def collect_evidence(
-    matches: Sequence[Match], synthetic: Cohort, training: Cohort, preprocessing: Preprocessing, verified: bool = False
+    matches: Sequence[Match],
+    synthetic: Cohort,
+    training: Cohort,
+    preprocessing: Preprocessing,
+    verified: bool = False,
+    symmetries: Sequence[Symmetry] = (),
 ) -> list[PairEvidence]:
     """Load the pairs again, at a size for people, and compare them.
 
-    A file that has become unreadable since it was audited is left out.
+    A file that has become unreadable since it was audited is left out. Where images were looked up under several
+    symmetries, the training image is turned by the one that fits best first.
     """
     shown = preprocessing.resized(SHOWN_SIZE[preprocessing.spatial_dims])
     found = {name: {image.image_id: image for image in cohort.images}
@@ -207,5 +230,6 @@ def collect_evidence(
             pair = shown(found["synthetic"][match.synthetic]), shown(found["training"][match.nearest_training])
         except UnusableImageError:
             continue
-        evidence.append(pair_evidence(match, *pair, verified))
+        training_image, words = _turned_to(pair[0], pair[1], symmetries)
+        evidence.append(replace(pair_evidence(match, pair[0], training_image, verified), turned=words))
     return evidence

@@ -91,6 +91,7 @@ def _gallery(evidence: Sequence[PairEvidence]) -> list[dict[str, Any]]:
             "image": data_uri(png_bytes(pair_figure(pair), dpi=90)),
             "match": pair.match,
             "mirrored": pair.mirrored,
+            "turned": pair.turned,
             "correlation": f"{pair.correlation:.2f}",
             "similarity": f"{pair.match.similarity:.3f}",
             "p_value": f"{pair.match.p_value:.2g}",

@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import monai_memo.data.loading as loading
 from monai_memo.audit.audit import Audit
 from monai_memo.audit.result import AuditResult
 from monai_memo.benchmark.evaluate import Evaluation
 from monai_memo.data.phantoms import chest_phantom, knee_phantom
+from monai_memo.data.reading import Pixels
 from monai_memo.errors import CohortError, ConfigurationError
 
 N_COPIES = 6
@@ -177,3 +179,30 @@ def test_an_audit_finds_copies_of_a_generator_trained_with_turns(detector_file: 
     assert found.sensitivity is not None and found.sensitivity["rate"].value > 0.6
     report = (tmp_path / "all" / "report.html").read_text(encoding="utf-8")
     assert "looked up under every turn and mirror image" in report
+
+
+@pytest.mark.parametrize(
+    "change", [lambda array: array.swapaxes(1, 2), lambda array: array.max() - array], ids=["transposed", "negative"]
+)
+def test_the_positive_control_fails_where_the_synthetic_files_are_read_wrongly(
+    change: Callable[[np.ndarray], np.ndarray], detector_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only PNG is read wrongly, and only the synthetic images are PNG: planted arrays would be found as ever."""
+    sources = cohorts(
+        tmp_path, chest_phantom, (32, 32), lambda path, image: np.save(f"{path}.npy", image), write_png
+    )  # fmt: skip
+    common = {"detector": str(detector_file), "verification": False, "planted": 40, "orientation": "as_is"}
+    right = audit(sources, tmp_path / "right", **common)
+    read = loading.read_image
+
+    def sabotaged(image: Any) -> Pixels:
+        pixels = read(image)
+        return pixels._replace(array=change(pixels.array)) if str(image.path).endswith(".png") else pixels
+
+    monkeypatch.setattr(loading, "read_image", sabotaged)
+    wrong = audit(sources, tmp_path / "wrong", **common)
+    assert right.sensitivity is not None and wrong.sensitivity is not None
+    assert right.sensitivity["planted_as"] == "files (PNG, 8 bit)"
+    assert right.sensitivity["rate"].value > 0.6 and wrong.sensitivity["rate"].value < 0.3
+    report = (tmp_path / "right" / "report.html").read_text(encoding="utf-8")
+    assert "written as files (PNG, 8 bit) like the synthetic ones and read back by the same reader" in report

@@ -4,13 +4,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from monai_memo.audit.comparison import compare
+from monai_memo.audit.evidence import collect_evidence
+from monai_memo.audit.result import Match
 from monai_memo.audit.symmetries import TurnedSearch, ViewsIndex, turned
+from monai_memo.data.cohort import Cohort
+from monai_memo.data.loading import Preprocessing
 from monai_memo.data.orientation import left_right, mirrors, searched, symmetries
 from monai_memo.data.phantoms import chest_phantom, knee_phantom
+from monai_memo.data.writing import save_image
 from monai_memo.search.embedding_index import EmbeddingIndex
 from monai_memo.verification.copy_search import CopySearch
 
@@ -68,3 +75,16 @@ def test_views_count_as_one_image_in_both_directions() -> None:
     np.testing.assert_allclose(sims.sims.training_to_nearest_synthetic, pairs, atol=1e-6)
     similarity, places = ViewsIndex(heldout).search(training, 20)
     assert all(sorted(row) == list(range(20)) for row in places) and (np.diff(similarity, axis=1) <= 0).all()
+
+
+def test_pairs_are_shown_turned_as_they_were_found(tmp_path: Path) -> None:
+    image = chest_phantom(3, (48, 48))
+    save_image(tmp_path / "training" / "t.png", image)
+    save_image(tmp_path / "synthetic" / "s.png", np.ascontiguousarray(image.swapaxes(1, 2)))
+    pair = [Cohort.from_source(tmp_path / name, name) for name in ("synthetic", "training")]
+    match = Match("s.png", "t.png", "t.png", 0.9, 0.7, True)
+    shown = collect_evidence([match], *pair, Preprocessing(2, (32, 32)), symmetries=symmetries(2)[1:])[0]
+    assert shown.turned == "when transposed (rows and columns exchanged)"
+    assert shown.correlation > 0.99 and shown.mirrored == ""
+    plain = collect_evidence([match], *pair, Preprocessing(2, (32, 32)))[0]
+    assert plain.turned == "" and plain.correlation < 0.9
