@@ -8,7 +8,16 @@ from pathlib import Path
 
 
 class MemoError(Exception):
-    """Base of all errors that monai_memo raises on purpose. The command line prints the message without a traceback."""
+    """Base of all errors that monai_memo raises on purpose. The command line prints the message without a traceback.
+
+    Args:
+        message: what is wrong, with its names, and what to do.
+        plain: the same without any name, id or path: a redacted run shows this one (``monai_memo.redaction``).
+    """
+
+    def __init__(self, message: str = "", plain: str | None = None) -> None:
+        super().__init__(message)
+        self.plain = plain
 
 
 class CohortError(MemoError):
@@ -28,7 +37,7 @@ class UnusableImageError(MemoError):
     """
 
     def __init__(self, path: str | Path, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
+        super().__init__(f"{path}: {reason}", f"an image cannot be used: {reason}")
         self.path = Path(path)
         self.reason = reason
 
