@@ -33,7 +33,9 @@ def _interval(count: Count) -> str:
 
 
 def _print_result(result: AuditResult, out: Path, truth: dict[str, int] | None = None) -> int:
-    """Print the numbers and where the report is; return the exit status."""
+    """Print the numbers and where the report is; return the exit status. Of a redacted audit no name is printed."""
+    redacted = result.configuration.get("redacted") is True
+    result = result.without_patients() if redacted else result
     lines = [result.verdict["headline"], ""]
     copies, memorized = _interval(result.n_copies), _interval(result.n_mem)
     planted = {name: f"   planted: {truth[name]}" if truth else "" for name in ("copies", "memorized")}
@@ -45,11 +47,12 @@ def _print_result(result: AuditResult, out: Path, truth: dict[str, int] | None =
         "images, over what unseen patients show"
     )
     skipped = {name: len(summary.skipped) for name, summary in result.cohorts.items() if summary.skipped}
-    lines += [f"warning: {message}" for message in result.warnings]
+    lines += [f"warning: {message}" for message in result.told()]
     if skipped:
         counts = ", ".join(f"{number} in {name}" for name, number in skipped.items())
-        lines.append(f"warning: images were skipped ({counts}); they are named in audit.json and in the report")
-    lines += ["", f"report    {(out / 'report.html').resolve()}"]
+        where = "counted" if redacted else "named"
+        lines.append(f"warning: images were skipped ({counts}); they are {where} in audit.json and in the report")
+    lines += ["", f"report    {'report.html, in the folder of --out' if redacted else (out / 'report.html').resolve()}"]
     print("\n".join(lines))
     return SKIPPED if skipped else FINISHED
 

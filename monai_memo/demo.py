@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from monai_memo.audit.configuration import AuditOptions
 from monai_memo.data.demo_cohorts import PHANTOMS, write_demo_cohorts
 from monai_memo.settings import Choice, Epochs, Folder, Seed, Share, Whole
+from monai_memo.workspace.place import check_place
 
 if TYPE_CHECKING:
     from monai_memo.audit.result import AuditResult
@@ -52,6 +53,7 @@ def run_demo(**arguments: Any) -> tuple[AuditResult, dict[str, int]]:
     from monai_memo.audit.audit import Audit  # PyTorch, which the help of the command line does without
 
     settings = DemoSettings(**arguments)
+    check_place(settings.out)
     out = Path(settings.out)
     images = out / "images"
     write_demo_cohorts(

@@ -17,6 +17,7 @@ from monai_memo.__main__ import COMMANDS, FINISHED, REFUSED, SKIPPED, main, sett
 from monai_memo.errors import MemoError
 from monai_memo.files import write_json, write_text
 from monai_memo.settings import Settings
+from monai_memo.workspace.place import WORK
 
 
 def run(*arguments: object) -> int:
@@ -94,7 +95,7 @@ def test_train_detector_evaluate_and_audit_with_it(
     out = tmp_path / "detector"
     training = demo_folder / "training"
     assert run("train-detector", "--train", training, "--out", out, "--epochs", 2, "--size", 32, "--noprogress") == 0
-    assert (out / "detector.pt").exists() and not (out / "work").exists()
+    assert (out / "detector.pt").exists() and not (out / WORK).exists()
     cohorts = ("--train", training, "--negatives", demo_folder / "heldout", "--out", tmp_path / "e")
     options = ("--detector", out / "detector.pt", "--per_kind", 12, "--kinds", "noise,flip", "--noprogress")
     status = run("evaluate", *cohorts, *options)

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,7 +23,6 @@ from monai_memo.audit.contact_sheet import contact_sheet
 from monai_memo.audit.detection_limit import detection_limit
 from monai_memo.audit.evidence import collect_evidence
 from monai_memo.audit.orientation import compare_cohorts, require_alike
-from monai_memo.audit.output import move_over, require_writable
 from monai_memo.audit.parts import Timing
 from monai_memo.audit.record import build_result
 from monai_memo.audit.report import write_report
@@ -44,10 +42,14 @@ from monai_memo.detector.agreement import require_agreement
 from monai_memo.detector.detector import Detector
 from monai_memo.detector.recipe import Recipe
 from monai_memo.detector.training import train_detector
-from monai_memo.errors import CohortError, OutputError
+from monai_memo.errors import CohortError, ConfigurationError, OutputError
+from monai_memo.redaction import names_hidden, without_names
 from monai_memo.statistics.calibration import require_heldout
 from monai_memo.statistics.rates import audit_rates
 from monai_memo.verification.copy_search import CopySearch
+from monai_memo.workspace.manifest import AUDIT_FILES
+from monai_memo.workspace.output_folder import OutputFolder
+from monai_memo.workspace.place import check_images
 
 logger = logging.getLogger(__name__)
 
@@ -60,9 +62,9 @@ def resolve_device(device: str) -> str:
 class Audit:
     """One audit of a synthetic cohort.
 
-    Work in progress (preprocessed images, training checkpoints, embeddings) lies in ``<out>/work``, so that the same
-    call continues after an interruption; it is removed at the end. Results are written to ``<out>`` only when all of
-    them exist, so that an earlier result stays whole until then.
+    Work in progress (preprocessed images, training checkpoints, embeddings) lies in ``<out>/.monai_memo_work``, so that
+    the same call continues after an interruption; it is removed at the end. Results come to ``<out>`` only when all of
+    them exist, and all at once, so that an earlier result stays whole until then (see ``workspace.output_folder``).
 
     Args:
         arguments: see ``AuditConfiguration``.
@@ -76,7 +78,17 @@ class Audit:
     def __init__(self, **arguments: Any) -> None:
         self.configuration = AuditConfiguration(**arguments)
         self.out = Path(self.configuration.out)
-        self.work = self.out / "work"
+        settings = self.configuration
+        if settings.redacted and settings.keep_work:
+            raise ConfigurationError(
+                "keep_work leaves images of patients in the output folder, which redacted rules out: leave one of "
+                "them away"
+            )
+        sources = {"train": settings.train, "heldout": settings.heldout, "synthetic": settings.synthetic}
+        self.output = OutputFolder(
+            settings.out, "audit", sources, AUDIT_FILES, settings.to_dict(), redacted=settings.redacted
+        )
+        self.work = self.output.work
         self._seconds: dict[str, float] = {}
 
     @contextmanager
@@ -92,11 +104,30 @@ class Audit:
         Raises:
             MemoError: bad input or output folder; the message says what to do.
         """
+        with names_hidden(self.configuration.redacted):
+            try:
+                with self.output:
+                    return self._run()
+            except Exception as error:
+                if not self.configuration.redacted:
+                    raise
+                raise without_names(error, self._secrets()) from None
+
+    def _secrets(self) -> list[str]:
+        settings = self.configuration
+        paths = [settings.train, settings.heldout, settings.synthetic, settings.out, settings.detector]
+        found = [path for path in paths if path] + [str(Path(path).resolve()) for path in paths if path]
+        return [*found, str(Path.cwd()), settings.patient_pattern or ""]
+
+    def _run(self) -> AuditResult:
         start = time.perf_counter()
-        require_writable(self.out, self.work)
         with self._timed("read cohorts"):
             cohorts, warnings = self._read_cohorts()
+            files = (part for cohort in cohorts.values() for image in cohort.images for part in image.parts)
+            check_images(self.out, files, AUDIT_FILES)
             detector = Detector.load(self.configuration.detector) if self.configuration.detector else None
+            if detector is not None and self.configuration.redacted:
+                detector = detector.without_free_text()
             preprocessing = self._preprocessing(cohorts, detector)
         with self._timed("preprocess images"):
             prepared = {name: self._prepare(cohort, preprocessing) for name, cohort in cohorts.items()}
@@ -171,9 +202,10 @@ class Audit:
             self._seconds["total"] = round(time.perf_counter() - start, 3)
             self._write(result, prepared, detector)
         logger.info("%s", result.verdict["headline"])
-        logger.info("report: %s", (self.out / "report.html").resolve())
+        where = "report.html in the output folder" if settings.redacted else (self.out / "report.html").resolve()
+        logger.info("report: %s", where)
         if not settings.keep_work:
-            shutil.rmtree(self.work, ignore_errors=True)
+            self.output.clear()
         return result
 
     def _read_cohorts(self) -> tuple[dict[str, Cohort], list[str]]:
@@ -212,19 +244,7 @@ class Audit:
 
     def _prepare(self, cohort: Cohort, preprocessing: Preprocessing) -> PreparedCohort:
         settings = self.configuration
-        prepared = prepare(cohort, preprocessing, self.work / "pixels", settings.workers, settings.progress)
-        if prepared.skipped:
-            names = ", ".join(f"{item.image_id} ({item.reason})" for item in prepared.skipped[:5])
-            more = f" and {len(prepared.skipped) - 5} more" if len(prepared.skipped) > 5 else ""
-            logger.warning(
-                "%d of %d images of the %s cohort were skipped: %s%s",
-                len(prepared.skipped),
-                len(cohort) + len(cohort.skipped),
-                cohort.name,
-                names,
-                more,
-            )
-        return prepared
+        return prepare(cohort, preprocessing, self.work / "pixels", settings.workers, settings.progress)
 
     def _check_sizes(self, prepared: Mapping[str, PreparedCohort]) -> None:
         """Skipped images can leave too little."""
@@ -308,10 +328,8 @@ class Audit:
         return compare_verified(prepared, embeddings, search, detector.sha256, self.work / "verified", progress)
 
     def _write(self, result: AuditResult, prepared: Mapping[str, PreparedCohort], detector: Detector) -> None:
-        """Write everything beside the old result, then move it over: either all of it is new or none."""
-        staging = self.work / "output"
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
+        """Write everything beside the old result, then put it in place: either all of it is new or none."""
+        staging = self.output.staging()
         settings = self.configuration
         evidence = None
         if not settings.redacted and settings.gallery:
@@ -330,7 +348,7 @@ class Audit:
             result.write(staging)
             write_report(result, evidence, staging, redacted=settings.redacted, sheet=sheet)
             detector.save(staging / "detector.pt")
-            move_over(staging, self.out)
+            self.output.publish()
         except OSError as error:
             raise OutputError(
                 f"cannot write to {self.out}: {error.strerror or error}. Earlier results there are unchanged. "

@@ -20,6 +20,8 @@ from monai_memo.audit.verdict import percent
 from monai_memo.data.ladder import UNITS
 from monai_memo.errors import ConfigurationError, MemoError
 from monai_memo.files import sha256_of, write_text
+from monai_memo.text import code, markdown
+from monai_memo.workspace.transaction import require_settled
 
 TODO = "**TO FILL IN**"
 TITLES = {"training": "Training", "heldout": "Held-out", "synthetic": "Synthetic"}
@@ -43,16 +45,16 @@ def write_card(audit: str | Path, out: str | Path = "card.md", **options: Any) -
     result = _read_audit(folder, "audit")
     environment = Environment(
         loader=PackageLoader("monai_memo.audit"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        autoescape=False,  # Markdown, and nothing in it comes from names or files
+        autoescape=False,  # Markdown; text that comes from elsewhere goes through the filter md
     )  # fmt: skip
-    environment.filters.update(FILTERS)
+    environment.filters.update({**FILTERS, "md": markdown})
     text = environment.get_template("card.md.jinja").render(
         result=result,
-        title=None if title is None else " ".join(title.split()),
+        title=title,
         todo=TODO,
         titles=TITLES,
         skipped=skipped_images(result),
-        command=f"`{repeat_command(result)}`",
+        command=code(repeat_command(result)),
         audit_sha256=sha256_of(folder / "audit.json"),
         units=UNITS,
         review=_review(folder),
@@ -64,6 +66,7 @@ def write_card(audit: str | Path, out: str | Path = "card.md", **options: Any) -
 def _read_audit(folder: Path, option: str) -> AuditResult:
     """The record without anything that names a patient, image or folder."""
     path = folder / "audit.json"
+    require_settled(folder)
     if not path.is_file():
         raise ConfigurationError(f"{folder} has no audit.json: name the output folder of an audit with --{option}")
     return AuditResult.from_json(path.read_text(encoding="utf-8")).without_patients()

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,14 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_memo.audit.configuration import recorded_readings
-from monai_memo.audit.result import Match
+from monai_memo.audit.result import Match, matches_in
 from monai_memo.audit.symmetries import turned
 from monai_memo.data.cohort import Cohort, CohortImage
 from monai_memo.data.loading import Preprocessing
 from monai_memo.data.orientation import Symmetry, words_for
 from monai_memo.detector.detector import Detector
 from monai_memo.errors import CohortError, UnusableImageError
+from monai_memo.text import uncell
 from monai_memo.verification.pair import PairComparison, compare_pair
+from monai_memo.workspace.transaction import require_settled
 
 SHOWN_SIZE = {2: 224, 3: 64}
 PLANES = ("sagittal", "coronal", "axial")
@@ -171,7 +172,7 @@ def compare_match(out: str | Path, synthetic: str, training: str | None = None) 
 
     Args:
         out: folder of the audit.
-        synthetic: id of the synthetic image, as in ``matches.csv``.
+        synthetic: id of the synthetic image, as in ``matches.csv`` or as the file is named.
         training: id of a training image; the nearest one by default.
 
     Raises:
@@ -179,10 +180,11 @@ def compare_match(out: str | Path, synthetic: str, training: str | None = None) 
         UnusableImageError: a file has become unreadable.
     """
     out = Path(out)
+    require_settled(out)
     settings = json.loads((out / "audit.json").read_text(encoding="utf-8"))["configuration"]
     if training is None:
-        with open(out / "matches.csv", newline="", encoding="utf-8") as stream:
-            nearest = {row["synthetic"]: row["nearest_training"] for row in csv.DictReader(stream)}
+        nearest = {row["synthetic"]: row["nearest_training"] for row in matches_in(out)}
+        synthetic = synthetic if synthetic in nearest else uncell(synthetic)
         training = nearest.get(synthetic)
     pair = []
     for name, source, wanted in (("synthetic", "synthetic", synthetic), ("training", "train", training)):

@@ -22,7 +22,8 @@ from monai_memo.audit.verdict import unread_training, verdict_for
 from monai_memo.data.orientation_check import OrientationFinding
 from monai_memo.data.overlap import repeated_images
 from monai_memo.data.prepared import PreparedCohort
-from monai_memo.detector.detector import Detector
+from monai_memo.detector.detector import Detector, known_summary
+from monai_memo.redaction import Named, plain
 from monai_memo.statistics.calibration import expected_floor, memorized_level
 from monai_memo.statistics.intervals import Interval
 from monai_memo.statistics.rates import AuditRates
@@ -153,6 +154,8 @@ def build_result(
     excess = _estimate(rates.excess_copies)
     n_copies = _count(rates.n_copies, rates.copies, sims.n_synthetic)
     preprocessing = detector.preprocessing
+    said = [*warnings, *rates.warnings]
+    said += [certainty.discoveries.warning] if certainty.discoveries.warning else []
     return AuditResult(
         schema_version=SCHEMA_VERSION,
         n_synthetic=sims.n_synthetic,
@@ -190,7 +193,7 @@ def build_result(
             "recipe": detector.recipe.name,
             "sha256": detector.sha256,
             "views": detector.recipe.views.describe(),
-            "training": detector.training_summary,
+            "training": known_summary(detector.training_summary),
             "spatial_dims": preprocessing.spatial_dims,
             "channels": preprocessing.channels,
             "image_size": list(preprocessing.size),
@@ -200,9 +203,8 @@ def build_result(
         # A detector that was brought along has a recipe of its own, whatever the default is.
         configuration={**configuration.to_dict(), "recipe": detector.recipe.name},
         software=software_versions(),
-        warnings=warnings
-        + list(rates.warnings)
-        + ([certainty.discoveries.warning] if certainty.discoveries.warning else []),
+        warnings=[plain(text) for text in said],
+        warning_names=[list(text.names) if isinstance(text, Named) else [] for text in said],
         distributions={
             "synthetic_to_training": _sample(sims.synthetic_to_training),
             "heldout_to_training": _sample(sims.heldout_to_training),

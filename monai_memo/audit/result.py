@@ -37,9 +37,13 @@ from monai_memo.audit.parts import (
     VerificationPart,
     all_three,
 )
+from monai_memo.detector.detector import known_summary
+from monai_memo.detector.recipe import NAMES
 from monai_memo.errors import MemoError
 from monai_memo.files import write_json, write_text
+from monai_memo.redaction import listed
 from monai_memo.settings.model import shown_name, shown_value
+from monai_memo.text import cell, uncell
 
 SCHEMA_VERSION = "1.3"
 REMOVED = "[redacted]"
@@ -124,6 +128,8 @@ class AuditResult:
     monai_memo.data.ladder."""
     orientation: list[OrientationPart] | None = None
     """Whether held-out and synthetic images lie like the training images, see monai_memo.data.orientation_check."""
+    warning_names: list[list[str]] | None = None
+    """Names of images or patients that each warning is about; empty in a redacted record."""
     matches: list[Match] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -188,15 +194,28 @@ class AuditResult:
             )
             for name, summary in self.cohorts.items()
         }
-        hidden = ("train", "heldout", "synthetic", "out", "detector", "patient_pattern")
-        configuration = {
-            key: REMOVED if key in hidden and value is not None else value for key, value in self.configuration.items()
-        }
-        # Warnings about overlaps start with a number and name patients and files after a colon.
-        warnings = [re.sub(r"^(\d+ [^:]+: ).*", rf"\1{REMOVED}", text, flags=re.DOTALL) for text in self.warnings]
+        configuration = {key: _without_text(key, value) for key, value in self.configuration.items()}
+        detector: DetectorPart = {**self.detector, "training": known_summary(self.detector.get("training") or {})}
+        detector["recipe"] = detector["recipe"] if detector["recipe"] in NAMES else "custom"
+        warnings = self.warnings
+        if self.warning_names is None:
+            # A record of before the names stood apart: overlaps begin with a number and name them after a colon.
+            warnings = [re.sub(r"^(\d+ [^:]+: ).*", rf"\1{REMOVED}", text, flags=re.DOTALL) for text in warnings]
         return replace(
-            self, matches=matches, cohorts=cohorts, configuration=configuration, warnings=warnings, redacted=True
+            self,
+            matches=matches,
+            cohorts=cohorts,
+            configuration=configuration,
+            warnings=warnings,
+            redacted=True,
+            warning_names=[[] for _ in warnings],
+            detector=detector,
         )
+
+    def told(self) -> list[str]:
+        """The warnings with the names that belong to them."""
+        names = self.warning_names or [[] for _ in self.warnings]
+        return [f"{text} ({listed(who)})" if who else text for text, who in zip(self.warnings, names, strict=True)]
 
     def write(self, folder: str | Path) -> None:
         """Write ``audit.json`` and ``matches.csv``."""
@@ -208,8 +227,35 @@ class AuditResult:
             numbers = (f"{match.similarity:.6f}", f"{match.tau:.6f}", "true" if match.copy else "false")
             same_image = "" if match.same_image is None else str(match.same_image).lower()
             certainty = (f"{match.p_value:.6f}", "true" if match.listed else "false", same_image)
-            rows.writerow([match.synthetic, match.nearest_training, *numbers, *certainty])
+            rows.writerow([cell(match.synthetic), cell(match.nearest_training), *numbers, *certainty])
         write_text(Path(folder) / "matches.csv", text.getvalue())
+
+
+def matches_in(folder: str | Path) -> list[dict[str, str]]:
+    """The rows of ``matches.csv`` with the images named as their files are.
+
+    Raises:
+        MemoError: no such table, or not the one of an audit.
+    """
+    path = Path(folder) / "matches.csv"
+    try:
+        with open(path, newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+        names = ("synthetic", "nearest_training")
+        return [{**row, **{name: uncell(row[name]) for name in names}} for row in rows]
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, csv.Error) as error:
+        raise MemoError(f"{path} is not the table of an audit: {error}") from error
+
+
+def _without_text(key: str, value: Any) -> Any:
+    """A setting without words, unless they can only be one of ours."""
+    if value is None or isinstance(value, bool | int | float) or key in ("recipe", "calibration", "symmetries"):
+        return value
+    if isinstance(value, list | tuple) and all(isinstance(item, bool | int | float) for item in value):
+        return value
+    if key in ("orientation", "device") and re.fullmatch(r"[A-Za-z]{2,12}(_[a-z0-9]{1,12})?(:\d{1,3})?", str(value)):
+        return value
+    return REMOVED
 
 
 def schema() -> dict[str, Any]:

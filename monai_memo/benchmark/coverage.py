@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -15,6 +14,7 @@ from monai_memo.benchmark.settings import CoverageSettings
 from monai_memo.files import write_json, write_text
 from monai_memo.statistics.calibration import MODES, expected_floor
 from monai_memo.statistics.simulation import World, coverage, null_rates
+from monai_memo.workspace.output_folder import OutputFolder
 
 FLOOR_SIZES = (
     (400, 40, 400),
@@ -55,14 +55,24 @@ def coverage_study(**arguments: Any) -> dict[str, Any]:
         arguments: see ``CoverageSettings``.
     """
     settings = CoverageSettings(**arguments)
-    out, audits, seed, progress = settings.out, settings.audits, settings.seed, settings.progress
+    with OutputFolder(settings.out, "coverage", writes=["coverage.json", "coverage.md"]) as output:
+        record = _record(settings.audits, settings.seed, settings.progress)
+        staging = output.staging()
+        write_json(staging / "coverage.json", record)
+        write_text(staging / "coverage.md", _markdown(record))
+        output.publish()
+        output.clear()
+    return record
+
+
+def _record(audits: int, seed: int, progress: bool) -> dict[str, Any]:
     floors = floor_table(audits, seed, progress)
     rows = []
     cases = [(mode, name, world) for mode in MODES for name, world in COVERAGE_WORLDS.items()]
     for mode, name, world in tqdm(cases, desc="coverage", disable=None if progress else True):
         for quantity, row in coverage(world, mode, audits, seed).items():
             rows.append({"mode": mode, "world": name, "quantity": quantity, **row})
-    record = {
+    return {
         "audits": audits,
         "seed": seed,
         "worlds": {name: asdict(world) for name, world in COVERAGE_WORLDS.items()},
@@ -70,9 +80,6 @@ def coverage_study(**arguments: Any) -> dict[str, Any]:
         "coverage": rows,
         "software": software_versions(),
     }
-    write_json(Path(out) / "coverage.json", record)
-    write_text(Path(out) / "coverage.md", _markdown(record))
-    return record
 
 
 def _markdown(record: dict[str, Any]) -> str:

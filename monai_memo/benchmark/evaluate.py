@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,12 @@ from monai_memo.detector.recipe import Recipe
 from monai_memo.detector.training import train_detector
 from monai_memo.files import write_json, write_text
 from monai_memo.search.embedding_index import EmbeddingIndex
+from monai_memo.workspace.output_folder import OutputFolder
+from monai_memo.workspace.place import check_images
 
 logger = logging.getLogger(__name__)
+
+RESULT = ("evaluation.json", "evaluation.md", "detector.pt")
 
 
 class Evaluation:
@@ -45,11 +48,17 @@ class Evaluation:
         self.arguments = {key: value for key, value in settings.to_dict().items() if key not in left_out}
         self.arguments["kinds"] = list(settings.kinds or KINDS)
         self.out = Path(settings.out)
-        self.skipped = 0
+        cohorts = {"train": settings.train, "negatives": settings.negatives}
+        self.output = OutputFolder(settings.out, "evaluate", cohorts, RESULT, self.arguments)
+        self.skipped, self.trained_here = 0, False
         self.device, self.workers, self.progress = resolve_device(settings.device), settings.workers, settings.progress
 
     def run(self) -> list[KindScore]:
         """Do the evaluation, write its output and return one score per kind and one over all kinds."""
+        with self.output:
+            return self._run()
+
+    def _run(self) -> list[KindScore]:
         prepared, detector = self._prepare()
         training, negatives = prepared["training"], prepared["negatives"]
         index = EmbeddingIndex(self._embed(detector, training.pixels))
@@ -78,6 +87,8 @@ class Evaluation:
             name: Cohort.from_source(source, name, arguments["patient_pattern"])
             for name, source in (("training", arguments["train"]), ("negatives", arguments["negatives"]))
         }
+        files = (part for cohort in cohorts.values() for image in cohort.images for part in image.parts)
+        check_images(self.out, files, RESULT)
         for message in check_overlap(list(cohorts.values()), allow=arguments["allow_overlap"]):
             logger.warning(message)
         detector = Detector.load(arguments["detector"]) if arguments["detector"] else None
@@ -88,7 +99,7 @@ class Evaluation:
         if detector is not None:
             detector.check_fits(preprocessing.spatial_dims, preprocessing.channels)
             preprocessing = detector.preprocessing
-        work = self.out / "work"
+        work = self.output.work
         prepared = {
             name: prepare(cohort, preprocessing, work / "pixels", self.workers, self.progress)
             for name, cohort in cohorts.items()
@@ -115,7 +126,7 @@ class Evaluation:
                 patient_ids=prepared["training"].cohort.patient_ids,
                 progress=self.progress,
             )
-            detector.save(self.out / "detector.pt")
+            self.trained_here = True
         return prepared, detector
 
     def _embed(self, detector: Detector, pixels: np.ndarray) -> np.ndarray:
@@ -133,6 +144,10 @@ class Evaluation:
             "configuration": self.arguments,
             "software": software_versions(),
         }
-        write_json(self.out / "evaluation.json", record)
-        write_text(self.out / "evaluation.md", markdown_table(scores))
-        shutil.rmtree(self.out / "work", ignore_errors=True)
+        staging = self.output.staging()
+        write_json(staging / "evaluation.json", record)
+        write_text(staging / "evaluation.md", markdown_table(scores))
+        if self.trained_here:
+            detector.save(staging / "detector.pt")
+        self.output.publish()
+        self.output.clear()

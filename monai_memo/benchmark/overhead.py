@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -54,7 +53,6 @@ def overhead(
     pixels = np.concatenate(parts)
     audits, forwards, steps = [], [], []
     for _ in range(repeats):
-        shutil.rmtree(Path(out) / "audit", ignore_errors=True)
         forwards.append(forward_seconds(loaded, pixels, batch_size))
         start = time.perf_counter()
         result = Audit(

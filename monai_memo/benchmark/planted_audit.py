@@ -8,6 +8,8 @@ that are in no other cohort. A fourth part of the patients, unseen, measures the
 
 from __future__ import annotations
 
+import csv
+import io
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,9 +31,12 @@ from monai_memo.errors import ConfigurationError
 from monai_memo.files import write_json, write_text
 from monai_memo.search.embedding_index import EmbeddingIndex
 from monai_memo.statistics.intervals import proportion_interval
+from monai_memo.text import cell
+from monai_memo.workspace.output_folder import OutputFolder
 
 logger = logging.getLogger(__name__)
 
+RESULT = ("planted_audit.json", "planted_audit.md")
 PARTS = ("training", "heldout", "novel", "unseen")
 
 
@@ -57,13 +62,16 @@ def plant_cohorts(
     originals = np.stack([planting(training.images[i]) for i in chosen])
     copies, kinds = plant_mixture(originals, seed=seed)
     ending = "png" if planting.spatial_dims == 2 else "nii.gz"
-    planted, truth = [], ["synthetic,copied_from,kind"]
+    planted: list[tuple[Path, str]] = []
+    table = io.StringIO()
+    truth = csv.writer(table, lineterminator="\n")
+    truth.writerow(["synthetic", "copied_from", "kind"])
     for number, (copy, kind, index) in enumerate(zip(copies, kinds, chosen, strict=True)):
         path = folder / "planted" / f"copy_{number:04d}.{ending}"
         save_image(path, copy)
         planted.append((path, f"planted-{number:04d}"))
-        truth.append(f"{path.name},{training.images[index].image_id},{kind}")
-    write_text(folder / "truth.csv", "\n".join(truth) + "\n")
+        truth.writerow([path.name, cell(training.images[index].image_id), kind])
+    write_text(folder / "truth.csv", table.getvalue())
     sources = {name: write_cohort(parts[name], folder / f"{name}.csv") for name in ("training", "heldout", "unseen")}
     sources["synthetic"] = write_cohort(parts["novel"], folder / "synthetic.csv", planted)
     counts = {
@@ -82,7 +90,14 @@ def planted_audit(**arguments: Any) -> list[dict[str, Any]]:
         arguments: see ``PlantedAuditSettings``.
     """
     settings = PlantedAuditSettings(**arguments)
-    out, seeds = Path(settings.out), list(settings.seeds)
+    with OutputFolder(settings.out, "planted-audit", {"cohort": settings.cohort}, RESULT) as output:
+        rows = _audits(output, settings)
+        output.clear()
+    return rows
+
+
+def _audits(output: OutputFolder, settings: PlantedAuditSettings) -> list[dict[str, Any]]:
+    out, seeds = output.out, list(settings.seeds)
     whole = Cohort.from_source(settings.cohort, "training", settings.patient_pattern)
     if not whole.patients_known:
         raise ConfigurationError(
@@ -101,11 +116,11 @@ def planted_audit(**arguments: Any) -> list[dict[str, Any]]:
         rows.append(_one(folder, planted, seed, {**settings.audit_options(), **ready}))
         logger.info("seed %d: %s", seed, rows[-1])
     asked = {"copy_share": settings.copy_share, "shares": list(settings.shares), "seeds": seeds}
-    write_json(
-        out / "planted_audit.json",
-        {"arguments": {**asked, **settings.audit_options()}, "audits": rows, "software": software_versions()},
-    )
-    write_text(out / "planted_audit.md", _markdown(rows))
+    record = {"arguments": {**asked, **settings.audit_options()}, "audits": rows, "software": software_versions()}
+    staging = output.staging()
+    write_json(staging / "planted_audit.json", record)
+    write_text(staging / "planted_audit.md", _markdown(rows))
+    output.publish()
     return rows
 
 

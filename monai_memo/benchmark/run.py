@@ -45,9 +45,12 @@ from monai_memo.detector.training import train_detector
 from monai_memo.errors import ConfigurationError, DetectorError
 from monai_memo.sealing import fingerprint, is_sealed, write_sealed
 from monai_memo.verification.copy_search import CopySearch
+from monai_memo.workspace.output_folder import OutputFolder
+from monai_memo.workspace.place import check_images
 
 logger = logging.getLogger(__name__)
 
+RESULT = ("benchmark.json", "benchmark.md", "scores.npz", "curves.png", "detector.pt")
 DEFAULT, UNVERIFIED = "monai_memo", "monai_memo, embedding only"
 
 
@@ -58,7 +61,7 @@ def _save_arrays(arrays: Mapping[str, NDArray[Any]], path: Path) -> None:
 class Benchmark:
     """Plant copies at every strength, and look them and unseen patients up with every detector.
 
-    Work in progress lies in ``<out>/work``: the same call continues after an interruption.
+    Work in progress lies in ``<out>/.monai_memo_work``, and stays: the same call continues after an interruption.
 
     Args:
         arguments: see ``BenchmarkSettings``.
@@ -68,7 +71,10 @@ class Benchmark:
         settings = BenchmarkSettings(**arguments)
         self.asked = settings.given()
         self.arguments = settings.to_dict()
-        self.out, self.work = Path(settings.out), Path(settings.out) / "work"
+        cohorts = {"train": settings.train, "negatives": settings.negatives, "heldout": settings.heldout}
+        self.output = OutputFolder(settings.out, "benchmark", cohorts, RESULT, self.arguments)
+        self.out, self.work = Path(settings.out), self.output.work
+        self.trained_here = False
         self.device, self.workers, self.progress = resolve_device(settings.device), settings.workers, settings.progress
         self.per_level, self.seed = settings.per_level, settings.seed
         self.seconds: dict[str, float] = {}
@@ -76,6 +82,10 @@ class Benchmark:
 
     def run(self) -> dict[str, Any]:
         """Do the benchmark, write its output and return the record."""
+        with self.output:
+            return self._run()
+
+    def _run(self) -> dict[str, Any]:
         prepared, sources, preprocessing = self._prepare()
         detector = self._detector(prepared["training"], preprocessing)
         training = np.asarray(prepared["training"].pixels, dtype=np.float32)
@@ -106,7 +116,11 @@ class Benchmark:
             "configuration": self.arguments,
             "software": software_versions(),
         }
-        write_benchmark(self.out, record, results, levels)
+        staging = self.output.staging()
+        if self.trained_here:
+            detector.save(staging / "detector.pt")
+        write_benchmark(staging, record, results, levels)
+        self.output.publish()
         return record
 
     def _originals(self, number: int, n_train: int) -> NDArray[np.int64]:
@@ -118,6 +132,8 @@ class Benchmark:
         pattern = arguments["patient_pattern"]
         named = {"training": arguments["train"], "negatives": arguments["negatives"], "heldout": arguments["heldout"]}
         cohorts = {name: Cohort.from_source(source, name, pattern) for name, source in named.items() if source}
+        files = (part for cohort in cohorts.values() for image in cohort.images for part in image.parts)
+        check_images(self.out, files, RESULT)
         self.overlap = check_overlap(list(cohorts.values()), allow=arguments["allow_overlap"])
         for message in self.overlap:
             logger.warning(message)
@@ -172,7 +188,7 @@ class Benchmark:
             return Detector.load(self.arguments["detector"])
         recipe = self._recipe("default", preprocessing, self.arguments["epochs"], len(training.pixels))
         detector = self._train(recipe, training, preprocessing, "training")
-        detector.save(self.out / "detector.pt")
+        self.trained_here = True
         return detector
 
     def _paper(self, training: PreparedCohort, preprocessing: Preprocessing) -> Detector | None:

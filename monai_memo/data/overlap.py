@@ -12,6 +12,7 @@ from monai_memo.data.cohort import Cohort, CohortImage
 from monai_memo.data.patients import identity
 from monai_memo.errors import CohortOverlapError
 from monai_memo.files import sha256_of_parts
+from monai_memo.redaction import Named
 
 
 def _size(image: CohortImage) -> int:
@@ -45,11 +46,6 @@ def repeated_images(cohort: Cohort) -> list[list[str]]:
     return [[image.image_id for _, image in group] for group in _by_content([cohort])]
 
 
-def _names(items: Sequence[str], most: int = 10) -> str:
-    more = f" and {len(items) - most} more" if len(items) > most else ""
-    return ", ".join(items[:most]) + more
-
-
 def _only_one(first: Cohort, second: Cohort) -> str:
     """One id in all images is what anonymisation leaves behind."""
     if set(first.patient_ids) != set(second.patient_ids) or first.n_patients > 1 or min(len(first), len(second)) < 2:
@@ -60,7 +56,7 @@ def _only_one(first: Cohort, second: Cohort) -> str:
     )
 
 
-def _near_matches(first: Cohort, second: Cohort) -> list[str]:
+def _near_matches(first: Cohort, second: Cohort) -> list[Named]:
     """A warning about patients of two cohorts whose ids differ in writing only. Synthetic images have no patients."""
     if "synthetic" in (first.name, second.name):
         return []
@@ -73,12 +69,12 @@ def _near_matches(first: Cohort, second: Cohort) -> list[str]:
     ]
     if not pairs:
         return []
-    examples = _names([f"{patient!r} and {other!r}" for patient, other in pairs])
-    return [
+    text = (
         f"{len(pairs)} of {len(others)} patients of the {second.name} cohort may be in the {first.name} cohort as "
         "well, by ids that differ only in case, zeros, spaces or signs. If they are, copies of them are missed, so "
-        f"write the ids alike and run again. The ids are: {examples}."
-    ]
+        "write the ids alike and run again"
+    )
+    return [Named(text, [f"{patient!r} and {other!r}" for patient, other in pairs], ".")]
 
 
 def source_warnings(cohorts: Sequence[Cohort]) -> list[str]:
@@ -108,20 +104,20 @@ def check_overlap(cohorts: Sequence[Cohort], allow: bool = False) -> list[str]:
         allow: return the findings as warnings instead.
 
     Returns:
-        Warnings for the report, empty if there is no overlap.
+        Warnings for the report, with the names apart (``Named``); empty if there is no overlap.
 
     Raises:
         CohortOverlapError: there is an overlap and ``allow`` is False; names are listed.
     """
-    findings, suspicions = [], []
+    findings: list[Named] = []
+    suspicions: list[Named] = []
     for first, second in combinations(cohorts, 2):
         if first.patients_known and second.patients_known:
             shared = sorted(set(first.patient_ids) & set(second.patient_ids))
             if shared:
-                findings.append(
-                    f"{len(shared)} patient{'s' if len(shared) > 1 else ''} in both the {first.name} and the "
-                    f"{second.name} cohort{_only_one(first, second)}: {_names(shared)}."
-                )
+                plural = "s" if len(shared) > 1 else ""
+                both = f"in both the {first.name} and the {second.name} cohort{_only_one(first, second)}"
+                findings.append(Named(f"{len(shared)} patient{plural} {both}", shared, "."))
             suspicions += _near_matches(first, second)
     identical: dict[tuple[int, int], list[str]] = defaultdict(list)
     for group in _by_content(cohorts):
@@ -134,14 +130,15 @@ def check_overlap(cohorts: Sequence[Cohort], allow: bool = False) -> list[str]:
     for (earlier, later), pairs in sorted(identical.items()):
         one, other = cohorts[earlier].name, cohorts[later].name
         plural = "s" if len(pairs) > 1 else ""
-        text = f"{len(pairs)} byte-identical image{plural} in both the {one} and the {other} cohort: "
-        text += _names(sorted(pairs)) + "."
+        text = f"{len(pairs)} byte-identical image{plural} in both the {one} and the {other} cohort"
+        rest = "."
         if "synthetic" in (one, other):
-            text += " Either the folders were mixed up, or the generator wrote a real image out verbatim."
-        findings.append(text)
+            rest += " Either the folders were mixed up, or the generator wrote a real image out verbatim."
+        findings.append(Named(text, sorted(pairs), rest))
     if findings and not allow:
+        remedy = "Remove them from one cohort, or go on with --allow-overlap: the report then carries a warning."
         raise CohortOverlapError(
-            "the cohorts overlap. " + " ".join(findings) + " Remove them from one cohort, "
-            "or go on with --allow-overlap: the report then carries a warning."
+            f"the cohorts overlap. {' '.join(findings)} {remedy}",
+            f"the cohorts overlap. {' '.join(text.plain for text in findings)} {remedy}",
         )
     return [*findings, *suspicions]

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from monai_memo.data.cohort import Cohort, CohortImage, SkippedImage
 from monai_memo.data.loading import NOTE_SEPARATOR, Preprocessing
 from monai_memo.errors import CohortError, OutputError, UnusableImageError
+from monai_memo.redaction import Named, listed
 from monai_memo.sealing import NUMERIC, READERS, fingerprint, read_sealed_json, require_space, write_sealed_json
 
 logger = logging.getLogger(__name__)
@@ -198,13 +199,15 @@ def prepare(
             store.append(loaded)
             bar.update(len(loaded))
     skipped = (*cohort.skipped, *(SkippedImage(*item) for item in store.state["skipped"].items()))
+    named = [f"{item.image_id} ({item.reason})" for item in skipped]
+    reasons = Counter(item.reason for item in skipped)
+    counted = ", ".join(f"{number} {reason}" for reason, number in reasons.most_common())
     if skipped:
-        names = ", ".join(f"{item.image_id} ({item.reason})" for item in skipped[:5])
-        logger.warning("%d images of the %s cohort are skipped: %s%s", len(skipped), cohort.name, names,
-                       ", ..." if len(skipped) > 5 else "")  # fmt: skip
+        logger.warning(Named(f"{len(skipped)} images of the {cohort.name} cohort are skipped, {counted}", named[:5]))
     if not store.state["kept"]:
-        reasons = ", ".join(f"{item.image_id}: {item.reason}" for item in skipped[:5])
-        raise CohortError(f"none of the {len(cohort)} images of the {cohort.name} cohort can be used ({reasons})")
+        text = f"none of the {len(cohort)} images of the {cohort.name} cohort can be used"
+        examples = listed([f"{item.image_id}: {item.reason}" for item in skipped], 5)
+        raise CohortError(f"{text} ({examples})", f"{text} ({counted})")
     usable = cohort.subset(store.state["kept"])
     pixels = store.read()
     notes = Counter(note for notes in store.state["notes"].values() for note in notes.split(NOTE_SEPARATOR))

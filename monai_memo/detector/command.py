@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,8 @@ from monai_memo.detector.detector import Detector
 from monai_memo.detector.recipe import Recipe
 from monai_memo.detector.settings import TrainDetectorSettings
 from monai_memo.detector.training import train_detector
+from monai_memo.workspace.output_folder import OutputFolder
+from monai_memo.workspace.place import check_images
 
 
 def train_detector_command(**arguments: Any) -> Path:
@@ -33,18 +34,28 @@ def train_detector_command(**arguments: Any) -> Path:
         MemoError: bad input, or options that say otherwise than the detector to begin with.
     """
     settings = TrainDetectorSettings(**arguments)
+    cohorts, asked = {"train": settings.train}, settings.to_dict()
+    with OutputFolder(settings.out, "train-detector", cohorts, ["detector.pt"], asked) as output:
+        detector = _train(settings, output)
+        detector.save(output.staging() / "detector.pt")
+        output.publish()
+        output.clear()
+    return output.out / "detector.pt"
+
+
+def _train(settings: TrainDetectorSettings, output: OutputFolder) -> Detector:
     start = None if settings.start_from is None else Detector.load(settings.start_from)
     if start is not None:
         require_agreement(start, settings.given(), ("recipe", "size", "spacing"))
     cohort = Cohort.from_source(settings.train, "training", settings.patient_pattern)
+    check_images(output.out, (part for image in cohort.images for part in image.parts), ["detector.pt"])
     preprocessing = guess_preprocessing([cohort], size=settings.size, spacing=settings.spacing)
     if start is not None:
         start.check_fits(preprocessing.spatial_dims, preprocessing.channels)
         preprocessing = start.preprocessing
-    out = Path(settings.out)
-    work = out / "work"
+    work = output.work
     prepared = prepare(cohort, preprocessing, work / "pixels", settings.workers, settings.progress)
-    detector = train_detector(
+    return train_detector(
         prepared.pixels,
         Recipe.named(
             start.recipe.name if start is not None else settings.recipe or "default",
@@ -63,7 +74,3 @@ def train_detector_command(**arguments: Any) -> Path:
         start_from=start,
         amp=settings.amp,
     )
-    path = out / "detector.pt"
-    detector.save(path)
-    shutil.rmtree(work, ignore_errors=True)
-    return path

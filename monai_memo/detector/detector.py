@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from monai_memo.data.loading import Preprocessing
-from monai_memo.detector.recipe import Recipe
+from monai_memo.detector.recipe import NAMES, Recipe
 from monai_memo.errors import DetectorError, MemoError
 from monai_memo.files import write_json, write_with
 from monai_memo.networks.copy_detector import CopyDetector
@@ -26,6 +28,7 @@ from monai_memo.sealing import DamagedError, fingerprint, is_sealed, load_torch,
 
 KIND, FORMAT = "monai_memo detector", 1
 DAMAGED = "{} is damaged: its content is not what was saved. Copy it again, or train anew."
+PACKAGES = ("monai-memo", "monai", "torch")
 KEEP_EVERY = 2048  # images that a killed embedding loses at most
 
 
@@ -46,6 +49,30 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
+
+
+NUMBERS = (
+    "epochs", "images", "validation_images", "validation_loss", "mixed_precision", "learning_rate", "seed",
+    "confirmed_copies", "confirmed_novel",
+)  # fmt: skip
+HASHES = ("started_from", "from")
+VERSION = re.compile(r"\d{1,4}(\.\d{1,4}){0,3}((a|b|rc|\.post|\.dev)\d{1,4})?(\+(cpu|cu\d{1,4}))?|not installed")
+
+
+def known_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers and hashes that this library writes into a training summary.
+
+    A detector can come from anywhere, and its summary ends in reports: text in it could be about patients.
+    """
+    found: dict[str, Any] = {}
+    for key, value in summary.items():
+        number = value is None or (isinstance(value, bool | int | float) and bool(np.isfinite(value)))
+        digest = isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+        if (key in NUMBERS and number) or (key in HASHES and digest):
+            found[key] = value
+        elif key == "fine_tuned" and isinstance(value, Mapping):
+            found[key] = known_summary({name: item for name, item in value.items() if name != key})
+    return found
 
 
 class Detector:
@@ -72,12 +99,35 @@ class Detector:
         self.network = network.eval()
         self.recipe, self.preprocessing, self.seed = recipe, preprocessing, seed
         self.training_summary = dict(training_summary)
-        self.versions = dict(versions or {name: _version(name) for name in ("monai-memo", "monai", "torch")})
+        self.versions = dict(versions or {name: _version(name) for name in PACKAGES})
 
     @property
     def sha256(self) -> str:
         """Hash of weights, recipe and preprocessing: equal detectors have equal hashes, whenever they were saved."""
         return _digest(self.recipe.to_dict(), self.preprocessing.to_dict(), self.network.state_dict())
+
+    def without_free_text(self) -> Detector:
+        """The same network without words that its file may hold beside it: those could be about patients.
+
+        Raises:
+            DetectorError: its preprocessing holds words that mean nothing.
+        """
+        axes = ("LR", "PA", "IS")
+        if sorted(next((i for i, pair in enumerate(axes) if c in pair), 9) for c in self.preprocessing.orientation) != [
+            0,
+            1,
+            2,
+        ]:
+            text = "the detector's file names an orientation that is none: train it again"
+            raise DetectorError(text, text)
+        recipe = self.recipe if self.recipe.name in NAMES else replace(self.recipe, name="custom")
+        versions = {
+            name: value
+            for name, value in self.versions.items()
+            if name in PACKAGES and isinstance(value, str) and VERSION.fullmatch(value)
+        }
+        summary = known_summary(self.training_summary)
+        return Detector(self.network, recipe, self.preprocessing, self.seed, summary, versions)
 
     def save(self, path: str | Path) -> Path:
         """Write one file, atomically. It holds tensors and plain types only."""

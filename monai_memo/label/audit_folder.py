@@ -4,17 +4,17 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from monai_memo.audit.configuration import recorded_readings
-from monai_memo.audit.result import REMOVED, AuditResult, Match
+from monai_memo.audit.result import REMOVED, AuditResult, Match, matches_in
 from monai_memo.data.cohort import Cohort, CohortImage
 from monai_memo.data.loading import Preprocessing
 from monai_memo.errors import CohortError, ConfigurationError, MemoError
+from monai_memo.workspace.transaction import require_settled
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class AuditFolder:
     synthetic: str | None = None
 
     def __post_init__(self) -> None:
+        require_settled(self.folder)
         for name in ("audit.json", "matches.csv"):
             if not (self.folder / name).is_file():
                 raise ConfigurationError(
@@ -52,18 +53,11 @@ class AuditFolder:
         """Every synthetic image with its nearest training image, most similar first."""
         rows = []
         try:
-            with open(self.folder / "matches.csv", newline="", encoding="utf-8") as stream:
-                for row in csv.DictReader(stream):
-                    rows.append(
-                        Match(
-                            row["synthetic"],
-                            row["nearest_training"],
-                            "",
-                            float(row["similarity"]),
-                            float(row["tau"]),
-                            row["copy"] == "true",
-                        )
-                    )
+            for row in matches_in(self.folder):
+                similarity, tau = float(row["similarity"]), float(row["tau"])
+                rows.append(
+                    Match(row["synthetic"], row["nearest_training"], "", similarity, tau, row["copy"] == "true")
+                )
         except (KeyError, TypeError, ValueError) as error:
             raise MemoError(f"{self.folder / 'matches.csv'} is not the table of an audit: {error}") from error
         return rows

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from monai_memo.label.analysis import DEFINITIONS, consensus
 from monai_memo.label.audit_folder import AuditFolder
 from monai_memo.label.ratings import Entry, standing_by_rater
 from monai_memo.label.study import Study
+from monai_memo.workspace.working_folder import Workspace
 
 FINE_TUNED = Path("detector") / "detector.pt"
 
@@ -59,8 +59,8 @@ def fine_tune_on_ratings(
     if isinstance(learning_rate, bool) or not isinstance(learning_rate, int | float) or not 0 < learning_rate <= 1:
         raise ConfigurationError(f"learning_rate must lie between 0 and 1, got {learning_rate!r}")
     detector = Detector.load(audit.folder / "detector.pt")
-    work = audit.review / "work"
-    prepared = prepare(audit.cohort("training"), detector.preprocessing, work / "pixels", progress=False)
+    workspace = Workspace(audit.review, "fine-tuning").open()
+    prepared = prepare(audit.cohort("training"), detector.preprocessing, workspace.path / "pixels", progress=False)
     position = {image.image_id: i for i, image in enumerate(prepared.cohort.images)}
     images = audit.images("synthetic")
     partners: dict[int, NDArray[np.floating]] = {}
@@ -87,7 +87,7 @@ def fine_tune_on_ratings(
         work / "training",
     )
     tuned.save(audit.review / FINE_TUNED)
-    shutil.rmtree(work, ignore_errors=True)
+    workspace.clear()
     return {"confirmed_copies": len(partners), "confirmed_novel": len(novel), "detector": tuned.sha256[:16]}
 
 

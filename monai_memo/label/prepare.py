@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import logging
-import shutil
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from monai_memo.label.audit_folder import AuditFolder
 from monai_memo.label.pairs import write_pairs
 from monai_memo.label.settings import ReviewPrepareSettings
 from monai_memo.label.study import Study, draw_study
+from monai_memo.workspace.locking import FolderLock
+from monai_memo.workspace.working_folder import Workspace
 
 logger = logging.getLogger(__name__)
 
@@ -51,15 +53,18 @@ def prepare_review(audit: str | Path, **options: Any) -> Study:
     """
     settings = ReviewPrepareSettings(audit=str(audit), **options)
     folder = AuditFolder(Path(settings.audit), settings.train, settings.synthetic)
+    with FolderLock(folder.folder, "review-prepare"):
+        return _prepare(folder, settings)
+
+
+def _prepare(folder: AuditFolder, settings: ReviewPrepareSettings) -> Study:
     if (folder.review / STUDY).exists():
         if not settings.restart:
             raise ConfigurationError(
                 f"{folder.review} holds a review already. Go on with it, or begin anew with --restart, which keeps "
                 "the old one as review.old."
             )
-        old = folder.folder / "review.old"
-        shutil.rmtree(old, ignore_errors=True)
-        folder.review.rename(old)
+        set_aside(folder)
     result = folder.result
     preprocessing = folder.preprocessing
     study = draw_study(
@@ -73,9 +78,13 @@ def prepare_review(audit: str | Path, **options: Any) -> Study:
         float(result.calibration["confidence"]),
     )
     images = {name: folder.images(name) for name in ("synthetic", "training")}
-    shutil.rmtree(folder.review / DATASTORE, ignore_errors=True)  # of a preparation that was interrupted
+    if os.path.lexists(folder.review / DATASTORE):  # without a plan, so that it is nobody's who goes on with it
+        set_aside(folder)
+    workspace = Workspace(folder.review, "review-prepare").open()
+    workspace.discard(DATASTORE)  # of a preparation that was interrupted
     verified = result.verification is not None
-    study = write_pairs(study, images, preprocessing, folder.review / DATASTORE, verified, settings.progress)
+    study = write_pairs(study, images, preprocessing, workspace.path / DATASTORE, verified, settings.progress)
+    os.replace(workspace.path / DATASTORE, folder.review / DATASTORE)
     missing = [pair for pair in study.pairs if pair.missing]
     if missing:
         names = ", ".join(f"{pair.synthetic} / {pair.training} ({pair.missing})" for pair in missing[:5])
@@ -83,4 +92,17 @@ def prepare_review(audit: str | Path, **options: Any) -> Study:
         logger.warning("%d of %d pairs cannot be shown: %s%s", len(missing), len(study.pairs), names, more)
     # Last: a folder with a plan is a folder that is ready.
     study.save(folder.review / STUDY)
+    workspace.clear()
     return study
+
+
+def set_aside(folder: AuditFolder) -> Path:
+    """Move the review of an audit to the first of ``review.old``, ``review.old.2``, ... that is free.
+
+    It holds the work of people: it is never removed.
+    """
+    names = (f"review.old{'' if number == 1 else f'.{number}'}" for number in range(1, 10_000))
+    old = next(folder.folder / name for name in names if not os.path.lexists(folder.folder / name))
+    os.rename(folder.review, old)
+    logger.warning("the earlier review was moved to %s", old.name)
+    return old

@@ -18,6 +18,7 @@ from monai_memo.label.audit_folder import AuditFolder
 from monai_memo.label.prepare import FINAL, open_study
 from monai_memo.label.ratings import all_ratings
 from monai_memo.label.settings import ReviewSettings
+from monai_memo.workspace.output_folder import OutputFolder
 
 logger = logging.getLogger(__name__)
 
@@ -150,15 +151,19 @@ def review(audit: str | Path, **options: Any) -> ReviewResult:
     """
     settings = ReviewSettings(audit=str(audit), **options)
     folder = AuditFolder(Path(settings.audit))
-    result = evaluate_review(folder)
-    if settings.redacted or folder.result.redacted:
-        result = result.pseudonymous()
-    report = folder.folder / "report.html"
-    try:
-        text = report.read_text(encoding="utf-8")
-    except OSError as error:
-        raise MemoError(f"cannot read {report}: {error.strerror or error}. Run the audit again.") from error
-    text = set_chapter(text, "review.html.jinja", result.record)
-    write_json(folder.folder / "review.json", result.record)
-    write_text(report, text)
+    with OutputFolder(folder.folder, "review", writes=["review.json", "report.html"]) as output:
+        result = evaluate_review(folder)
+        if settings.redacted or folder.result.redacted:
+            result = result.pseudonymous()
+        report = folder.folder / "report.html"
+        try:
+            text = report.read_text(encoding="utf-8")
+        except OSError as error:
+            raise MemoError(f"cannot read {report}: {error.strerror or error}. Run the audit again.") from error
+        text = set_chapter(text, "review.html.jinja", result.record)
+        staging = output.staging()
+        write_json(staging / "review.json", result.record)
+        write_text(staging / "report.html", text)
+        output.publish(of_others={"report.html": "audit"})
+        output.clear()
     return result

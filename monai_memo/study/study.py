@@ -34,6 +34,7 @@ from monai_memo.study.pixel_training import PixelTraining, Sampling
 from monai_memo.study.settings import StudySettings
 from monai_memo.study.tables import write_tables
 from monai_memo.study.variational_autoencoder import train_variational_autoencoder
+from monai_memo.workspace.output_folder import OutputFolder
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +73,14 @@ class GeneratorStudy:
         Raises:
             MemoError: shared input that cannot be used. What goes wrong in one run is listed instead.
         """
+        settings = self.configuration
+        cohorts = {"dataset": settings.dataset, "heldout": settings.heldout}
+        with OutputFolder(self.out, "study", cohorts, ["study.csv", "study.md"]) as output:
+            records = self._run()
+            output.clear()
+        return records
+
+    def _run(self) -> list[dict[str, Any]]:
         plan = self.configuration.plan()
         data = open_study_data(self.configuration, self.out / "shared", self.device, self.workers, self.progress)
         audit = RunAudit(data.detector, data.prepared(data.heldout_cohort()), self.out / "shared", 1000, self.progress)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +22,8 @@ from monai_memo.workspace.working_folder import Workspace
 MANIFEST, KIND = ".monai_memo.json", "output of monai_memo"
 AUDIT_FILES = (
     "audit.json", "matches.csv", "report.html", "detector.pt", "figures/distributions.png", "figures/rates.png",
-    "figures/sampling_curve.png",
+    "figures/sampling_curve.png", "figures/contact_sheet.png",
 )  # fmt: skip
-REVIEW_FOLDERS = ("review", "review.old")
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,11 @@ def leftovers(out: Path, command: str, results: Mapping[str, Written], new: Iter
     old = list(results[command].files)
     if command == "audit":
         old += [*results["review"].files] if "review" in results else []
-        old += ["figures/sampling_curve.png", "review.json", *(name for name in REVIEW_FOLDERS if is_review(out, name))]
+        old += [
+            "figures/sampling_curve.png",
+            "review.json",
+            *(path.name for path in sorted(out.glob("review*")) if is_review(out, path.name)),
+        ]
     for name in dict.fromkeys(old):
         if name not in written and os.path.lexists(out / name):
             found.append(name)
@@ -103,6 +107,8 @@ def leftovers(out: Path, command: str, results: Mapping[str, Written], new: Iter
 def is_review(out: Path, name: str) -> bool:
     """Whether a folder is one of a review, and not one of the user that is called so."""
     folder = out / name
+    if re.fullmatch(r"review(\.old(\.\d+)?)?", name) is None:
+        return False
     if folder.is_symlink() or not folder.is_dir():
         return False
     return (folder / "study.json").is_file() or (folder / "datastore").is_dir() or (out / "review.json").is_file()

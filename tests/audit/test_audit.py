@@ -32,6 +32,7 @@ from monai_memo.errors import (
     DetectorError,
     OutputError,
 )
+from monai_memo.workspace.place import WORK
 
 
 def arguments(folder: Path, out: Path, **further: Any) -> dict[str, Any]:
@@ -87,7 +88,7 @@ def test_blurred_images_of_unseen_patients_are_no_copies(
 def test_output_is_complete_and_consistent(finished: tuple[Path, AuditResult]) -> None:
     out, result = finished
     assert sorted(path.name for path in out.iterdir()) == [
-        "audit.json", "detector.pt", "figures", "matches.csv", "report.html",
+        ".monai_memo.json", "audit.json", "detector.pt", "figures", "matches.csv", "report.html",
     ]  # fmt: skip
     record = json.loads((out / "audit.json").read_text())
     for name in ("n_copies", "n_mem", "tau"):
@@ -312,7 +313,7 @@ def test_redacted_output_names_nobody(demo_folder: Path, detector_file: Path, tm
     report = (out / "report.html").read_text()
     assert report.count("data:image/png") == 3  # the figures of numbers, no gallery and no contact sheet
     assert "side by side" not in report and not (out / "figures" / "contact_sheet.png").exists()
-    assert not (out / "work").exists()
+    assert not (out / WORK).exists()
     with open(out / "matches.csv", newline="") as stream:
         assert next(csv.DictReader(stream))["synthetic"] == "synthetic 1"
 
@@ -351,7 +352,7 @@ def test_interrupted_audit_goes_on_and_gives_the_same_result(
     process = subprocess.Popen(
         [sys.executable, str(slow), *command(out)[3:]], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
     )
-    marker = out / "work" / ("training" if moment == "training" else "embeddings")
+    marker = out / WORK / ("training" if moment == "training" else "embeddings")
     pattern = "checkpoint*.pt" if moment == "training" else "*.npy"
     deadline = time.time() + 120
     while not list(marker.glob(pattern)) and time.time() < deadline and process.poll() is None:

@@ -1,0 +1,169 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Markers are planted wherever a patient's name can stand, and looked for in everything that a redacted run leaves."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+import torch
+from PIL import Image, PngImagePlugin
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+
+from monai_memo.detector.detector import Detector, known_summary
+from tests.audit.small import SIZE, picture, untrained
+
+MARK = "Zorgmarke"  # every marker begins with it
+
+
+def write_dicom(path: Path, number: int, patient: str) -> None:
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = SecondaryCaptureImageStorage, generate_uid()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    image = pydicom.Dataset()
+    image.file_meta = meta
+    image.SOPClassUID, image.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+    image.SeriesInstanceUID, image.StudyInstanceUID, image.Modality = generate_uid(), generate_uid(), "CR"
+    image.PatientID, image.PatientName, image.StudyDescription = patient, f"{patient}^A", f"{patient} story"
+    image.Rows, image.Columns = SIZE
+    image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
+    image.BitsAllocated = image.BitsStored = 8
+    image.HighBit, image.PixelRepresentation = 7, 0
+    image.PixelData = np.asarray(picture(number)).tobytes()
+    image.save_as(path, enforce_file_format=True)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """Three cohorts full of markers, in a folder with one in its name."""
+    root = tmp_path / f"{MARK}clinic"
+    for name, first, count in (("train", 0, 12), ("heldout", 100, 24), ("synthetic", 200, 8)):
+        folder = root / f"{MARK}{name}" / f"{MARK}deep"
+        folder.mkdir(parents=True)
+        for number in range(count):
+            text = PngImagePlugin.PngInfo()
+            text.add_text("Comment", f"{MARK}text")
+            picture(first + number).save(folder / f"{MARK}{name}{number}.png", pnginfo=text)
+        exif = Image.Exif()
+        exif[0x010E] = f"{MARK}exif"
+        picture(first + 50).save(folder / f"{MARK}{name}exif.jpg", exif=exif)
+        write_dicom(folder / f"{MARK}{name}.dcm", first + 51, f"{MARK}patient{name}")
+        (folder / f"{MARK}broken.png").write_bytes(b"\x89PNG\r\n\x1a\n" + MARK.encode() * 9)
+        (folder / f"{MARK}broken.dcm").write_bytes(b"\0" * 128 + b"DICM" + MARK.encode() * 9)
+        (folder / f"{MARK}broken.nrrd").write_bytes(b"NRRD0004\n" + MARK.encode() * 9)
+        (folder / f"notes.{MARK}ending").write_text(MARK)
+    copied = root / f"{MARK}train" / f"{MARK}deep" / f"{MARK}train3.png"
+    (root / f"{MARK}synthetic" / f"{MARK}verbatim.png").write_bytes(copied.read_bytes())
+    rows = [["image", "patient_id", f"{MARK}column"]]
+    for path in sorted((root / f"{MARK}train").rglob("*")):
+        if path.suffix in (".png", ".jpg", ".dcm", ".nrrd"):
+            rows.append([str(path.relative_to(root)), f"{MARK}id{len(rows)}", f"{MARK}value"])
+    with open(root / f"{MARK}train.csv", "w", newline="") as stream:
+        csv.writer(stream).writerows(rows)
+    summary = {f"{MARK}key": 1, "validation_loss": f"{MARK}loss", "fine_tuned": {"from": MARK, "epochs": 2}}
+    untrained(root / "detector.pt", **summary)
+    record = torch.load(root / "detector.pt", weights_only=True)
+    record["versions"] = {"monai": f"1.0 {MARK}", f"{MARK}package": "1.0", "torch": "2.3.1+cpu"}
+    torch.save({**record, f"{MARK}extra": MARK}, root / "detector.pt")
+    return root
+
+
+def run(root: Path, *options: str, redacted: bool = True) -> tuple[Path, subprocess.CompletedProcess[bytes]]:
+    out = root / f"{MARK}results" / "out"
+    (root / f"{MARK}here").mkdir(exist_ok=True)
+    given = {
+        "train": root / f"{MARK}train.csv", "heldout": root / f"{MARK}heldout", "synthetic": root / f"{MARK}synthetic",
+        "out": out, "detector": root / "detector.pt", "n_bootstrap": 100, "planted": 4, "limit_copies": 0,
+        "verification": False, "gallery": 2, "device": "cpu",
+    }  # fmt: skip
+    command = [sys.executable, "-m", "monai_memo", "audit", *(f"--{name}={value}" for name, value in given.items())]
+    command += [*options, *(["--redacted"] if redacted else [])]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    ended = subprocess.run(command, cwd=root / f"{MARK}here", env=environment, capture_output=True, timeout=300)
+    return out, ended
+
+
+def everything(out: Path) -> Iterator[tuple[str, bytes]]:
+    """Every name and content below a folder, those within archives and compressed parts of PNG files too."""
+    for path in out.rglob("*"):
+        yield "a name", str(path.relative_to(out)).encode()
+        if not path.is_file():
+            continue
+        content = path.read_bytes()
+        yield path.name, content
+        if zipfile.is_zipfile(io.BytesIO(content)):
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                for item in archive.infolist():
+                    yield f"{path.name}: {item.filename}", item.filename.encode() + item.comment + archive.read(item)
+        if content.startswith(b"\x1f\x8b"):
+            yield f"{path.name}, unpacked", gzip.decompress(content)
+        if path.suffix == ".png":
+            yield f"{path.name}: metadata", repr(Image.open(path).info).encode()
+
+
+def test_no_marker_is_left_by_a_redacted_run(place: Path) -> None:
+    out, ended = run(place, "--allow_overlap")
+    assert ended.returncode == 3, ended.stderr[-3000:]
+    assert b"3 images of the training cohort are skipped" in ended.stderr or b"skipped" in ended.stdout
+    assert b"N_copies" in ended.stdout and b"report.html, in the folder of --out" in ended.stdout
+    looked_at = 0
+    for name, content in [*everything(out), ("stdout", ended.stdout), ("stderr", ended.stderr)]:
+        assert MARK.lower().encode() not in content.lower(), name
+        assert str(place.parent).encode() not in content, name
+        looked_at += 1
+    assert looked_at > 10
+    names = {path.name for path in out.iterdir()}
+    assert names == {"audit.json", "detector.pt", "figures", "matches.csv", "report.html", ".monai_memo.json"}
+    loaded = Detector.load(out / "detector.pt")
+    assert loaded.training_summary == {"epochs": 1, "fine_tuned": {"epochs": 2}}
+    assert loaded.versions == {"torch": "2.3.1+cpu"}
+    refused = run(place)[1]  # the cohorts overlap
+    unredacted = run(place, "--allow_overlap", redacted=False)[1]
+    assert unredacted.returncode == 3 and MARK.encode() in unredacted.stderr + unredacted.stdout
+    again = run(place, "--allow_overlap")[1]
+    assert again.returncode == 2 and b"it holds the unredacted result of monai-memo audit" in again.stderr
+    assert b"3 byte-identical images in both the training and the heldout cohort." in refused.stderr
+    for ended in (refused, again):
+        assert ended.returncode == 2 and MARK.encode() not in ended.stderr + ended.stdout
+
+
+@pytest.mark.parametrize(
+    "option",
+    [f"--train={MARK}nowhere", f"--patient_pattern={MARK}(", f"--patient_pattern={MARK}x", f"--heldout={MARK}.csv",
+     f"--detector={MARK}.pt"],
+)  # fmt: skip
+def test_a_refused_redacted_run_names_nothing(place: Path, option: str) -> None:
+    (place / f"{MARK}here").mkdir()
+    (place / f"{MARK}here" / f"{MARK}.csv").write_text(f"{MARK}column\n{MARK}\n")
+    out, ended = run(place, option)
+    assert ended.returncode == 2, ended.stderr
+    assert ended.stderr and MARK.encode() not in ended.stderr + ended.stdout
+    assert not out.exists() or not any(out.iterdir())
+
+
+def test_summaries_hold_known_numbers_only() -> None:
+    good = {"epochs": 3, "validation_loss": None, "mixed_precision": True, "started_from": "ab" * 32}
+    assert (
+        known_summary({**good, "note": "x", "images": "ten", "from": "somebody", "learning_rate": float("nan")}) == good
+    )
+
+
+def test_a_detector_keeps_no_words(tmp_path: Path) -> None:
+    detector = Detector.load(untrained(tmp_path / "d.pt"))
+    named = Detector(detector.network, replace(detector.recipe, name=MARK), detector.preprocessing, 0, {})
+    assert named.without_free_text().recipe.name == "custom"
+    odd = Detector(detector.network, detector.recipe, replace(detector.preprocessing, orientation="RAS"), 0, {})
+    assert odd.without_free_text().sha256 == detector.sha256
