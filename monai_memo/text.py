@@ -49,7 +49,7 @@ def markdown(text: object) -> str:
     line = re.sub(r"[\\`*\[\]|~]", r"\\\g<0>", line)
     line = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", line)
     line = re.sub(r"(?i)\b(https?|ftp|mailto|www)(?=[:.])", r"\1&#8203;", line)  # some viewers make links of addresses
-    return re.sub(r"^([#>+=-]|\d+[.)])", _first, line)
+    return re.sub(r"^([#>+=-]|\d+[.)](?=\s|$))", _first, line)
 
 
 def _first(found: re.Match[str]) -> str:

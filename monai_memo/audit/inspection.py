@@ -36,6 +36,8 @@ from monai_memo.data.prepared import PreparedCohort, prepare
 from monai_memo.data.windows import check_windows
 from monai_memo.errors import CohortError
 from monai_memo.files import write_json, write_text, write_with
+from monai_memo.workspace.output_folder import OutputFolder
+from monai_memo.workspace.place import check_place
 
 FOLDER_NAMES = ("inspection.html", "inspection.json", "contact_sheet.png")
 NOTHING_FOUND = "Nothing that stands in the way of an audit was found. Look at the sheet all the same."
@@ -77,6 +79,8 @@ class Inspection:
             CohortError: a cohort is missing or holds no image.
         """
         settings, readings = self.settings, self.settings.readings()
+        if not self._is_one_file():
+            check_place(settings.out, settings.cohort_sources())
         for name, source in settings.cohort_sources().items():
             pattern = settings.patient_pattern if name != "synthetic" else None
             cohort = Cohort.from_source(source, name, pattern, readings[name])
@@ -181,8 +185,6 @@ class Inspection:
         Raises:
             OutputError: it cannot be written.
         """
-        one_file = self.out.suffix.lower() in (".html", ".htm")
-        page = self.out if one_file else self.out / FOLDER_NAMES[0]
         sampled = f"{self.settings.sample} of each cohort by chance" if self._is_sampled() else "all of them"
         text = (
             environment()
@@ -200,12 +202,20 @@ class Inspection:
                 preparation=self.preparation,
             )
         )
-        write_text(page, text)
-        if not one_file:
-            write_json(self.out / FOLDER_NAMES[1], self.to_dict())
+        if self._is_one_file():
+            return write_text(self.out, text)
+        with OutputFolder(self.out, "inspect", self.settings.cohort_sources(), FOLDER_NAMES) as output:
+            staging = output.staging()
+            write_text(staging / FOLDER_NAMES[0], text)
+            write_json(staging / FOLDER_NAMES[1], self.to_dict())
             picture = png_bytes(sheet_figure(self.sheet), dpi=90)
-            write_with(self.out / FOLDER_NAMES[2], lambda temporary: temporary.write_bytes(picture))
-        return page
+            write_with(staging / FOLDER_NAMES[2], lambda temporary: temporary.write_bytes(picture))
+            output.publish()
+            output.clear()
+        return self.out / FOLDER_NAMES[0]
+
+    def _is_one_file(self) -> bool:
+        return self.out.suffix.lower() in (".html", ".htm")
 
     def _is_sampled(self) -> bool:
         return any(len(facts.places) > self.settings.sample for facts in self.facts.values())

@@ -84,7 +84,7 @@ def fine_tune_on_ratings(
         learning_rate,
         seed,
         device,
-        work / "training",
+        workspace.path / "training",
     )
     tuned.save(audit.review / FINE_TUNED)
     workspace.clear()

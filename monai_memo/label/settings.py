@@ -23,7 +23,7 @@ class ReviewPrepareSettings(Settings):
         n_uncertain: further pairs, those closest to the threshold; they do not enter the estimates.
         seed: of the draw and of the order in which each rater sees the pairs.
         train, synthetic: where the cohorts are, if not where the audit's record says.
-        restart: set an earlier review of this folder aside (``review.old``), ratings included.
+        restart: set an earlier review aside (``review.old``, ``review.old.2``, ...), ratings included.
         progress: show a progress bar.
     """
 
