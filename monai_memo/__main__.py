@@ -224,6 +224,16 @@ def settings_of(words: Sequence[str]) -> tuple[Command, Settings] | str:
     return COMMANDS[name], settings_from(model, words[1:])
 
 
+def _without_values(text: str, words: Sequence[str]) -> str:
+    """A message of a redacted run without the words that were given with its options: they can name patients."""
+    if not any(word.startswith("--redacted") for word in words):
+        return text
+    values = {word.partition("=")[2] if word.startswith("--") else word for word in words[1:]}
+    for value in sorted((value for value in values if len(value) > 6), key=len, reverse=True):
+        text = text.replace(value, "...")
+    return text
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of ``monai-memo`` and ``python -m monai_memo``."""
     for stream in (sys.stdout, sys.stderr):
@@ -233,9 +243,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for noisy in ("ignite", "faiss", "matplotlib", "monai", "PIL", "fontTools"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     quiet_threads()
-    status = FINISHED
+    status, words = FINISHED, list(sys.argv[1:] if arguments is None else arguments)
     try:
-        asked = settings_of(list(sys.argv[1:] if arguments is None else arguments))
+        asked = settings_of(words)
         if isinstance(asked, str):
             print(asked)
         else:
@@ -243,7 +253,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             status = command.run(**settings.given())
     except MemoError as error:
         # Options are named as they are typed.
-        print(f"monai-memo: {error.told('--') if isinstance(error, SettingsError) else error}", file=sys.stderr)
+        text = error.told("--") if isinstance(error, SettingsError) else str(error)
+        print(f"monai-memo: {_without_values(text, words)}", file=sys.stderr)
         sys.exit(REFUSED)
     except (MemoryError, OSError, RuntimeError) as error:
         message = exhausted(error)
