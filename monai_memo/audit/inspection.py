@@ -31,6 +31,7 @@ from monai_memo.data.inspection import NOT_SAID, CohortFacts, read_headers, rows
 from monai_memo.data.intensities import SAMPLE, Intensities, sample_intensities
 from monai_memo.data.intensity_check import find_negatives
 from monai_memo.data.loading import COLOUR_NOTE, Preprocessing, guess_preprocessing
+from monai_memo.data.orientation_check import compare_orientation
 from monai_memo.data.overlap import check_overlap, repeated_images, source_warnings
 from monai_memo.data.prepared import PreparedCohort, prepare
 from monai_memo.data.windows import check_windows
@@ -146,11 +147,18 @@ class Inspection:
         for one, other in combinations(prepared, 2):
             if one != next(iter(prepared)):
                 continue
+            lies = compare_orientation(prepared[one], prepared[other], self.settings.seed, self._applied(other))
+            if lies.status != "same":
+                serious = lies.status != "cannot_tell"
+                self.findings.append(Finding("orientation", f"{lies.sentence} {lies.remedy}".strip(), serious))
             negatives = find_negatives(
                 (one, other), prepared[one].pixels, prepared[other].pixels, seed=self.settings.seed
             )
             if negatives is not None:
                 self.findings.append(Finding("negatives", negatives.sentence))
+
+    def _applied(self, name: str) -> str | None:
+        return self.settings.readings()[name].orientation
 
     @property
     def n_skipped(self) -> int:

@@ -50,16 +50,31 @@ def require_alike(
         if len(wrong) > 1 and len({finding.best for finding in wrong}) == 1:
             text += " Both lie alike: perhaps it is the training files that are to be mended."
         raise CohortError(text)
-    covered = searched(symmetries, dims)
     warnings = []
     for finding in findings:
         if finding.status == "same":
             continue
-        if finding.status == "otherwise":
-            action = "They were taken as they are, as --orientation as_is says: copies that lie otherwise are missed."
-        elif finding.best is not None and symmetries != "none" and orientation(finding.best, dims) in covered:
+        if _covered(finding, symmetries, dims):
             action = "Every image was looked up turned as well."
+        elif finding.status == "otherwise":
+            action = "They were taken as they are, as --orientation as_is says: copies that lie otherwise are missed."
         else:
             action = finding.remedy
         warnings.append(f"{finding.sentence} {action}")
     return warnings
+
+
+def _covered(finding: OrientationFinding, symmetries: str, dims: int) -> bool:
+    """Whether every image was looked up under the orientation that fits better."""
+    if finding.best is None or symmetries == "none":
+        return False
+    return orientation(finding.best, dims) in searched(symmetries, dims)
+
+
+def lie_otherwise(findings: Sequence[OrientationFinding], symmetries: str, dims: int) -> list[str]:
+    """Why a verdict that found nothing would say little: images that lie otherwise and were not looked up turned."""
+    return [
+        f"{finding.sentence} Copies among them are missed."
+        for finding in findings
+        if finding.status in ("otherwise", "mixed") and not _covered(finding, symmetries, dims)
+    ]

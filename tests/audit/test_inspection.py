@@ -143,6 +143,16 @@ def test_overlap_repeats_and_patients_are_told(tmp_path: Path) -> None:
     assert "6 byte-identical images in both the training and the synthetic cohort" in overlap
 
 
+def test_images_that_lie_otherwise_are_told_with_the_remedy(tmp_path: Path) -> None:
+    for number in range(30):
+        save_image(tmp_path / "t" / f"{number}.png", chest_phantom(number, (32, 32)))
+        save_image(tmp_path / "s" / f"{number}.png", chest_phantom(100 + number, (32, 32)).swapaxes(1, 2))
+    inspection = looked_at(train=tmp_path / "t", synthetic=tmp_path / "s")
+    told = [finding.sentence for finding in inspection.findings if finding.subject == "orientation"]
+    assert len(told) == 1 and "--orientation transpose" in told[0]
+    assert subjects(looked_at(train=tmp_path / "t", synthetic=tmp_path / "s", orientation="transpose")) == []
+
+
 def test_negatives_and_windows_are_told_in_words(tmp_path: Path) -> None:
     for number in range(12):
         image = chest_phantom(number, (32, 32))

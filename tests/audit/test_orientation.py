@@ -121,6 +121,7 @@ def test_samples_taken_as_they_are_come_with_a_warning(detector_file: Path, tmp_
     sources = cohorts(tmp_path, chest_phantom, (32, 32), write_png, write_png, turned=np.flipud)
     result = audit(sources, tmp_path / "out", orientation="as_is", detector=str(detector_file), verification=False)
     assert any("taken as they are, as --orientation as_is says" in text for text in result.warnings)
+    assert result.verdict["level"] == "inconclusive" and "Copies among them are missed." in result.verdict["detail"]
     assert copies_found(result) < N_COPIES
     assert [item["best"] for item in result.orientation or []] == [None, "flip_up_down"]
 
