@@ -224,12 +224,20 @@ def settings_of(words: Sequence[str]) -> tuple[Command, Settings] | str:
     return COMMANDS[name], settings_from(model, words[1:])
 
 
+NAMING = ("train", "heldout", "synthetic", "out", "detector", "patient_pattern")
+
+
 def _without_values(text: str, words: Sequence[str]) -> str:
     """A message of a redacted run without the words that were given with its options: they can name patients."""
     if not any(word.startswith("--redacted") for word in words):
         return text
-    values = {word.partition("=")[2] if word.startswith("--") else word for word in words[1:]}
-    for value in sorted((value for value in values if len(value) > 6), key=len, reverse=True):
+    values, option = set(), ""
+    for word in words[1:]:
+        name, _, value = word.partition("=") if word.startswith("--") else (option, "", word)
+        option = name
+        if name.lstrip("-").replace("-", "_") in NAMING:
+            values.add(value)
+    for value in sorted(filter(None, values), key=len, reverse=True):
         text = text.replace(value, "...")
     return text
 
