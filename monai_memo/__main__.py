@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -238,7 +239,7 @@ def _without_values(text: str, words: Sequence[str]) -> str:
         if name.lstrip("-").replace("-", "_") in NAMING:
             values.add(value)
     for value in sorted(filter(None, values), key=len, reverse=True):
-        text = text.replace(value, "...")
+        text = re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", "...", text)
     return text
 
 
