@@ -22,20 +22,23 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from monai_memo.settings.model import Problem, Settings, SettingsError, require, value_of
-from monai_memo.settings.patterns import PatternText
-from monai_memo.settings.values import (
-    Choice,
-    DeviceName,
-    Flag,
-    Kind,
-    Number,
-    Place,
-    Refused,
-    Several,
-    Text,
-    Whole,
-)
+# Names as themselves: imported on purpose, and documented where they are made.
+from monai_memo.settings.model import Problem as Problem
+from monai_memo.settings.model import Settings as Settings
+from monai_memo.settings.model import SettingsError as SettingsError
+from monai_memo.settings.model import require as require
+from monai_memo.settings.model import value_of as value_of
+from monai_memo.settings.patterns import PatternText as PatternText
+from monai_memo.settings.values import Choice as Choice
+from monai_memo.settings.values import DeviceName as DeviceName
+from monai_memo.settings.values import Flag as Flag
+from monai_memo.settings.values import Kind as Kind
+from monai_memo.settings.values import Number as Number
+from monai_memo.settings.values import Place as Place
+from monai_memo.settings.values import Refused as Refused
+from monai_memo.settings.values import Several as Several
+from monai_memo.settings.values import Text as Text
+from monai_memo.settings.values import Whole as Whole
 
 RECIPES = ("default", "paper")
 CALIBRATIONS = ("size_matched", "paper")
@@ -73,38 +76,23 @@ __all__ = [
     "Boolean",
     "Calibration",
     "Channel",
-    "Choice",
     "Device",
-    "DeviceName",
     "Epochs",
     "File",
-    "Flag",
     "Folder",
-    "Kind",
     "Level",
-    "Number",
     "PatientPattern",
-    "Place",
-    "Problem",
     "Quantity",
     "RecipeName",
-    "Refused",
     "Resamples",
     "Seed",
     "Seeds",
-    "Settings",
-    "SettingsError",
-    "Several",
     "Share",
     "Size",
     "Source",
     "Spacing",
     "Steps",
-    "Text",
     "Title",
-    "Whole",
     "Window",
     "Workers",
-    "require",
-    "value_of",
 ]

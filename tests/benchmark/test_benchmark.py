@@ -34,8 +34,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
         for number in numbers:
             save_image(folder / name / f"p{number:03d}_a.png", chest_phantom(number, (64, 64)))
     record = Benchmark(
-        str(folder / "train"), str(folder / "negatives"), str(folder / "out"), epochs=1, size=32, per_level=6,
-        kinds=["flip", "rotation", "blur", "round_trip"], generator_steps=3, progress=False,
+        train=str(folder / "train"), negatives=str(folder / "negatives"), out=str(folder / "out"), epochs=1,
+        size=32, per_level=6, kinds=["flip", "rotation", "blur", "round_trip"], generator_steps=3, progress=False,
     ).run()  # fmt: skip
     return folder / "out", record
 
@@ -88,7 +88,8 @@ def test_other_negatives_are_looked_up_anew(finished: tuple[Path, dict], tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"), [({"size": 24}, "multiples of 16"), ({"per_level": 1}, "per_level must be at least 2")]
+    ("wrong", "message"),
+    [({"size": 24}, "multiples of 16"), ({"per_level": 1}, "per_level must be a whole number from 2")],
 )
 def test_refused_before_training(
     finished: tuple[Path, dict], tmp_path: Path, wrong: dict[str, int], message: str
