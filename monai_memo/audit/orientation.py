@@ -55,7 +55,9 @@ def require_alike(
         if finding.status == "same":
             continue
         if _covered(finding, symmetries, dims):
-            action = "Every image was looked up turned as well."
+            action = finding.remedy if symmetries == "none" else "Every image was looked up turned as well."
+            if finding.status == "otherwise" and symmetries == "none":
+                action = "They were taken as they are: left-right mirror images are looked for in any case."
         elif finding.status == "otherwise":
             action = "They were taken as they are, as --orientation as_is says: copies that lie otherwise are missed."
         else:
@@ -65,10 +67,12 @@ def require_alike(
 
 
 def _covered(finding: OrientationFinding, symmetries: str, dims: int) -> bool:
-    """Whether every image was looked up under the orientation that fits better."""
-    if finding.best is None or symmetries == "none":
+    """Whether every image was looked up under all orientations in which images lie; mirror images always are."""
+    if not finding.turned:
         return False
-    return orientation(finding.best, dims) in searched(symmetries, dims)
+    turns = (orientation(name, dims) for name in finding.turned)
+    looked_up = searched(symmetries, dims)
+    return all(turn in looked_up or turn.is_left_right for turn in turns)
 
 
 def lie_otherwise(findings: Sequence[OrientationFinding], symmetries: str, dims: int) -> list[str]:

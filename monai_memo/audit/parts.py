@@ -122,6 +122,7 @@ class OrientationPart(TypedDict):
     sentence: str
     remedy: str
     not_told: Annotated[list[str], Field(description="Orientations that the anatomy does not tell apart.")]
+    turned: NotRequired[Annotated[list[str], Field(description="Orientations in which a part of the images lies.")]]
 
 
 @with_config(OPEN)

@@ -9,7 +9,7 @@ and none as they lie, are evidence as well: copies that were written otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -49,6 +49,8 @@ class OrientationFinding:
         sentence: what was found, with the numbers and without names of files.
         remedy: what to do; empty for "same".
         not_told: names of the orientations that the anatomy does not tell from the reference's own.
+        turned: names of all orientations in which a part of the images lies, ``best`` among them, the most frequent
+            first; beyond the turn that was applied already. A search that finds copies looks images up under all.
     """
 
     reference: str
@@ -59,10 +61,11 @@ class OrientationFinding:
     sentence: str
     remedy: str = ""
     not_told: tuple[str, ...] = ()
+    turned: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, for JSON."""
-        return {**asdict(self), "not_told": list(self.not_told)}
+        return {**asdict(self), "not_told": list(self.not_told), "turned": list(self.turned)}
 
 
 class _Ballot:
@@ -138,21 +141,38 @@ class _Judgement:
     status: str
     evidence: dict[str, float]
     unanswered: bool
+    turned: tuple[int, ...]
 
     @classmethod
     def of(cls, fits: Fits) -> _Judgement:
         group, ballot, n = fits.group, _Ballot(fits), len(fits.other)
         choice, own, twins = ballot.choices(fits.other), ballot.choices(fits.reference), _twins(fits)
-        best, members = _leading(fits, ballot, choice, twins)
-        upright_by = ballot.upright(fits.other) & (choice == 0)
-        upright, count = int(upright_by[best].sum()) if best else 0, int(np.isin(choice, members).sum()) if best else 0
-        turned_twins, upright_twins = int(np.isin(twins, members).sum()) if best else 0, int((twins == 0).sum())
         # Images that are all alike are not so many witnesses.
         weight = (1 + (n - 1) * min(1.0, fits.other.spread / max(fits.reference.spread, 1e-6))) / n
-        chance = (int(np.isin(own, members).sum()) + 1) / (len(own) + 1)
-        effective = round(weight * count)
-        p = float(stats.binom.sf(effective - 1, max(round(weight * n), 1), chance)) if effective else 1.0
-        clear = effective >= FEWEST_VOTES and p < SURE / len(group)
+
+        def votes_for(members: NDArray[np.int64]) -> tuple[int, float, float]:
+            """Votes for these symmetries, their share by chance, and how probable so many are by chance."""
+            count, chance = int(np.isin(choice, members).sum()), (int(np.isin(own, members).sum()) + 1) / (len(own) + 1)
+            effective = round(weight * count)
+            p = float(stats.binom.sf(effective - 1, max(round(weight * n), 1), chance)) if effective else 1.0
+            return count, chance, p if effective >= FEWEST_VOTES else 1.0
+
+        # A generator trained with all turns leaves images in every orientation: the most frequent one is not all.
+        ranking = _ranking(fits, ballot, choice, twins)
+        turned, surely = [], []
+        for place, alike in ranking:
+            count, chance, p = votes_for(alike)
+            twinned, enough = np.isin(twins, alike).sum() >= FEWEST_TWINS, count / n - chance > SOME
+            # What has to be looked for besides needs less proof than that there is something at all.
+            turned += [place] if twinned or (enough and p < CHANCE / len(group)) else []
+            if not group.members[place].is_left_right and (twinned or (enough and p < SURE / len(group))):
+                surely.append((place, alike))
+        # Mirror images are looked for in any case: whatever else there is matters more.
+        best, members = (surely or ranking or [(0, np.array([0]))])[0]
+        upright_by = ballot.upright(fits.other) & (choice == 0)
+        upright, (count, chance, p) = int(upright_by[best].sum()), votes_for(members)
+        upright, count, clear = (upright, count, p < SURE / len(group)) if best else (0, 0, False)
+        turned_twins, upright_twins = int(np.isin(twins, members).sum()) if best else 0, int((twins == 0).sum())
         mean, mean_turned = fits.mean_correlation(0), fits.mean_correlation(best)
         harmless = group.members[best].is_left_right
         many_twins = turned_twins >= FEWEST_TWINS and not harmless
@@ -173,27 +193,33 @@ class _Judgement:
         needed = max(FEWEST_VOTES, SHOWS * n)
         asked = [k for k in np.flatnonzero(ballot.told) if k and not group.members[k].is_left_right]
         unanswered = any(upright_by[k].sum() < needed for k in asked)
-        return cls(fits, ballot, best, status, evidence, unanswered)
+        return cls(fits, ballot, best, status, evidence, unanswered, tuple(turned))
 
 
-def _leading(
+def _ranking(
     fits: Fits, ballot: _Ballot, choice: NDArray[np.int64], twins: NDArray[np.int64]
-) -> tuple[int, NDArray[np.int64]]:
-    """The symmetry with most votes (0 for none), and those that are not told from it. A twin is worth three votes."""
-    best, members, most = 0, np.array([0]), 0
-    for place in range(1, len(fits.group)):
-        alike = ballot.alike(place)
-        votes = int(np.isin(choice, alike).sum() + 3 * np.isin(twins, alike).sum())
-        if votes > most:
-            best, members, most = place, alike, votes
-    if len(members) < 2:
-        return best, members
-    # Those that are not told apart: by their twins, else by correlation, where no mirror image counts as a little more.
+) -> list[tuple[int, NDArray[np.int64]]]:
+    """The symmetries that have votes, most first, each with those that are not told from it (these once only).
+
+    A twin is worth three votes.
+    """
+    classes = {tuple(int(place) for place in ballot.alike(place)): place for place in range(len(fits.group) - 1, 0, -1)}
+    found = []
+    for members, place in classes.items():
+        votes = int(np.isin(choice, members).sum() + 3 * np.isin(twins, members).sum())
+        if votes:
+            alike = np.array(members)
+            found.append((-votes, place, _likeliest(fits, alike, choice, twins) if len(alike) > 1 else place, alike))
+    return [(best, alike) for _, _, best, alike in sorted(found, key=lambda item: item[:2])]
+
+
+def _likeliest(fits: Fits, members: NDArray[np.int64], choice: NDArray[np.int64], twins: NDArray[np.int64]) -> int:
+    """Of those that are not told apart: by their twins, else by correlation, no mirror image counting as a bit more."""
     voters = np.isin(choice, members) | np.isin(twins, members)
     found = np.array([np.isin(twins, [place]).sum() for place in members])
     near = fits.other.nearest[members][:, voters].mean(axis=1)
     near = near + TIE * np.array([fits.group.members[place].is_rotation for place in members])
-    return int(members[(found if found.max() >= FEWEST_TWINS else near).argmax()]), members
+    return int(members[(found if found.max() >= FEWEST_TWINS else near).argmax()])
 
 
 def compare_orientation(
@@ -245,11 +271,16 @@ def _finding(judged: _Judgement, reference: str, other: str, applied: str | None
         )
         sentence, remedy = f"Whether the {who} images lie like the {whom} images cannot be told: {why}.", LOOK
     else:
+        turned = [members[k] for k in judged.turned]
         sentence = _evidence_sentence(evidence, best, who, whom)
-        remedy = _remedy(status, other, name, best)
+        further = [words_for(one) for one in turned if one != best]
+        if further:
+            sentence += f" Others fit better {' or '.join(further[:3])}{', ...' if len(further) > 3 else ''}."
+        remedy = _remedy(status, other, name, [best, *turned])
+    lies = dict.fromkeys([best, *(members[k] for k in judged.turned)]) if status in ("otherwise", "mixed") else ()
     return OrientationFinding(
-        reference, other, status, name if status in ("otherwise", "mixed") else None, evidence, sentence, remedy,
-        tuple(name_of(one) for one in lost),
+        reference, other, status, name if lies else None, evidence, sentence, remedy,
+        tuple(name_of(one) for one in lost), tuple(name_of(one) for one in lies),
     )  # fmt: skip
 
 
@@ -270,7 +301,7 @@ def _evidence_sentence(evidence: Mapping[str, float], best: Symmetry, who: str, 
     return ". ".join(parts) + "."
 
 
-def _remedy(status: str, other: str, name: str, best: Symmetry) -> str:
+def _remedy(status: str, other: str, name: str, turned: Sequence[Symmetry]) -> str:
     if other != "synthetic":
         return (
             f"Write the {_title(other)} files and the training files in the same orientation (data.orientation calls "
@@ -281,9 +312,9 @@ def _remedy(status: str, other: str, name: str, best: Symmetry) -> str:
             f"Go on with --orientation {name}, which turns the synthetic images before they are compared, or with "
             "--orientation as_is if they are meant to lie so."
         )
-    if best.is_left_right:
+    if all(one.is_left_right for one in turned):
         return "Left-right mirror images are looked for in any case."
-    wider = "mirror" if best.axes == tuple(range(best.dims)) else "all"
+    wider = "mirror" if all(one.axes == tuple(range(one.dims)) for one in turned) else "all"
     return (
         "If these files were saved otherwise, save them like the others; if the generator was trained with turned or "
         f"mirrored images, add --symmetries {wider}, which looks every image up turned as well. Copies that lie "

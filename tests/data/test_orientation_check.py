@@ -99,6 +99,25 @@ def test_mirrored_images_are_told_without_an_alarm() -> None:
     assert found.remedy == "Left-right mirror images are looked for in any case."
 
 
+def test_all_turns_that_occur_are_named_and_not_the_most_frequent_alone() -> None:
+    images = chests(500, 60).copy()
+    images[:24] = laid(images[:24], "flip_up_down")
+    images[24:36] = laid(images[24:36], "rotate_90")
+    found = compare_orientation(prepared(chests(0, 120), "training"), prepared(images))
+    assert (found.status, found.best, found.turned) == ("mixed", "flip_up_down", ("flip_up_down", "rotate_90"))
+    assert "Others fit better when turned by 90 degrees counter-clockwise." in found.sentence
+    assert "--symmetries all" in found.remedy  # mirror images alone would leave out what is turned by 90 degrees
+
+
+def test_turned_images_among_many_mirror_images_are_told() -> None:
+    images = chests(500, 60).copy()
+    images[:30] = laid(images[:30], "flip_left_right")
+    images[30:42] = laid(images[30:42], "transpose")
+    found = compare_orientation(prepared(chests(0, 120), "training"), prepared(images))
+    assert (found.status, found.best) == ("mixed", "transpose")
+    assert set(found.turned) == {"transpose", "flip_left_right"} and "--symmetries all" in found.remedy
+
+
 def test_a_handful_of_turned_copies_is_enough() -> None:
     """The rest of the cohort lies as it should: 4 of 60 would be lost in shares."""
     rng = np.random.default_rng(0)
