@@ -32,7 +32,7 @@ from monai_memo.audit.sharpness import blur_warning, match_sharpness, partly_sof
 from monai_memo.audit.symmetries import TurnedSearch, best_of_views, embed_views
 from monai_memo.audit.verified_comparison import compare_verified, search_in
 from monai_memo.data.cohort import Cohort
-from monai_memo.data.intensity_check import intensity_warnings
+from monai_memo.data.intensity_check import intensity_findings
 from monai_memo.data.loading import Preprocessing, guess_preprocessing
 from monai_memo.data.orientation import Symmetry, orientation, searched
 from monai_memo.data.overlap import check_overlap, source_warnings
@@ -137,7 +137,8 @@ class Audit:
             orientations = compare_cohorts(prepared, self.configuration.seed, asked)
             warnings += require_alike(orientations, asked, self.configuration.symmetries, dims)
         with self._timed("compare intensities"):
-            warnings += intensity_warnings(cohorts, prepared, self.configuration.seed, self.configuration.workers)
+            unlike = intensity_findings(cohorts, prepared, self.configuration.seed, self.configuration.workers)
+            warnings, concerns = warnings + unlike.warnings, unlike.concerns
         trained_here = detector is None
         if detector is None:
             with self._timed("train detector"):
@@ -197,7 +198,7 @@ class Audit:
             timing["seconds"] = self._seconds
             result = build_result(
                 settings, prepared, detector, trained_here, comparison, rates, sensitivity, limit, certainty, softening,
-                warnings, timing, orientations,
+                warnings, timing, orientations, concerns,
             )  # fmt: skip
             self._seconds["total"] = round(time.perf_counter() - start, 3)
             self._write(result, prepared, detector)

@@ -148,6 +148,7 @@ def build_result(
     warnings: list[str],
     timing: Timing,
     orientations: Sequence[OrientationFinding] = (),
+    concerns: Sequence[str] = (),
 ) -> AuditResult:
     """Assemble the record."""
     sims = comparison.sims
@@ -189,6 +190,7 @@ def build_result(
             concerns=[
                 *unread_training(sims.n_train, len(prepared["training"].skipped)),
                 *lie_otherwise(orientations, configuration.symmetries, preprocessing.spatial_dims),
+                *concerns,
             ],
             unread=len(prepared["synthetic"].skipped),
         ),

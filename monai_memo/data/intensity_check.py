@@ -98,26 +98,40 @@ def find_negatives(
     return Negatives(*names, n_negative, len(found), float(np.median(found[negative, 0])))
 
 
+@dataclass(frozen=True)
+class IntensityFindings:
+    """Sentences without names of files.
+
+    Attributes:
+        warnings: all that a person has to see.
+        concerns: those of them because of which finding no copies says little.
+    """
+
+    warnings: list[str]
+    concerns: list[str]
+
+
 def check_intensities(
     samples: Mapping[str, Intensities | None], prepared: Mapping[str, PreparedCohort], seed: int = 0
-) -> list[str]:
-    """Sentences for the report, without names of files.
+) -> IntensityFindings:
+    """Windows and negatives.
 
     Args:
         samples: of each cohort, as read.
         prepared: the same cohorts in the same order, the training cohort first.
     """
-    found = [windowing.sentence for windowing in check_windows(samples)]
+    found, concerns = [windowing.sentence for windowing in check_windows(samples)], []
     for one, other in combinations(prepared, 2):
         if "training" in (one, other):
             negatives = find_negatives((one, other), prepared[one].pixels, prepared[other].pixels, seed=seed)
             found += [negatives.sentence] if negatives else []
-    return found
+            concerns += [negatives.sentence] if negatives and {one, other} == {"training", "synthetic"} else []
+    return IntensityFindings(found, concerns)
 
 
-def intensity_warnings(
+def intensity_findings(
     cohorts: Mapping[str, Cohort], prepared: Mapping[str, PreparedCohort], seed: int = 0, workers: int | None = None
-) -> list[str]:
+) -> IntensityFindings:
     """``check_intensities`` for cohorts whose files have not been looked at yet: a sample of each is read."""
     samples = {name: sample_intensities(cohort, SAMPLE, seed, workers) for name, cohort in cohorts.items()}
     return check_intensities(samples, prepared, seed)

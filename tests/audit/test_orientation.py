@@ -126,6 +126,18 @@ def test_samples_taken_as_they_are_come_with_a_warning(detector_file: Path, tmp_
     assert [item["best"] for item in result.orientation or []] == [None, "flip_up_down"]
 
 
+def test_nothing_found_among_negatives_is_not_conclusive(detector_file: Path, tmp_path: Path) -> None:
+    turns = iter([lambda image: image, lambda image: 1 - image] * 10)
+    sources = cohorts(
+        tmp_path, chest_phantom, (32, 32), write_png, write_png, turned=lambda image: next(turns)(image)
+    )  # fmt: skip
+    for path in sorted(Path(sources["synthetic"]).iterdir())[:N_COPIES]:
+        path.unlink()  # what is left copies nobody
+    result = audit(sources, tmp_path / "out", detector=str(detector_file), verification=False)
+    assert any("7 of 14 synthetic images look like negatives" in text for text in result.warnings)
+    assert result.verdict["level"] == "inconclusive" and "look like negatives" in result.verdict["detail"]
+
+
 def test_the_wrong_remedy_is_refused_with_the_right_one(detector_file: Path, tmp_path: Path) -> None:
     sources = cohorts(tmp_path, chest_phantom, (32, 32), write_png, write_png, turned=np.rot90)
     with pytest.raises(CohortError, match="--orientation rotate_270,"):

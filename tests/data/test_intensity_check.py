@@ -10,7 +10,7 @@ import pytest
 
 from monai_memo.data.cohort import Cohort, Reading
 from monai_memo.data.intensities import Intensities, intensities_of, join, sample_intensities
-from monai_memo.data.intensity_check import find_negatives, intensity_warnings
+from monai_memo.data.intensity_check import find_negatives, intensity_findings
 from monai_memo.data.loading import Preprocessing
 from monai_memo.data.phantoms import PHANTOMS, chest_phantom
 from monai_memo.data.prepared import prepare
@@ -151,7 +151,7 @@ def test_cohorts_in_files_are_warned_about_and_the_option_mends_it(tmp_path: Pat
         }
         work = tmp_path / f"work{reading.window}"
         prepared = {n: prepare(c, preprocessing, work, progress=False) for n, c in cohorts.items()}
-        return intensity_warnings(cohorts, prepared)
+        return intensity_findings(cohorts, prepared).warnings
 
     (told,) = warnings(Reading())
     assert told.startswith("The synthetic images pile up") and ".npy" not in told
