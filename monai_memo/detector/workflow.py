@@ -24,6 +24,9 @@ from monai_memo.detector.training import SMALLEST_COHORT
 from monai_memo.errors import TrainingError
 from monai_memo.networks.copy_detector import CopyDetector
 from monai_memo.training.checkpoints import last_checkpoint
+from monai_memo.workspace.locking import hold, let_go_all
+
+TRAINING = "training of a detector"
 
 
 def prepare_for_training(
@@ -63,8 +66,12 @@ def newest_checkpoint(
         pixels: ``(n, channels, *spatial)`` in [0, 1], the training images.
         partition: positions for training and for validation; with another partition the training starts anew.
         device: that is trained on.
+
+    Raises:
+        OutputError: another process trains in this folder.
     """
     identity = fingerprint(pixels, recipe, preprocessing, seed, partition, device=device)
+    hold(folder, TRAINING)  # two trainings into one folder would go on from one another's checkpoints
     with idist.one_rank_first():
         found = last_checkpoint(Path(folder), identity)
     return None if found is None else str(found)
@@ -116,3 +123,4 @@ class DetectorSaver:
             # Detector switches the network to evaluation mode, which is also what training leaves behind here.
             Detector(self.network, self.recipe, self.preprocessing, self.seed, summary).save(self.path)
             engine.logger.info("detector written to %s", self.path)
+        let_go_all(TRAINING)

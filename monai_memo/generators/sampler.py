@@ -20,6 +20,9 @@ from monai_memo.files import sha256_of, write_text
 from monai_memo.generators.latent_diffusion import LatentDiffusion, sample_seeds, starting_noise
 from monai_memo.generators.weights import weights_sha256
 from monai_memo.sealing import fingerprint
+from monai_memo.workspace.locking import hold, let_go
+
+SAMPLING = "sampling"
 
 logger = logging.getLogger(__name__)
 
@@ -102,8 +105,16 @@ class Sampler:
         """Draw what is missing; return the manifest.
 
         Raises:
-            OutputError: the folder holds samples of another model or another seed, or cannot be written.
+            OutputError: the folder holds samples of another model or another seed, another process draws into it, or it
+                cannot be written.
         """
+        hold(self.output_dir, SAMPLING)
+        try:
+            return self._draw()
+        finally:
+            let_go(self.output_dir)
+
+    def _draw(self) -> Path:
         identity = self.model_sha256
         names = [f"sample_{i:06d}.{self.image_format}" for i in range(self.n_samples)]
         seeds = sample_seeds(self.seed, range(self.n_samples))

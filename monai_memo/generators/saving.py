@@ -17,6 +17,9 @@ from torch import nn
 from monai_memo.generators.weights import save_weights
 from monai_memo.sealing import fingerprint
 from monai_memo.training.checkpoints import last_checkpoint
+from monai_memo.workspace.locking import hold, let_go_all
+
+TRAINING = "training of a generator"
 
 
 def newest_checkpoint(
@@ -32,8 +35,12 @@ def newest_checkpoint(
         settings: what makes it this training: networks, optimisers and losses as they are built, and plain values (see
             ``monai_memo.sealing.described``).
         pixels: the arrays it is trained on.
+
+    Raises:
+        OutputError: another process trains in this folder.
     """
-    identity = fingerprint("training of a generator", [dict(settings), idist.get_world_size()], pixels)
+    identity = fingerprint(TRAINING, [dict(settings), idist.get_world_size()], pixels)
+    hold(folder, TRAINING)  # two trainings into one folder would go on from one another's checkpoints
     with idist.one_rank_first():
         found = last_checkpoint(Path(folder), identity)
     return None if found is None else str(found)
@@ -59,3 +66,4 @@ class WeightsSaver:
         if idist.get_rank() == 0:
             save_weights(self.path, self.network, steps=engine.state.iteration, **self.record)
             engine.logger.info("weights written to %s", self.path)
+        let_go_all(TRAINING)

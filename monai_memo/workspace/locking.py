@@ -136,6 +136,12 @@ def let_go(folder: str | Path) -> None:
         lock.release()
 
 
+def let_go_all(command: str) -> None:
+    """Give back every folder that ``hold`` has taken for this command."""
+    for folder in [folder for folder, lock in _held.items() if lock.command == command]:
+        let_go(folder)
+
+
 def _rank() -> int:
     distributed: Any = sys.modules.get("torch.distributed")  # nobody is in a group before it is imported
     if distributed is not None and distributed.is_available() and distributed.is_initialized():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,8 @@ from monai_memo.data.reading import read_image
 from monai_memo.errors import ConfigurationError, OutputError
 from monai_memo.generators.latent_diffusion import LatentDiffusion, sample_seeds
 from monai_memo.generators.sampler import Sampler
+from monai_memo.generators.saving import newest_checkpoint
+from monai_memo.workspace.locking import LOCK
 from tests.generators.conftest import tiny_model
 
 
@@ -79,3 +83,23 @@ def test_format_has_to_fit_the_model(model: LatentDiffusion, tmp_path: Path) -> 
         Sampler(model, tmp_path, 2, image_format="nii.gz")
     with pytest.raises(ConfigurationError, match="n_samples must be at least 1, got 0"):
         Sampler(model, tmp_path, 0)
+
+
+def test_two_processes_never_draw_into_one_folder(model: LatentDiffusion, tmp_path: Path) -> None:
+    code = (
+        "import sys; from monai_memo.workspace.locking import hold\n"
+        "hold(sys.argv[1], 'sampling'); print('held', flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        with pytest.raises(OutputError, match=f"process {other.pid}"):
+            Sampler(model, tmp_path, 2, progress=False).run()
+        with pytest.raises(OutputError, match=f"process {other.pid}"):
+            newest_checkpoint(tmp_path, {"steps": 1})
+    finally:
+        other.communicate(timeout=30)
+    Sampler(model, tmp_path, 2, progress=False).run()
+    assert len(list(tmp_path.glob("*.png"))) == 2 and not (tmp_path / LOCK).exists()
