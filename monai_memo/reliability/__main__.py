@@ -39,9 +39,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     import monai_memo.__main__  # noqa: F401  everything is imported before the first fork
     from monai_memo.reliability.disk import fill_all
-    from monai_memo.reliability.jobs import all_jobs, write_inputs
+    from monai_memo.reliability.jobs import all_jobs, needed, write_inputs
     from monai_memo.reliability.kills import kill_all, reference
-    from monai_memo.reliability.pairs import pair_all
+    from monai_memo.reliability.pairs import TOGETHER, pair_all
     from monai_memo.reliability.readers import read_mutants
 
     torch.set_num_threads(1)
@@ -59,10 +59,12 @@ def main(arguments: list[str] | None = None) -> int:
     }
     if "kills" in parts:
         record["kills"] = kill_all(jobs, inputs, given.out, given.kills, given.seed)
-    if "disk" in parts:
-        for job in jobs:
+    if {"disk", "pairs"} & set(parts):
+        chosen = jobs if "disk" in parts else [job for job in jobs if job.name in TOGETHER]
+        for job in needed(chosen, all_jobs(given.bundles)):
             if not (inputs / "jobs" / job.name).is_dir():
                 reference(job, inputs)
+    if "disk" in parts:
         record["disk"] = fill_all(jobs, inputs, given.out, given.writes)
     if "pairs" in parts:
         record["pairs"] = pair_all(jobs, inputs, given.out)

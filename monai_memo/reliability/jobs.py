@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,14 @@ def _audit(inputs: Path, out: Path) -> None:
 def _detector(inputs: Path, out: Path) -> None:
     _command(
         "train-detector", f"--train={inputs / 'training'}", f"--out={out}", "--size=16", "--epochs=12", "--workers=1",
+        "--progress=false", "--device=cpu",
+    )  # fmt: skip
+
+
+def _evaluation(inputs: Path, out: Path) -> None:
+    _command(
+        "evaluate", f"--train={inputs / 'training'}", f"--negatives={inputs / 'heldout'}", f"--out={out}",
+        f"--detector={inputs / 'detector.pt'}", "--per_kind=4", "--kinds=noise,flip", "--workers=1",
         "--progress=false", "--device=cpu",
     )  # fmt: skip
 
@@ -178,7 +186,14 @@ def all_jobs(bundles: Path) -> list[Job]:
             Job(second, diffusion, (first,)),
             Job(f"sample {dims}D", sampling, (first, second)),
         ]
+    jobs.append(Job("evaluate", _evaluation))
     return jobs
+
+
+def needed(chosen: Sequence[Job], known: Sequence[Job]) -> list[Job]:
+    """The chosen ones and those whose output they read, in an order in which they can be run."""
+    names = {job.name for job in chosen} | {name for job in chosen for name in job.needs}
+    return [job for job in known if job.name in names]
 
 
 def _sample(bundles: Path, inputs: Path, dims: int, first: str, second: str, out: Path) -> None:

@@ -26,12 +26,14 @@ class Outcome:
         seconds: that it took.
         text: of stdout and stderr.
         timed_out: it was ended because it took too long.
+        pid: of its process.
     """
 
     status: int
     seconds: float
     text: str
     timed_out: bool = False
+    pid: int = 0
 
 
 def run(
@@ -70,7 +72,7 @@ def run(
     while select.select([reader], [], [], 0)[0] and (more := os.read(reader, 65_536)):
         text += more
     os.close(reader)
-    return Outcome(status, time.perf_counter() - start, text.decode("utf-8", "replace"), timed_out)
+    return Outcome(status, time.perf_counter() - start, text.decode("utf-8", "replace"), timed_out, child)
 
 
 def _kill(group: int) -> None:
