@@ -18,11 +18,12 @@ from monai_memo.errors import OutputError
 from monai_memo.files import write_text
 from monai_memo.reliability import readers
 from monai_memo.reliability.disk import fill_job, fill_over
-from monai_memo.reliability.jobs import Job, all_jobs
+from monai_memo.reliability.jobs import Job, all_jobs, needed
 from monai_memo.reliability.kills import kill_at_write, kill_job, reference
 from monai_memo.reliability.mutants import mutated, seeds_of_files
-from monai_memo.reliability.pairs import pair
+from monai_memo.reliability.pairs import judge, pair
 from monai_memo.reliability.process import run
+from monai_memo.workspace.output_folder import OutputFolder
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
 
@@ -100,10 +101,62 @@ def _anew(inputs: Path, out: Path) -> None:
         write_text(out / f"{number}.json", json.dumps(number))
 
 
-def test_two_runs_at_once_each_report(tmp_path: Path) -> None:
-    job = Job("counting", counting)
-    first, second = pair(job, job, tmp_path, tmp_path / "both", 0.0)
-    assert first.status == second.status == 0
+def locked(inputs: Path, out: Path) -> None:
+    """A result of two files, as every command writes it."""
+    with OutputFolder(out, "audit") as output:
+        time.sleep(1.0)
+        staging = output.staging()
+        for name in ("a", "b"):
+            write_text(staging / f"{name}.txt", name)
+        output.publish()
+        output.clear()
+
+
+def mixing(inputs: Path, out: Path) -> None:
+    """Two files that tell who wrote them, with time between them, and no lock."""
+    for name in ("a", "b"):
+        write_text(out / f"{name}.txt", str(os.getpid()))
+        time.sleep(0.2)
+
+
+def unnamed(inputs: Path, out: Path) -> None:
+    """Refuses without telling why."""
+    out.mkdir(parents=True)
+    _refuse("no")
+
+
+def test_pairs_that_hold_their_folder_are_told_apart_from_those_that_do_not(tmp_path: Path) -> None:
+    job, out = Job("locked", locked), tmp_path / "both"
+    ready(job, tmp_path)
+    ends = pair(job, job, tmp_path, out, 0.3)
+    assert sorted(end.status for end in ends) == [0, 2]
+    assert judge((job, job), ends, tmp_path, out) == []
+    other = ends[0] if ends[1].status == 2 else ends[1]
+    assert f"process {other.pid} (monai-memo audit), started " in "".join(end.text for end in ends)
+    ends = pair(job, job, tmp_path, out, 0.0)  # over the result of before
+    assert judge((job, job), ends, tmp_path, out) == []
+    (out / "b.txt").write_text("of somebody else")
+    assert judge((job, job), ends, tmp_path, out) == [
+        "not as in an undisturbed run: b.txt", "no result is there as a whole",
+    ]  # fmt: skip
+    (out / ".monai_memo_work").mkdir()
+    assert "work in progress or a lock is left: .monai_memo_work" in judge((job, job), ends, tmp_path, out)
+    bad = Job("mixing", mixing)
+    ready(bad, tmp_path)
+    ends = pair(bad, bad, tmp_path, tmp_path / "mixed", 0.1)
+    assert any(
+        "no result is there as a whole" in text for text in judge((bad, bad), ends, tmp_path, tmp_path / "mixed")
+    )
+    mute = Job("unnamed", unnamed)
+    found = judge((mute, mute), pair(mute, mute, tmp_path, tmp_path / "mute", 0.0), tmp_path, tmp_path / "mute")
+    assert any("without the other's process and start" in text for text in found)
+
+
+def test_a_job_comes_with_those_whose_output_it_reads() -> None:
+    known = all_jobs(BUNDLES)
+    assert [job.name for job in needed([job for job in known if job.name == "sample 3D"], known)] == [
+        "train autoencoder 3D", "train diffusion 3D", "sample 3D",
+    ]  # fmt: skip
 
 
 def test_readers_that_crash_hang_or_fail_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
