@@ -8,6 +8,10 @@ Like a model card (Mitchell et al., FAT* 2019), for one question: which patients
 from __future__ import annotations
 
 import json
+import logging
+import os
+import shutil
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +22,14 @@ from monai_memo.audit.report import FILTERS, repeat_command, skipped_images
 from monai_memo.audit.result import AuditResult
 from monai_memo.audit.verdict import percent
 from monai_memo.data.ladder import UNITS
-from monai_memo.errors import ConfigurationError, MemoError
-from monai_memo.files import sha256_of, write_text
+from monai_memo.errors import ConfigurationError, MemoError, OutputError
+from monai_memo.files import sha256_of, write_text, write_with
 from monai_memo.text import code, markdown
 from monai_memo.workspace.transaction import require_settled
 
+logger = logging.getLogger(__name__)
+
+HEADING = "# Memorization card"
 TODO = "**TO FILL IN**"
 TITLES = {"training": "Training", "heldout": "Held-out", "synthetic": "Synthetic"}
 
@@ -37,11 +44,13 @@ def write_card(audit: str | Path, out: str | Path = "card.md", **options: Any) -
         audit, out, options: see ``CardSettings``.
 
     Raises:
+        OutputError: ``out`` is there and no card. An earlier card is kept beside the new one.
         ConfigurationError: a folder without a record, or an audit before that is not of the same training cohort or of
             fewer images.
     """
     settings = CardSettings(audit=str(audit), out=str(out), **options)
     folder, title, before = Path(settings.audit), settings.title, settings.before
+    earlier = _earlier_card(Path(settings.out))
     result = _read_audit(folder, "audit")
     environment = Environment(
         loader=PackageLoader("monai_memo.audit"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
@@ -60,7 +69,27 @@ def write_card(audit: str | Path, out: str | Path = "card.md", **options: Any) -
         review=_review(folder),
         before=None if before is None else _before(Path(before), result),
     )
+    if earlier not in (None, text):
+        out = Path(settings.out)
+        kept = next(
+            path for number in count(1) if not os.path.lexists(path := out.with_stem(f"{out.stem}.earlier-{number}"))
+        )
+        write_with(kept, lambda temporary: shutil.copyfile(out, temporary))  # people may have filled it in
+        logger.warning("the earlier card is kept as %s", kept)
     return write_text(settings.out, text)
+
+
+def _earlier_card(path: Path) -> str | None:
+    """The card that is there already; None if nothing is. Anything else is somebody's and stays."""
+    if not os.path.lexists(path):
+        return None
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        text = ""
+    if not path.is_file() or not text.startswith(HEADING):
+        raise OutputError(f"{path} is there already and no memorization card. It is left as it is: name another --out")
+    return text
 
 
 def _read_audit(folder: Path, option: str) -> AuditResult:

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +14,25 @@ from monai_memo.data.phantoms import PHANTOMS
 from monai_memo.data.planting import plant_mixture
 from monai_memo.data.writing import save_image
 from monai_memo.errors import ConfigurationError
-from monai_memo.files import write_text
+from monai_memo.files import write_json, write_text
+
+MARKER, KIND = ".monai_memo_phantoms.json", "phantoms of monai_memo"
+
+
+def _require_ours(folder: Path, made: dict[str, Any]) -> None:
+    """Phantoms would replace images of the same name, and the rest would be taken for phantoms."""
+    try:
+        if json.loads((folder / MARKER).read_text(encoding="utf-8")) == made:
+            return  # the same call went before, or was killed
+    except (OSError, ValueError):
+        pass
+    for name in ("training", "heldout", "synthetic", "truth.csv"):
+        place = folder / name
+        if place.is_file() or (place.is_dir() and any(place.iterdir())):
+            raise ConfigurationError(
+                f"{place} is there already, and not from these very phantoms. It is left as it is: name another folder "
+                "for the phantoms, or move it away."
+            )
 
 
 def write_demo_cohorts(
@@ -38,7 +58,7 @@ def write_demo_cohorts(
         The folder. ``truth.csv`` has the columns ``synthetic``, ``copied_from`` (empty for novel images) and ``kind``.
 
     Raises:
-        ConfigurationError: unknown modality, or more copies than training images.
+        ConfigurationError: unknown modality, more copies than training images, or other images lie there already.
     """
     if modality not in PHANTOMS:
         raise ConfigurationError(f"modality must be one of {', '.join(PHANTOMS)}, got {modality!r}")
@@ -48,6 +68,9 @@ def write_demo_cohorts(
             f"{n_copies} copies need a share between 0 and 1 and as many training images, got {n_train}"
         )
     folder = Path(folder)
+    made = {"kind": KIND, "arguments": [modality, n_train, n_heldout, n_synthetic, copy_share, seed, size]}
+    _require_ours(folder, made)
+    write_json(folder / MARKER, made)
     dims = 2 if modality == "chest" else 3
     shape = (size or (64 if dims == 2 else 32),) * dims
     ending = "png" if dims == 2 else "nii.gz"

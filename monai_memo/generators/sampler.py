@@ -105,8 +105,8 @@ class Sampler:
         """Draw what is missing; return the manifest.
 
         Raises:
-            OutputError: the folder holds samples of another model or another seed, another process draws into it, or it
-                cannot be written.
+            OutputError: the folder holds samples of another model or another seed or images that no manifest names,
+                another process draws into it, or it cannot be written.
         """
         hold(self.output_dir, SAMPLING)
         try:
@@ -120,6 +120,8 @@ class Sampler:
         seeds = sample_seeds(self.seed, range(self.n_samples))
         rows = [(name, str(seed), identity) for name, seed in zip(names, seeds, strict=True)]
         written = self._done(rows)
+        if not self.manifest.is_file():
+            self._write([])  # before the first image, so that those of a killed run are known for ours
         done = len(written)
         bar = tqdm(total=len(rows), initial=done, desc="sample", disable=None if self.progress else True)
         with bar:
@@ -138,14 +140,19 @@ class Sampler:
         """The rows of the manifest whose images need not be drawn again: whole batches, so that a resumed run computes
         in the same batches as an uninterrupted one."""
         if not self.manifest.is_file():
+            if taken := [name for name, _, _ in rows if (self.output_dir / name).exists()]:
+                raise OutputError(
+                    f"{self.output_dir} holds {taken[0]} and no manifest.csv that names it. It is left as it is: name "
+                    "another output_dir."
+                )
             return []
         try:
             with open(self.manifest, encoding="utf-8", newline="") as stream:
                 found = [tuple(str(row.get(name) or "") for name in COLUMNS) for row in csv.DictReader(stream)]
         except (UnicodeDecodeError, csv.Error) as error:
             raise OutputError(
-                f"{self.manifest} is damaged ({error}). Nothing was changed: remove it to draw its samples anew, or "
-                "name another output_dir."
+                f"{self.manifest} is damaged ({error}). Nothing was changed: move it and its samples away to draw "
+                "them anew, or name another output_dir."
             ) from error
         shared = min(len(found), len(rows))
         if [row[:3] for row in found[:shared]] != rows[:shared]:

@@ -31,6 +31,9 @@ def check_place(out: str | Path, cohorts: Mapping[str, str | Path | None] | None
         raise ConfigurationError(
             f"{option} is {text!r}, which names no folder: name one for the result with --{option}"
         )
+    if text.startswith("~"):
+        # A shell expands it at the beginning of a word alone: --out=~/result would make a folder that is called ~.
+        raise ConfigurationError(f"{option} is {text!r}: write out the name of the home folder that ~ stands for")
     try:
         folder = Path(text).resolve()
         home = Path.home().resolve()

@@ -12,7 +12,7 @@ from monai_memo.__main__ import FINISHED, REFUSED, main
 from monai_memo.audit.card import TODO, write_card
 from monai_memo.audit.result import AuditResult, Estimate
 from monai_memo.audit.verdict import verdict_for
-from monai_memo.errors import ConfigurationError
+from monai_memo.errors import ConfigurationError, OutputError
 from monai_memo.files import sha256_of, write_json
 
 
@@ -156,3 +156,28 @@ def test_a_redacted_audit_gives_the_same_card(record: AuditResult, folder: Path,
     redacted, whole = card(tmp_path / "redacted" / "audit"), card(folder)
     different = [pair for pair in zip(redacted.splitlines(), whole.splitlines(), strict=True) if pair[0] != pair[1]]
     assert [first[:18] for first, _ in different] == ["| Record | audit.j"]
+
+
+def test_a_card_replaces_nothing_of_somebody_else(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "card.md"
+    out.write_text("my notes")
+    with pytest.raises(OutputError, match="no memorization card"):
+        write_card(str(folder), str(out))
+    assert out.read_text() == "my notes"
+    (tmp_path / "image.png").write_bytes(b"\x89PNG")
+    for taken in (tmp_path / "image.png", tmp_path):
+        with pytest.raises(OutputError, match="left as it is"):
+            write_card(str(folder), str(taken))
+    assert (tmp_path / "image.png").read_bytes() == b"\x89PNG"
+
+
+def test_a_card_that_was_filled_in_is_kept(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "card.md"
+    for _ in range(2):  # the same card again leaves nothing behind
+        write_card(str(folder), str(out))
+    assert not (tmp_path / "card.earlier-1.md").exists()
+    for number in (1, 2):
+        filled = out.read_text().replace(TODO, f"filled in, {number}")
+        out.write_text(filled)
+        assert write_card(str(folder), str(out)).read_text() != filled
+        assert (tmp_path / f"card.earlier-{number}.md").read_text() == filled

@@ -47,3 +47,16 @@ def test_demo_arguments_are_checked(tmp_path: Path) -> None:
         write_demo_cohorts(tmp_path, "brain")
     with pytest.raises(ConfigurationError, match="as many training images"):
         write_demo_cohorts(tmp_path, "chest", n_train=5, n_synthetic=20, copy_share=0.5)
+
+
+def test_phantoms_do_not_mix_with_other_images(tmp_path: Path) -> None:
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / "patient_00000.png").write_bytes(b"mine")
+    with pytest.raises(ConfigurationError, match="training is there already, and not from these very phantoms"):
+        write_demo_cohorts(tmp_path, "chest", 2, 2, 1, 0, size=16)
+    assert [path.read_bytes() for path in tmp_path.rglob("*.*")] == [b"mine"]
+    write_demo_cohorts(tmp_path / "new", "chest", 3, 2, 1, 0, size=16)
+    write_demo_cohorts(tmp_path / "new", "chest", 3, 2, 1, 0, size=16)  # the same again
+    with pytest.raises(ConfigurationError, match="name another folder"):
+        write_demo_cohorts(tmp_path / "new", "chest", 2, 2, 1, 0, size=16)  # patient_00002 would be left
+    assert len(list((tmp_path / "new" / "training").iterdir())) == 3

@@ -236,10 +236,10 @@ def test_a_run_that_is_refused_leaves_no_trace(tmp_path: Path) -> None:
     assert not (tmp_path / "new" / "out").exists()
 
 
-@pytest.mark.parametrize("out", ["", "  ", "/", "~", "a\0b"])
+@pytest.mark.parametrize("out", ["", "  ", "/", "home", "~", "~/results", "~anna", "a\0b"])
 def test_places_that_are_no_folder_for_results_are_refused(out: str) -> None:
     with pytest.raises(ConfigurationError, match="name"):
-        check_place(str(Path.home()) if out == "~" else out)
+        check_place(str(Path.home()) if out == "home" else out)
 
 
 def test_the_current_folder_is_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
