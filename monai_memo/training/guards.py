@@ -9,8 +9,24 @@ from collections.abc import Sequence
 
 import torch
 from ignite.engine import Engine, Events
+from monai.handlers import StatsHandler
 
-from monai_memo.errors import TrainingError
+from monai_memo.errors import MemoError, TrainingError
+from monai_memo.files import exhausted
+
+
+class Stats(StatsHandler):
+    """MONAI's handler, but a full disk or one of our errors is no traceback in the log: who runs the training tells it.
+
+    Example:
+        >>> Stats(tag_name="train_loss").attach(Engine(lambda engine, batch: 0.0))
+    """
+
+    def exception_raised(self, _engine: Engine, e: Exception) -> None:
+        """Hand an error on; one that nobody expects is logged before."""
+        if isinstance(e, MemoError) or exhausted(e) is not None:
+            raise e
+        super().exception_raised(_engine, e)
 
 
 class StopAtNaN:
