@@ -17,11 +17,7 @@ from monai_memo.errors import ConfigurationError, OutputError
 from monai_memo.generators.latent_diffusion import LatentDiffusion, sample_seeds
 from monai_memo.generators.sampler import Sampler
 from monai_memo.generators.saving import newest_checkpoint
-<<<<<<< HEAD
 from monai_memo.workspace.locking import LOCK
-=======
-from monai_memo.workspace.locking import FolderLock, let_go
->>>>>>> ec3bc3b (Nothing of the user is replaced by cards, samples or phantoms; trainings of bundles and sampling hold their folder; ~ is not a folder)
 from tests.generators.conftest import tiny_model
 
 
@@ -89,7 +85,6 @@ def test_format_has_to_fit_the_model(model: LatentDiffusion, tmp_path: Path) -> 
         Sampler(model, tmp_path, 0)
 
 
-<<<<<<< HEAD
 def test_two_processes_never_draw_into_one_folder(model: LatentDiffusion, tmp_path: Path) -> None:
     code = (
         "import sys; from monai_memo.workspace.locking import hold\n"
@@ -108,7 +103,8 @@ def test_two_processes_never_draw_into_one_folder(model: LatentDiffusion, tmp_pa
         other.communicate(timeout=30)
     Sampler(model, tmp_path, 2, progress=False).run()
     assert len(list(tmp_path.glob("*.png"))) == 2 and not (tmp_path / LOCK).exists()
-=======
+
+
 def test_images_of_somebody_else_stay(model: LatentDiffusion, tmp_path: Path) -> None:
     (tmp_path / "sample_000001.png").write_bytes(b"mine")
     with pytest.raises(OutputError, match=r"holds sample_000001\.png and no manifest\.csv that names it"):
@@ -117,27 +113,3 @@ def test_images_of_somebody_else_stay(model: LatentDiffusion, tmp_path: Path) ->
     (tmp_path / "sample_000001.png").rename(tmp_path / "mine.png")
     Sampler(model, tmp_path, 3, progress=False).run()
     assert (tmp_path / "mine.png").read_bytes() == b"mine" and len(list(tmp_path.iterdir())) == 5
-
-
-def test_two_samplings_do_not_share_a_folder(model: LatentDiffusion, tmp_path: Path) -> None:
-    in_use = r"process \d+ \(monai-memo sampling\), started"
-    with FolderLock(tmp_path, "sampling"), pytest.raises(OutputError, match=in_use):
-        Sampler(model, tmp_path, 2, progress=False).run()
-    assert not list(tmp_path.iterdir())
-    Sampler(model, tmp_path, 2, progress=False).run()
-    names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["manifest.csv", "sample_000000.png", "sample_000001.png"]
-
-
-def test_two_trainings_do_not_share_a_folder(tmp_path: Path) -> None:
-    settings = {"seed": 1}
-    with FolderLock(tmp_path, "training of a generator"), pytest.raises(OutputError, match="is in use: process"):
-        newest_checkpoint(tmp_path, settings)
-    try:
-        assert newest_checkpoint(tmp_path, settings) is newest_checkpoint(tmp_path, settings) is None  # twice is fine
-        with pytest.raises(OutputError, match="training of a generator"):
-            FolderLock(tmp_path, "another").acquire()
-    finally:
-        let_go(tmp_path)
-    FolderLock(tmp_path, "another").acquire().release()
->>>>>>> ec3bc3b (Nothing of the user is replaced by cards, samples or phantoms; trainings of bundles and sampling hold their folder; ~ is not a folder)
