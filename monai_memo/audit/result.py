@@ -45,7 +45,7 @@ from monai_memo.redaction import listed
 from monai_memo.settings.model import shown_name, shown_value
 from monai_memo.text import cell, uncell
 
-SCHEMA_VERSION = "1.3"
+SCHEMA_VERSION = "1.4"
 REMOVED = "[redacted]"
 MATCH_COLUMNS = ("synthetic", "nearest_training", "similarity", "tau", "copy", "p_value", "listed", "same_image")
 
