@@ -32,6 +32,7 @@ from monai_memo.audit.sharpness import blur_warning, match_sharpness, partly_sof
 from monai_memo.audit.symmetries import TurnedSearch, best_of_views, embed_views
 from monai_memo.audit.verified_comparison import compare_verified, search_in
 from monai_memo.data.cohort import Cohort
+from monai_memo.data.framing import compare_framing
 from monai_memo.data.intensity_check import intensity_findings
 from monai_memo.data.loading import Preprocessing, guess_preprocessing
 from monai_memo.data.orientation import Symmetry, orientation, searched
@@ -139,6 +140,12 @@ class Audit:
         with self._timed("compare intensities"):
             unlike = intensity_findings(cohorts, prepared, self.configuration.seed, self.configuration.workers)
             warnings, concerns = warnings + unlike.warnings, unlike.concerns
+        with self._timed("compare proportions"):
+            framed = compare_framing(
+                cohorts["training"], cohorts["synthetic"], preprocessing, self.configuration.seed
+            )  # fmt: skip
+            if framed is not None:
+                warnings, concerns = [*warnings, framed.sentence], [*concerns, framed.sentence]
         trained_here = detector is None
         if detector is None:
             with self._timed("train detector"):

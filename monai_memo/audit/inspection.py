@@ -27,6 +27,7 @@ from monai_memo.audit.figures import data_uri, png_bytes
 from monai_memo.audit.report import environment
 from monai_memo.data.cohort import Cohort, SkippedImage
 from monai_memo.data.differences import Finding, differences
+from monai_memo.data.framing import compare_framing
 from monai_memo.data.inspection import NOT_SAID, CohortFacts, read_headers, rows_of
 from monai_memo.data.intensities import SAMPLE, Intensities, sample_intensities
 from monai_memo.data.intensity_check import find_negatives
@@ -114,6 +115,11 @@ class Inspection:
         with tempfile.TemporaryDirectory() as work:
             prepared = {name: self._prepare(name, preprocessing, Path(work)) for name in self.facts}
             self._compare_pixels(prepared)
+            if {"training", "synthetic"} <= cohorts.keys():
+                framed = compare_framing(
+                    cohorts["training"], cohorts["synthetic"], preprocessing, self.settings.seed
+                )  # fmt: skip
+                self.findings += [Finding("proportions", framed.sentence)] if framed else []
             self.sheet = contact_sheet(prepared, self.settings.seed)
         self.findings.sort(key=lambda finding: not finding.serious)
         self.preparation = preprocessing.describe().replace("all three cohorts", "every cohort")

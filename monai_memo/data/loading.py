@@ -91,6 +91,11 @@ class Preprocessing:
         Raises:
             UnusableImageError: missing, unreadable, of other dimensions, with NaN or infinity, empty or constant.
         """
+        array, note = self.unsized(image)
+        return self.sized(array), note
+
+    def unsized(self, image: CohortImage | str | Path) -> tuple[np.ndarray, str | None]:
+        """``load`` up to the last step: scaled and turned, at its own size."""
         image = as_image(image)
         path, lies, window = image.path, image.reading.orientation, image.reading.window
         array, affine, found = read_image(image)
@@ -117,7 +122,11 @@ class Preprocessing:
             scaled = np.asarray(orientation(lies, 2)(scaled))
         if self.spatial_dims == 3:
             scaled = self._turned_and_resampled(image, scaled, affine)
-        return self._resize(scaled).clip(0, 1), NOTE_SEPARATOR.join(notes) or None
+        return scaled, NOTE_SEPARATOR.join(notes) or None
+
+    def sized(self, array: np.ndarray) -> np.ndarray:
+        """The last step of ``load``: at the detector's size, in [0, 1]."""
+        return self._resize(array).clip(0, 1)
 
     def _turned_and_resampled(self, image: CohortImage, volume: np.ndarray, affine: np.ndarray | None) -> np.ndarray:
         lies = image.reading.orientation
@@ -156,7 +165,7 @@ class Preprocessing:
             raise UnusableImageError(
                 name, f"has shape {image.shape} instead of {self.channels} channels and {self.spatial_dims} axes"
             )
-        return self._resize(self._scale(name, image)).clip(0, 1)
+        return self.sized(self._scale(name, image))
 
     def _scale(self, path: str | Path, array: np.ndarray) -> np.ndarray:
         """Per image, since scanners and exports differ by factors of 10,000 and more."""

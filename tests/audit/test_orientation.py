@@ -138,6 +138,24 @@ def test_nothing_found_among_negatives_is_not_conclusive(detector_file: Path, tm
     assert result.verdict["level"] == "inconclusive" and "look like negatives" in result.verdict["detail"]
 
 
+def test_nothing_found_among_cut_samples_of_oblong_images_is_not_conclusive(
+    detector_file: Path, tmp_path: Path
+) -> None:
+    """The commonest way to feed a generator: copies of cut images do not match whole ones that are squeezed."""
+
+    def oblong(path: Path, image: np.ndarray) -> None:
+        write_png(path, image[8:56])
+
+    def square(path: Path, image: np.ndarray) -> None:
+        write_png(path, image[8:56, 8:56])
+
+    sources = cohorts(tmp_path, chest_phantom, (64, 64), oblong, square)
+    result = audit(sources, tmp_path / "out", detector=str(detector_file), verification=False)
+    assert copies_found(result) < N_COPIES
+    assert any("measure 48 x 64, the synthetic images 48 x 48" in text for text in result.warnings)
+    assert result.verdict["level"] == "inconclusive" and "cut about their centre" in result.verdict["detail"]
+
+
 def test_the_wrong_remedy_is_refused_with_the_right_one(detector_file: Path, tmp_path: Path) -> None:
     sources = cohorts(tmp_path, chest_phantom, (32, 32), write_png, write_png, turned=np.rot90)
     with pytest.raises(CohortError, match="--orientation rotate_270,"):
