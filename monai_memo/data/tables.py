@@ -113,7 +113,7 @@ def _read_csv(path: Path) -> Table:
     records: list[tuple[int, list[str]]] = []
     try:
         for fields in reader:
-            if fields:  # an empty line is no row
+            if any(field.strip() for field in fields):  # an empty line is no row, nor what Excel leaves of one (;;)
                 records.append((reader.line_num, fields))
     except csv.Error as error:
         raise CohortError(

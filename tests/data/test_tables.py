@@ -15,6 +15,7 @@ import pytest
 from monai_memo.data.cohort import Cohort
 from monai_memo.data.links import DANGLING, EMPTY
 from monai_memo.data.patients import MISSING
+from monai_memo.data.tables import read_table
 from monai_memo.errors import CohortError
 
 
@@ -241,3 +242,10 @@ def test_paths_relative_to_the_current_folder_are_explained(tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CohortError, match="They are there relative to the current folder: move the table here"):
         read(path)
+
+
+@pytest.mark.parametrize("rest", [";\r\n;\r\n", "\r\n \r\n", ' ;""\r\n'])
+def test_empty_rows_that_spreadsheets_leave_are_no_images(rest: str, tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_bytes(f"image;patient_id\r\na.png;1\r\n{rest}".encode())
+    assert [row["image"] for row in read_table(path, "training").rows] == ["a.png"]
