@@ -118,8 +118,8 @@ def test_ids_that_nearly_match_are_warned_about(tmp_path: Path, one: str, other:
     training, heldout = listed(tmp_path, "training", [one, "x", "12"]), listed(tmp_path, "heldout", ["y", other, "21"])
     assert check_overlap([training, heldout]) == [
         "1 of 3 patients of the heldout cohort may be in the training cohort as well, by ids that differ only in case, "
-        "zeros, spaces or signs. If they are, copies of them are missed, so write the ids alike and run again. "
-        f"The ids are: {one!r} and {other!r}."
+        "zeros, spaces or signs. If they are, copies of them are missed, so write the ids alike and run again: "
+        f"{one!r} and {other!r}."
     ]
 
 
