@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from monai_memo.audit.result import AuditResult, Count
 
 FINISHED, REFUSED, SKIPPED, INTERRUPTED = 0, 2, 3, 130
+HUNG_UP = 141  # as a shell names the end by a closed pipe
 
 
 def _interval(count: Count) -> str:
@@ -265,6 +267,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         text = error.told("--") if isinstance(error, SettingsError) else str(error)
         print(f"monai-memo: {_without_values(text, words)}", file=sys.stderr)
         sys.exit(REFUSED)
+    except BrokenPipeError:  # whoever reads our output has heard enough, as ``head`` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor may the flush at the end complain
+        sys.exit(HUNG_UP)
     except (MemoryError, OSError, RuntimeError) as error:
         message = exhausted(error)
         if message is None:

@@ -221,3 +221,10 @@ def test_names_that_are_not_utf8_are_shown_and_written_escaped(tmp_path: Path) -
     done = subprocess.run(command, capture_output=True, timeout=120)
     assert done.returncode == REFUSED
     assert done.stderr.decode("ascii").startswith(r"monai-memo: gr\udcfcn has no audit.json")
+
+
+def test_a_reader_that_has_heard_enough_gets_no_traceback() -> None:
+    code = "import time, monai_memo.__main__ as m; time.sleep(1); m.main(['audit', '--help'])"
+    command = f'{sys.executable} -c "{code}" | true'
+    run = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=120)
+    assert run.stderr == "" and run.returncode == 0
