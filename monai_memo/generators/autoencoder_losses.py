@@ -30,6 +30,7 @@ def kl_divergence(mean: Tensor, sigma: Tensor) -> Tensor:
         mean, sigma: ``(batch, channels, *latent)``, sigma positive.
 
     Example:
+        >>> import torch
         >>> round(float(kl_divergence(torch.zeros(2, 1, 3), torch.ones(2, 1, 3))), 6)
         0.0
     """
