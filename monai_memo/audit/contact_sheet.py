@@ -40,7 +40,7 @@ class SheetColumn:
         name: of the cohort.
         n_images: that it has.
         mean: ``(planes, rows, columns)`` in [0, 1], the mean image; one plane in 2D, three in 3D.
-        examples: ``(n, planes, rows, columns)`` in [0, 1], images by chance.
+        examples: ``(n, planes, rows, columns)`` in [0, 1], random images.
         spread: ``(bins,)`` shares of the pixels by intensity.
     """
 
@@ -139,7 +139,7 @@ def sheet_figure(sheet: list[SheetColumn]) -> Figure:
             axes[row, place].imshow(picture, cmap="gray", vmin=0, vmax=255)
             axes[row, place].set_axis_off()
         axes[0, place].set_title(f"{TITLES.get(column.name, column.name)} ({column.n_images})\nmean image", fontsize=10)
-        axes[1, place].set_title("images by chance", fontsize=10)
+        axes[1, place].set_title("random images", fontsize=10)
     return figure
 
 
