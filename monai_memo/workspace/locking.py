@@ -23,6 +23,15 @@ LOCK = ".monai_memo.lock"
 READ_SECONDS = 2.0  # the holder writes who it is right after it has the lock
 
 
+def not_writable(folder: Path, error: OSError) -> OutputError:
+    """What a run says whose output folder cannot be written, with and without its name."""
+    reason = error.strerror or str(error)
+    return OutputError(
+        f"cannot write to {folder}: {reason}. Name a writable folder with --out.",
+        f"cannot write to the output folder: {reason}. Name a writable folder with --out.",
+    )
+
+
 class FolderLock:
     """Holds a folder for this process, from ``acquire`` to ``release`` or as a context.
 
@@ -49,11 +58,7 @@ class FolderLock:
         except Timeout:
             raise _in_use(self.path) from None
         except OSError as error:
-            reason = error.strerror or str(error)
-            raise OutputError(
-                f"cannot write to {self.path.parent}: {reason}. Name a writable folder with --out.",
-                f"cannot write to the output folder: {reason}. Name a writable folder with --out.",
-            ) from error
+            raise not_writable(self.path.parent, error) from error
         holder = {
             "command": self.command,
             "pid": os.getpid(),

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from monai_memo.errors import OutputError
-from monai_memo.workspace.locking import FolderLock
+from monai_memo.workspace.locking import FolderLock, not_writable
 from monai_memo.workspace.manifest import (
     MANIFEST,
     Written,
@@ -78,11 +78,7 @@ class OutputFolder:
         try:
             self.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            reason = error.strerror or str(error)
-            raise OutputError(
-                f"cannot write to {self.out}: {reason}. Name a writable folder with --out.",
-                f"cannot write to the output folder: {reason}. Name a writable folder with --out.",
-            ) from error
+            raise not_writable(self.out, error) from error
         try:
             self._lock.acquire()
             self._workspace.require_ours()

@@ -17,6 +17,7 @@ from typing import Any
 from monai_memo import __version__
 from monai_memo.errors import OutputError
 from monai_memo.files import write_json
+from monai_memo.workspace.locking import not_writable
 from monai_memo.workspace.place import WORK
 
 logger = logging.getLogger(__name__)
@@ -59,11 +60,7 @@ class Workspace:
             probe.write_bytes(b"x" * 4096)
             probe.unlink()
         except OSError as error:
-            reason = error.strerror or str(error)
-            raise OutputError(
-                f"cannot write to {self.path.parent}: {reason}. Name a writable folder with --out.",
-                f"cannot write to the output folder: {reason}. Name a writable folder with --out.",
-            ) from error
+            raise not_writable(self.path.parent, error) from error
         marker = {
             "kind": KIND,
             "format": 1,
