@@ -13,7 +13,8 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -251,10 +252,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("ignite", "faiss", "matplotlib", "monai", "PIL", "fontTools"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
     quiet_threads()
-    status, words = FINISHED, list(sys.argv[1:] if arguments is None else arguments)
+    with quiet_libraries():
+        _main(list(sys.argv[1:] if arguments is None else arguments))
+
+
+NOISY = ("ignite", "faiss", "matplotlib", "monai", "PIL", "fontTools")
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Libraries warn but do not chat. Whoever calls ``main`` from Python finds the levels as they were."""
+    before = {name: logging.getLogger(name).level for name in NOISY}
+    for name in NOISY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def _main(words: list[str]) -> None:
+    status = FINISHED
     try:
         asked = settings_of(words)
         if isinstance(asked, str):

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,16 @@ from monai_memo.data.phantoms import chest_phantom, knee_phantom
 from monai_memo.detector.detector import Detector
 from monai_memo.detector.recipe import Recipe
 from monai_memo.detector.training import train_detector
+
+
+@pytest.fixture(autouse=True)
+def levels_of_loggers() -> Iterator[None]:
+    """What a test, or a library called by it, sets for one logger does not change what the next test can read."""
+    loggers = {name: logging.getLogger(name) for name in list(logging.root.manager.loggerDict)}
+    before = {name: logger.level for name, logger in loggers.items()}
+    yield
+    for name, level in before.items():
+        loggers[name].setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import subprocess
 import sys
@@ -211,6 +212,13 @@ def test_no_command_line_ends_in_a_traceback(command: str, words: list[str]) -> 
         assert str(error).isascii() and all(len(line) < 1200 for line in str(error).splitlines())
     else:
         assert isinstance(asked, str) or isinstance(asked[1], Settings)
+
+
+def test_a_call_from_python_leaves_the_levels_of_loggers_alone() -> None:
+    logging.getLogger("ignite").setLevel(logging.INFO)
+    with pytest.raises(SystemExit):
+        main(["audit", "--train", "no such folder"])
+    assert logging.getLogger("ignite").level == logging.INFO
 
 
 def test_names_that_are_not_utf8_are_shown_and_written_escaped(tmp_path: Path) -> None:
