@@ -17,9 +17,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Each room may import from itself, from what everybody may use, and from the rooms named here.
 COMMON = ("errors", "files", "settings", "sealing", "text", "redaction", "workspace")
-GROUND = ("data", "views", "networks", "losses", "search", "statistics", "training")
-DETECTOR = (*GROUND, "detector")
-SEARCHES = (*DETECTOR, "verification")
+GROUND = ("data", "views", "networks", "losses", "registration", "statistics", "training")
+SEARCHES = (*GROUND, "detector", "search")
 AUDIT = (*SEARCHES, "audit")
 METRICS = (*AUDIT, "metrics")
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
@@ -33,7 +32,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "redaction": (),
     "workspace": (),
     "detector": ("data", "views", "networks", "losses", "training"),
-    "verification": ("search",),
+    "search": ("registration",),
     "audit": SEARCHES,
     "metrics": AUDIT,
     "handlers": METRICS,

@@ -45,9 +45,9 @@ from monai_memo.detector.recipe import Recipe
 from monai_memo.detector.training import train_detector
 from monai_memo.errors import CohortError, ConfigurationError, OutputError
 from monai_memo.redaction import names_hidden, without_names
+from monai_memo.search.copy_search import CopySearch
 from monai_memo.statistics.calibration import require_heldout
 from monai_memo.statistics.rates import audit_rates
-from monai_memo.verification.copy_search import CopySearch
 from monai_memo.workspace.manifest import AUDIT_FILES
 from monai_memo.workspace.output_folder import OutputFolder
 from monai_memo.workspace.place import check_images

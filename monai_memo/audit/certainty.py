@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from monai_memo.audit.comparison import Comparison
 from monai_memo.audit.parts import DiscoveriesPart, SamePatient, SamplingCurve, VerificationPart
+from monai_memo.search.copy_search import CopySearch
 from monai_memo.statistics.discoveries import Discoveries, discover
 from monai_memo.statistics.sampling_curve import sampling_curve
-from monai_memo.verification.copy_search import CopySearch
 
 SENTENCE = (
     "The training images nearest by embedding were brought to lie on the synthetic image (mirrored, turned, zoomed, "

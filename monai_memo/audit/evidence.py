@@ -21,8 +21,8 @@ from monai_memo.data.loading import Preprocessing
 from monai_memo.data.orientation import Symmetry, words_for
 from monai_memo.detector.detector import Detector
 from monai_memo.errors import CohortError, UnusableImageError
+from monai_memo.search.pair import PairComparison, compare_pair
 from monai_memo.text import uncell
-from monai_memo.verification.pair import PairComparison, compare_pair
 from monai_memo.workspace.transaction import require_settled
 
 SHOWN_SIZE = {2: 224, 3: 64}
@@ -158,7 +158,7 @@ def compare_files(
         preprocessing: of the audit (``Detector.load(out / "detector.pt").preprocessing``).
 
     Returns:
-        The aligned training image and the map of local agreement, see ``verification.pair.PairComparison``.
+        The aligned training image and the map of local agreement, see ``search.pair.PairComparison``.
 
     Raises:
         UnusableImageError: a file cannot be used.

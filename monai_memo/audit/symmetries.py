@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from monai_memo.data.orientation import Symmetry, name_of
+from monai_memo.search.copy_search import CopySearch
 from monai_memo.search.embedding_index import EmbeddingIndex
-from monai_memo.verification.copy_search import CopySearch
-from monai_memo.verification.verifier import NAMES, NOT_VERIFIED, Verified
+from monai_memo.search.reranker import NAMES, NOT_VERIFIED, Verified
 
 Images = NDArray[np.floating]
 Embed = Callable[[Images], NDArray[np.float32]]

@@ -17,10 +17,10 @@ from monai_memo.data.orientation import name_of
 from monai_memo.data.prepared import PreparedCohort
 from monai_memo.detector.detector import Detector
 from monai_memo.sealing import fingerprint
+from monai_memo.search.copy_search import CopySearch
 from monai_memo.search.embedding_index import EmbeddingIndex
+from monai_memo.search.reranker import Verified
 from monai_memo.statistics.similarities import Similarities
-from monai_memo.verification.copy_search import CopySearch
-from monai_memo.verification.verifier import Verified
 
 SEARCH_VERSION = 2  # of candidates and verification: kept results of another one are not taken up
 

@@ -16,8 +16,8 @@ from sklearn.neighbors import NearestNeighbors
 from monai_memo.data.loading import Preprocessing
 from monai_memo.detector.detector import Detector
 from monai_memo.detector.recipe import Recipe
+from monai_memo.search.copy_search import CopySearch
 from monai_memo.search.embedding_index import EmbeddingIndex
-from monai_memo.verification.copy_search import CopySearch
 
 Found = tuple[NDArray[np.float64], NDArray[np.int64]]
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
 from monai_memo.benchmark.baselines import Found, Scorer
-from monai_memo.verification.verifier import grey
+from monai_memo.search.reranker import grey
 
 
 def _grey(images: NDArray[np.floating]) -> NDArray[np.uint8]:

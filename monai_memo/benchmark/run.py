@@ -44,7 +44,7 @@ from monai_memo.detector.recipe import Recipe
 from monai_memo.detector.training import train_detector
 from monai_memo.errors import ConfigurationError, DetectorError
 from monai_memo.sealing import fingerprint, is_sealed, write_sealed
-from monai_memo.verification.copy_search import CopySearch
+from monai_memo.search.copy_search import CopySearch
 from monai_memo.workspace.output_folder import OutputFolder
 from monai_memo.workspace.place import check_images
 

@@ -23,10 +23,10 @@ from monai_memo.detector.detector import Detector
 from monai_memo.errors import UnusableImageError
 from monai_memo.generators.evaluation import COLUMNS, sheet
 from monai_memo.generators.scores import distribution_distances, diversity, features
+from monai_memo.search.copy_search import CopySearch
 from monai_memo.statistics.calibration import expected_floor
 from monai_memo.statistics.discoveries import discover
 from monai_memo.statistics.rates import AuditRates, audit_rates
-from monai_memo.verification.copy_search import CopySearch
 
 INTERVALS = (
     "tau", "copies", "memorized", "memorized_patients", "control_copies", "control_memorized", "excess_copies",

@@ -18,8 +18,8 @@ from monai_memo.data.loading import Preprocessing
 from monai_memo.data.orientation import left_right, mirrors, searched, symmetries
 from monai_memo.data.phantoms import chest_phantom, knee_phantom
 from monai_memo.data.writing import save_image
+from monai_memo.search.copy_search import CopySearch
 from monai_memo.search.embedding_index import EmbeddingIndex
-from monai_memo.verification.copy_search import CopySearch
 
 
 def as_vectors(images: np.ndarray) -> np.ndarray:

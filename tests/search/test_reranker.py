@@ -11,13 +11,13 @@ import torch
 
 from monai_memo.data.phantoms import chest_phantom, knee_phantom
 from monai_memo.data.planting import plant
+from monai_memo.search import reranker as module
+from monai_memo.search.copy_search import CopySearch
 from monai_memo.search.embedding_index import EmbeddingIndex
-from monai_memo.verification import verifier as module
-from monai_memo.verification.candidates import find_candidates, query_views
-from monai_memo.verification.copy_search import CopySearch
-from monai_memo.verification.pair import compare_pair
-from monai_memo.verification.templates import TemplateSearch
-from monai_memo.verification.verifier import Verifier
+from monai_memo.search.embedding_retriever import find_candidates, query_views
+from monai_memo.search.pair import compare_pair
+from monai_memo.search.reranker import Verifier
+from monai_memo.search.templates import TemplateSearch
 
 CHEST = np.stack([chest_phantom(i, (64, 64)) for i in range(12)])
 KNEE = np.stack([knee_phantom(i, (32, 32, 32)) for i in range(6)])
@@ -47,7 +47,7 @@ def test_alignment_never_draws_a_copy_away_from_its_place(monkeypatch: pytest.Mo
     def drawn_away(placements: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
         return placements + 0.06
 
-    monkeypatch.setattr("monai_memo.verification.verifier.refine", drawn_away)
+    monkeypatch.setattr("monai_memo.search.reranker.refine", drawn_away)
     found = Verifier(CHEST)(CHEST[:3], np.tile(np.arange(5), (3, 1)), progress=False)
     assert found.candidates[:, 0].tolist() == [0, 1, 2] and (found.similarity[:, 0] > 0.99).all()
     np.testing.assert_array_equal(found.placements[0, 0], np.eye(2, 3))

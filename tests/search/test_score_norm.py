@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from monai_memo.data.phantoms import chest_phantom
+from monai_memo.registration.filters import smooth
+from monai_memo.search.copy_search import CopySearch
 from monai_memo.search.embedding_index import EmbeddingIndex
-from monai_memo.verification.bands import smooth
-from monai_memo.verification.copy_search import CopySearch
-from monai_memo.verification.whole_image import CommonScale, WholeImages
+from monai_memo.search.score_norm import CommonScale, WholeImages
 
 TRAINING = np.stack([chest_phantom(i, (32, 32)) for i in range(40)])
 UNSEEN = np.stack([chest_phantom(100 + i, (32, 32)) for i in range(20)])

@@ -8,8 +8,8 @@ import torch
 from scipy import ndimage
 
 from monai_memo.data.phantoms import chest_phantom, knee_phantom
-from monai_memo.verification.alignment import CoarseSearch, warp
-from monai_memo.verification.shifted import ShiftSearch
+from monai_memo.registration.coarse import CoarseSearch, warp
+from monai_memo.search.shifts import ShiftSearch
 
 
 def search_of(images: torch.Tensor) -> ShiftSearch:
@@ -49,5 +49,5 @@ def test_volumes_and_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     query = torch.from_numpy(ndimage.shift(cohort[3, 0].numpy(), (3, -2, 3), order=1))[None, None]
     found = search(query, 9)
     assert found[0] == 3 and sorted(found) == list(range(5))
-    monkeypatch.setattr("monai_memo.verification.shifted.BLOCK", 2)
+    monkeypatch.setattr("monai_memo.search.shifts.BLOCK", 2)
     assert (search(query, 9) == found).all()

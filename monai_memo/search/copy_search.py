@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from monai_memo.search.embedding_index import EmbeddingIndex
-from monai_memo.verification.candidates import Embed, find_candidates
-from monai_memo.verification.shifted import ShiftSearch
-from monai_memo.verification.templates import TemplateSearch
-from monai_memo.verification.verifier import NOT_VERIFIED, Verified, Verifier, grey
-from monai_memo.verification.whole_image import CommonScale, WholeImages
+from monai_memo.search.embedding_retriever import Embed, find_candidates
+from monai_memo.search.reranker import NOT_VERIFIED, Verified, Verifier, grey
+from monai_memo.search.score_norm import CommonScale, WholeImages
+from monai_memo.search.shifts import ShiftSearch
+from monai_memo.search.templates import TemplateSearch
 
 NEIGHBOURS, TEMPLATES, SHIFTED, REFINED, BLOCK = 24, 16, 8, 5, 256
 SCALE_IMAGES, FEWEST_IMAGES = 200, 20  # training images that the common scale is measured on

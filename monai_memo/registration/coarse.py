@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from monai_memo.verification.bands import band, smooth
+from monai_memo.registration.filters import band, smooth
 
 ROTATIONS = {2: (-20, -15, -10, -5, 0, 5, 10, 15, 20), 3: (-15, 0, 15)}  # degrees
 ZOOMS = {2: (0.83, 0.91, 1.0, 1.1, 1.2), 3: (0.85, 1.0, 1.18)}

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from monai_memo.verification.alignment import resized, warp
-from monai_memo.verification.local_agreement import agreement_maps, combine, matched_blur
-from monai_memo.verification.verifier import Verifier, grey
+from monai_memo.registration.coarse import resized, warp
+from monai_memo.registration.lncc import agreement_maps, combine, matched_blur
+from monai_memo.search.reranker import Verifier, grey
 
 ALIGNED_LENGTH = {2: 64, 3: 32}
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from monai_memo.verification.alignment import resized
+from monai_memo.registration.coarse import resized
 
 LENGTH = {2: 64, 3: 32}
 BACKGROUND = 10  # training images that a query's likeness is judged by, the nearest one not among them

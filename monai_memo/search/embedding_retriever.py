@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from monai_memo.registration.coarse import warp
 from monai_memo.search.embedding_index import EmbeddingIndex
-from monai_memo.verification.alignment import warp
 
 SHIFT, ROTATION, ZOOM = 0.16, 12.0, 1.15  # of half the length; degrees; factor
 Embed = Callable[[NDArray[np.float32]], NDArray[np.float32]]

@@ -9,8 +9,8 @@ import math
 import torch
 from torch import Tensor
 
-from monai_memo.verification.alignment import warp
-from monai_memo.verification.bands import band, octaves, smooth, structured
+from monai_memo.registration.coarse import warp
+from monai_memo.registration.filters import band, octaves, smooth, structured
 
 BEST_SHARE = 0.4  # so that a quarter of the image can be another's and a rim be lost, and the rest still counts
 NOTHING = 2e-3  # detail weaker than this (of the intensity range) agrees with nothing

@@ -20,10 +20,10 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
+from monai_memo.registration.coarse import CoarseSearch, local_contrast, refine
+from monai_memo.registration.filters import octaves, structured
+from monai_memo.registration.lncc import agreement_maps, combine, matched_blur, profile
 from monai_memo.sealing import fingerprint, is_sealed, write_sealed
-from monai_memo.verification.alignment import CoarseSearch, local_contrast, refine
-from monai_memo.verification.bands import octaves, structured
-from monai_memo.verification.local_agreement import agreement_maps, combine, matched_blur, profile
 
 CONTRAST_BAND = (1.0, 4.0, 5.0)  # of the images that are aligned; in pixels: low, high, window
 SAVE_EVERY = 64

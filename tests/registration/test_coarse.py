@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from monai_memo.data.phantoms import chest_phantom, knee_phantom
-from monai_memo.verification.alignment import CoarseSearch, local_contrast, refine, sampling_grid, warp
-from monai_memo.verification.bands import band, octaves, smooth, structured
+from monai_memo.registration.coarse import CoarseSearch, local_contrast, refine, sampling_grid, warp
+from monai_memo.registration.filters import band, octaves, smooth, structured
 
 
 def placement(degrees: float, zoom: float, shift: tuple[float, float]) -> torch.Tensor:

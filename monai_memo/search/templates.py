@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from monai_memo.verification.alignment import local_contrast, resized, sampling_grid, transforms
-from monai_memo.verification.bands import structured
+from monai_memo.registration.coarse import local_contrast, resized, sampling_grid, transforms
+from monai_memo.registration.filters import structured
 
 LENGTH = {2: 16, 3: 10}
 ROTATIONS = {2: (-20.0, -10.0, 0.0, 10.0, 20.0), 3: (-12.0, 0.0, 12.0)}

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from monai_memo.verification.alignment import CoarseSearch, transforms
-from monai_memo.verification.bands import structured
+from monai_memo.registration.coarse import CoarseSearch, transforms
+from monai_memo.registration.filters import structured
 
 ZOOMS = (0.87, 1.0, 1.14)
 ROTATIONS = {2: (-20.0, -10.0, 10.0, 20.0), 3: ()}  # degrees; three planes would cost more than they found
