@@ -38,6 +38,8 @@ def _interval(count: Count) -> str:
 
 def _print_result(result: AuditResult, out: Path, truth: dict[str, int] | None = None) -> int:
     """Print the numbers and where the report is; return the exit status. Of a redacted audit no name is printed."""
+    from monai_memo.data.cohort import SkippedImage, by_reason
+
     redacted = result.configuration.get("redacted") is True
     result = result.without_patients() if redacted else result
     lines = [result.verdict["headline"], ""]
@@ -56,6 +58,10 @@ def _print_result(result: AuditResult, out: Path, truth: dict[str, int] | None =
         counts = ", ".join(f"{number} in {name}" for name, number in skipped.items())
         where = "counted" if redacted else "named"
         lines.append(f"warning: images were skipped ({counts}); they are {where} in audit.json and in the report")
+        for name in skipped:
+            items = [SkippedImage(item["image"], item["reason"]) for item in result.cohorts[name].skipped]
+            told = by_reason(f"  {name}", items)
+            lines.append(told.plain if redacted else str(told))
     lines += ["", f"report    {'report.html, in the folder of --out' if redacted else (out / 'report.html').resolve()}"]
     print("\n".join(lines))
     return SKIPPED if skipped else FINISHED
@@ -182,10 +188,12 @@ class Command:
     Attributes:
         settings: ``module:class``, imported when it is asked for, so that help is quick.
         run: takes the options that were given; returns the exit status.
+        skips: what happened where that is ``SKIPPED``.
     """
 
     settings: str
     run: Callable[..., int]
+    skips: str = "images were skipped"
 
 
 COMMANDS = {
@@ -195,9 +203,11 @@ COMMANDS = {
     "evaluate": Command("monai_memo.benchmark.settings:EvaluationSettings", _evaluate),
     "benchmark": Command("monai_memo.benchmark.settings:BenchmarkSettings", _benchmark),
     "planted-audit": Command("monai_memo.benchmark.settings:PlantedAuditSettings", _planted_audit),
-    "study": Command("monai_memo.study.settings:StudySettings", _study),
+    "study": Command("monai_memo.study.settings:StudySettings", _study, "some trainings failed"),
     "coverage": Command("monai_memo.benchmark.settings:CoverageSettings", _coverage),
-    "review-prepare": Command("monai_memo.label.settings:ReviewPrepareSettings", _review_prepare),
+    "review-prepare": Command(
+        "monai_memo.label.settings:ReviewPrepareSettings", _review_prepare, "some pairs cannot be shown"
+    ),
     "review-server": Command("monai_memo.label.settings:ReviewServerSettings", _review_server),
     "review": Command("monai_memo.label.settings:ReviewSettings", _review),
     "card": Command("monai_memo.audit.configuration:CardSettings", _card),
@@ -282,6 +292,8 @@ def _main(words: list[str]) -> None:
         else:
             command, settings = asked
             status = command.run(**settings.given())
+            if status == SKIPPED:
+                print(f"exit status {SKIPPED}: finished, but {command.skips}")
     except MemoError as error:
         # Options are named as they are typed.
         text = error.told("--") if isinstance(error, SettingsError) else str(error)

@@ -31,6 +31,7 @@ class Named(str):
         plain: the words before the names, without the full stop.
         names: of images or patients.
         rest: what follows, beginning with the full stop.
+        whole: the sentence where its names stand elsewhere than behind ``plain``.
 
     Example:
         >>> text = Named("2 patients in both cohorts", ["anna", "bert"], ".")
@@ -41,8 +42,8 @@ class Named(str):
     plain: str
     names: tuple[str, ...]
 
-    def __new__(cls, plain: str, names: Sequence[str] = (), rest: str = "") -> Named:
-        text = super().__new__(cls, f"{plain}{': ' if names else ''}{listed(names)}{rest}")
+    def __new__(cls, plain: str, names: Sequence[str] = (), rest: str = "", whole: str | None = None) -> Named:
+        text = super().__new__(cls, whole or f"{plain}{': ' if names else ''}{listed(names)}{rest}")
         text.plain, text.names = f"{plain}{rest}", tuple(names)
         return text
 

@@ -7,6 +7,7 @@ import logging
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,9 +53,26 @@ def test_exit_status_tells_of_skipped_images(
     assert audit(folder, tmp_path / "out", detector_file) == SKIPPED
     captured = capsys.readouterr()
     assert "images were skipped (1 in synthetic)" in captured.out
+    assert "\n  synthetic: contains NaN or infinity (bad.npy)\n" in captured.out
+    assert captured.out.endswith("exit status 3: finished, but images were skipped\n")
     assert json.loads((tmp_path / "out" / "audit.json").read_text())["cohorts"]["synthetic"]["skipped"] == [
         {"image": "bad.npy", "reason": "contains NaN or infinity"}
     ]
+
+
+@pytest.mark.parametrize("name", ["inspect", "audit", "evaluate", "benchmark", "study", "review-prepare", "demo"])
+def test_every_command_that_ends_with_status_3_says_why(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def ending(status: int) -> str:
+        command = replace(COMMANDS[name], run=lambda **_: status)
+        monkeypatch.setattr("monai_memo.__main__.settings_of", lambda _: (command, Settings()))
+        assert run(name) == status
+        return capsys.readouterr().out
+
+    kind = {"study": "some trainings failed", "review-prepare": "some pairs cannot be shown"}
+    assert ending(SKIPPED) == f"exit status 3: finished, but {kind.get(name, 'images were skipped')}\n"
+    assert ending(FINISHED) == ""
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import numpy as np
 
 from monai_memo.errors import CohortError
 from monai_memo.files import parts_of
+from monai_memo.redaction import Named
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,36 @@ class SkippedImage:
 
     image_id: str
     reason: str
+
+
+def by_reason(intro: str, skipped: Iterable[SkippedImage], most: int = 5) -> Named:
+    """Every reason once, most frequent first, with how many images have it and one of them.
+
+    Args:
+        intro: what goes before the colon.
+        skipped: one image at least.
+        most: reasons that are told.
+
+    Example:
+        >>> text = by_reason("2 images are skipped", [SkippedImage("a.png", "empty"), SkippedImage("b.png", "empty")])
+        >>> str(text), text.plain
+        ('2 images are skipped: empty (2, for example a.png)', '2 images are skipped: empty (2)')
+    """
+    groups: dict[str, list[str]] = {}
+    for item in skipped:
+        groups.setdefault(item.reason, []).append(item.image_id)
+    ranked = sorted(groups.items(), key=lambda group: -len(group[1]))
+    told = [
+        f"{reason} ({f'{len(names)}, for example ' if len(names) > 1 else ''}{names[0]})"
+        for reason, names in ranked[:most]
+    ]
+    counted = [f"{reason} ({len(names)})" for reason, names in ranked[:most]]
+    further = [f"{len(ranked) - most} further reasons"] if len(ranked) > most else []
+    return Named(
+        f"{intro}: {'; '.join(counted + further)}",
+        [names[0] for _, names in ranked[:most]],
+        whole=f"{intro}: {'; '.join(told + further)}",
+    )
 
 
 @dataclass(frozen=True)

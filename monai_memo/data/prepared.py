@@ -18,10 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from monai_memo.data.cohort import Cohort, CohortImage, SkippedImage
+from monai_memo.data.cohort import Cohort, CohortImage, SkippedImage, by_reason
 from monai_memo.data.loading import NOTE_SEPARATOR, Preprocessing
 from monai_memo.errors import CohortError, OutputError, UnusableImageError
-from monai_memo.redaction import Named, listed
 from monai_memo.sealing import NUMERIC, READERS, fingerprint, read_sealed_json, require_space, write_sealed_json
 
 logger = logging.getLogger(__name__)
@@ -199,15 +198,12 @@ def prepare(
             store.append(loaded)
             bar.update(len(loaded))
     skipped = (*cohort.skipped, *(SkippedImage(*item) for item in store.state["skipped"].items()))
-    named = [f"{item.image_id} ({item.reason})" for item in skipped]
-    reasons = Counter(item.reason for item in skipped)
-    counted = ", ".join(f"{number} {reason}" for reason, number in reasons.most_common())
-    if skipped:
-        logger.warning(Named(f"{len(skipped)} images of the {cohort.name} cohort are skipped, {counted}", named[:5]))
     if not store.state["kept"]:
-        text = f"none of the {len(cohort)} images of the {cohort.name} cohort can be used"
-        examples = listed([f"{item.image_id}: {item.reason}" for item in skipped], 5)
-        raise CohortError(f"{text} ({examples})", f"{text} ({counted})")
+        text = by_reason(f"none of the {len(cohort)} images of the {cohort.name} cohort can be used", skipped)
+        raise CohortError(str(text), text.plain)
+    if skipped:
+        some, are = ("", "is") if len(skipped) == 1 else ("s", "are")
+        logger.warning(by_reason(f"{len(skipped)} image{some} of the {cohort.name} cohort {are} skipped", skipped))
     usable = cohort.subset(store.state["kept"])
     pixels = store.read()
     notes = Counter(note for notes in store.state["notes"].values() for note in notes.split(NOTE_SEPARATOR))

@@ -53,6 +53,24 @@ def test_bad_images_are_skipped_named_and_counted(folder: Path, tmp_path: Path) 
         np.testing.assert_allclose(found.pixels[position], SETTINGS(image.path), atol=1e-3)
 
 
+def test_a_cohort_that_fails_for_one_reason_says_it_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "images").mkdir()
+    for number in range(7):
+        np.save(tmp_path / "images" / f"{number}.npy", np.full((16, 16), np.nan if number < 5 else 1.0))
+    cohort = Cohort.from_source(tmp_path / "images", "synthetic")
+    with pytest.raises(CohortError) as error:
+        prepare(cohort, SETTINGS, tmp_path / "work", progress=False)
+    none = "none of the 7 images of the synthetic cohort can be used: "
+    assert str(error.value) == f"{none}contains NaN or infinity (5, for example 0.npy); constant (2, for example 5.npy)"
+    assert error.value.plain == f"{none}contains NaN or infinity (5); constant (2)"  # of a redacted run
+    np.save(tmp_path / "images" / "8.npy", np.eye(16))
+    prepare(Cohort.from_source(tmp_path / "images", "synthetic"), SETTINGS, tmp_path / "work", progress=False)
+    assert caplog.messages == [
+        "7 images of the synthetic cohort are skipped: contains NaN or infinity (5, for example 0.npy); constant (2, "
+        "for example 5.npy)"
+    ]
+
+
 def test_finished_work_is_not_repeated_and_changed_work_is(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,7 +140,7 @@ def test_killed_work_goes_on(folder: Path, tmp_path: Path, monkeypatch: pytest.M
 def test_nothing_usable_and_nowhere_to_write_are_named(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "bad").mkdir()
     np.save(tmp_path / "bad" / "x.npy", np.zeros((16, 16)))
-    with pytest.raises(CohortError, match=r"none of the 1 images .*x\.npy: constant"):
+    with pytest.raises(CohortError, match=r"none of the 1 images .*: constant \(x\.npy\)"):
         prepare(Cohort.from_source(tmp_path / "bad", "training"), SETTINGS, tmp_path / "work", progress=False)
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="cannot write"):
