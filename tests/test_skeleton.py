@@ -45,7 +45,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "__main__": (*AUDIT, "command_line", "benchmark", "demo", "label", "study"),
     "__init__": (*METRICS, "handlers", "generators", "benchmark"),
 }
-TEXT = (".py", ".md", ".json", ".cfg", ".toml", ".txt", ".sh", ".jinja", ".ipynb", ".svg")
+TEXT = (".py", ".md", ".json", ".cfg", ".toml", ".yaml", ".txt", ".sh", ".jinja", ".ipynb", ".svg")
 
 
 def room(path: Path) -> str:
