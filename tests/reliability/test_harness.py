@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import pytest
 from monai_memo.errors import OutputError
 from monai_memo.files import write_text
 from monai_memo.reliability import readers
-from monai_memo.reliability.disk import fill_job, fill_over
+from monai_memo.reliability.disk import fill_job, fill_over, spread
 from monai_memo.reliability.jobs import Job, all_jobs, needed
 from monai_memo.reliability.kills import kill_at_write, kill_job, reference
 from monai_memo.reliability.mutants import mutated, seeds_of_files
@@ -99,13 +100,41 @@ def test_full_disks_find_what_has_no_message(tmp_path: Path) -> None:
     job = Job("counting", counting)
     ready(job, tmp_path)
     found = fill_job(job, tmp_path, tmp_path / "full", most=4)
-    assert found.faults == 4 and found.differences == []
+    assert (found.writes, found.faults, found.borne, found.differences) == (12, 4, 0, [])
+    whole = fill_job(job, tmp_path, tmp_path / "full")
+    assert (whole.writes, whole.faults, whole.borne, whole.differences) == (12, 12, 0, [])
     over = fill_over(Job("counting", partial(_anew)), tmp_path, tmp_path / "full", [1, 5])
     assert over.faults == 2 and over.differences == []
     bad = fill_job(Job("counting", careless), tmp_path, tmp_path / "full", most=1)
     assert bad.differences == ["write 1: ends with something else"]
     mute = fill_job(Job("counting", speechless), tmp_path, tmp_path / "full", most=1)
     assert "no message" in mute.differences[0]
+    late = fill_job(Job("counting", hiding), tmp_path, tmp_path / "full")
+    assert late.borne == 1 and "write 12: nothing is said (status 0), not all is there" in late.differences
+    light = fill_job(Job("counting", noted), tmp_path, tmp_path / "full")
+    assert (light.writes, light.faults, light.borne, light.differences) == (13, 13, 1, [])
+
+
+def test_full_disks_are_spread_from_the_first_write_to_the_last() -> None:
+    assert spread(5, 8) == [1, 2, 3, 4, 5]
+    assert spread(100, 4) == [1, 34, 67, 100]
+    assert spread(100, 1) == [1] and spread(0, 3) == []
+
+
+def hiding(inputs: Path, out: Path) -> None:
+    """Says nothing of the last file."""
+    try:
+        counting(inputs, out)
+    except OutputError:
+        if len(list(out.glob("*.json"))) < 11:
+            raise
+
+
+def noted(inputs: Path, out: Path) -> None:
+    """Ends with a note that it does not need."""
+    counting(inputs, out)
+    with suppress(OSError):
+        (out / ".note").write_text("done", encoding="utf-8")
 
 
 def _anew(inputs: Path, out: Path) -> None:
