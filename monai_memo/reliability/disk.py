@@ -54,14 +54,14 @@ def fill_at_write(number: int, count: NDArray[np.int64] | None = None) -> None:
         count: of ``counter``.
     """
     opened = counter() if count is None else count
-    latest: list[Any] = [None]
+    made: list[str | None] = [None]
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
             # A temporary file is opened twice in a row: made, then written.
-            opened[0] += str(arguments[0]) != latest[0]
-            latest[0] = str(arguments[0])
+            opened[0] += str(arguments[0]) != made[0]
+            made[0] = str(arguments[0]) if arguments[2] & os.O_EXCL else None
             if 0 < number <= opened[0]:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
 

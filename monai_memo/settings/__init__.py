@@ -37,6 +37,7 @@ from monai_memo.settings.values import Number as Number
 from monai_memo.settings.values import Place as Place
 from monai_memo.settings.values import Refused as Refused
 from monai_memo.settings.values import Several as Several
+from monai_memo.settings.values import Table as Table
 from monai_memo.settings.values import Text as Text
 from monai_memo.settings.values import Whole as Whole
 

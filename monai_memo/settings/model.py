@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
 from monai_memo.errors import ConfigurationError
-from monai_memo.settings.values import Choice, Flag, Kind, Number, Place, Refused, Several, Text, Whole
+from monai_memo.settings.values import Choice, Flag, Kind, Number, Place, Refused, Several, Table, Text, Whole
 
 NOTHING = ("none", "null", "")  # how a command line or YAML says None
 SECTIONS = ("Args:", "Attributes:")
@@ -101,7 +101,9 @@ def optional(field: FieldInfo) -> bool:
     return type(None) in get_args(field.annotation)
 
 
-TYPES: dict[type[Kind], str] = {Whole: "int", Number: "float", Flag: "bool", Choice: "str", Text: "str", Place: "str"}
+TYPES: dict[type[Kind], str] = {
+    Whole: "int", Number: "float", Flag: "bool", Choice: "str", Text: "str", Place: "str", Table: "dict",
+}  # fmt: skip
 
 
 def type_name(field: FieldInfo) -> str:

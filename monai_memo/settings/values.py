@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from numbers import Integral, Real
@@ -151,6 +151,20 @@ class Text(Kind):
         if not isinstance(value, str) or not value.strip() or "\0" in value or len(value) > self.longest:
             raise Refused
         return value
+
+
+@dataclass(frozen=True)
+class Table(Kind):
+    """Keys with values, as YAML and JSON hold them."""
+
+    @property
+    def allowed(self) -> str:
+        return "keys with values"
+
+    def read(self, value: Any) -> dict[str, Any]:
+        if not isinstance(value, Mapping):
+            raise Refused
+        return {str(key): item for key, item in value.items()}
 
 
 @dataclass(frozen=True)

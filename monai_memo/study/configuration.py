@@ -5,18 +5,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from monai_memo.errors import ConfigurationError
-from monai_memo.generators.batches import AUGMENTATIONS
-
-FACTORS = ("n_patients", "augmentation", "steps", "network", "generator")
-KINDS = ("latent_diffusion", "variational_autoencoder", "gan")
-SOURCES = ("dataset", "heldout", "detector", "autoencoder")
+from monai_memo.study.grid import bundle_values, read_grid
+from monai_memo.study.settings import PIXEL_SETTINGS
 
 
 @dataclass(frozen=True)
@@ -51,7 +46,7 @@ class GeneratorEntry:
     """How one generator of a study is trained.
 
     Attributes:
-        kind: one of ``KINDS``.
+        kind: ``"latent_diffusion"``, ``"variational_autoencoder"`` or ``"gan"``.
         settings: of its training; for ``latent_diffusion`` values of the bundle's config.
         networks: further settings by name of the network size.
         bundle: folder of the bundle (``latent_diffusion``), relative to the configuration file.
@@ -69,6 +64,13 @@ class GeneratorEntry:
     def settings_of(self, network: str) -> dict[str, Any]:
         """Settings with those of a network size on top; a generator without sizes has the same for every name."""
         return {**self.settings, **self.networks.get(network, {})}
+
+    def steps_per_epoch(self, network: str) -> int:
+        """Optimiser steps between two checkpoints: where a training can be halted."""
+        settings = self.settings_of(network)
+        if self.kind in PIXEL_SETTINGS:
+            return int(PIXEL_SETTINGS[self.kind](**settings).steps_per_epoch)  # type: ignore[attr-defined]
+        return int({**bundle_values(Path(str(self.bundle)), self.profile), **settings}["diffusion_steps_per_epoch"])
 
 
 @dataclass(frozen=True)
@@ -116,63 +118,28 @@ class StudyConfiguration:
             ConfigurationError: a file or value that is not allowed.
         """
         path = Path(path)
+        grid = read_grid(path, {key: str(value) for key, value in sources.items() if value is not None})
+        entries = {name: GeneratorEntry(**entry) for name, entry in grid.pop("generators").items()}
+        configuration = cls(generators=entries, **grid)
         try:
-            record = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"cannot read the study {path}: {error}") from error
-        if not isinstance(record, dict):
-            raise ConfigurationError(f"{path} must hold keys and values, such as base, factors, seeds, generators")
-        record |= {key: str(value) for key, value in sources.items() if value is not None}
-        try:
-            entries = {str(name): GeneratorEntry(**entry) for name, entry in dict(record.pop("generators")).items()}
-            configuration = cls(generators=entries, **record)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ConfigurationError(f"{path}: {_plain(error)}") from error
-        configuration.check(path)
-        folder = path.resolve().parent
-        placed = {
-            name: replace(entry, bundle=str(folder / entry.bundle) if entry.bundle else None)
-            for name, entry in entries.items()
-        }
-        return replace(configuration, generators=placed)
+            configuration.check()
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{path}: {error}") from error
+        return configuration
 
-    def check(self, path: Path) -> None:
-        """Raises ConfigurationError for anything that would only be found out hours later."""
-
-        def require(condition: bool, message: str) -> None:
-            if not condition:
-                raise ConfigurationError(f"{path}: {message}")
-
-        for key in ("dataset", "heldout"):
-            require(getattr(self, key) is not None, f"{key} is missing: name it there or with --{key}")
-        require(bool(self.seeds) and all(_whole(seed, 0) for seed in self.seeds), f"seeds: got {self.seeds!r}")
-        require(_whole(self.n_samples, 20), f"n_samples must be at least 20, got {self.n_samples!r}")
-        require(len(self.image_size) in (2, 3), f"image_size must have 2 or 3 numbers, got {self.image_size!r}")
-        for name, entry in self.generators.items():
-            require(
-                entry.kind in KINDS, f"generator {name}: kind must be one of {', '.join(KINDS)}, got {entry.kind!r}"
-            )
-            needs = entry.kind == "latent_diffusion"
-            require(not needs or entry.bundle is not None, f"generator {name}: name the folder of its bundle")
-        for name, levels in self.factors.items():
-            require(name in FACTORS, f"factors must be among {', '.join(FACTORS)}, got {name!r}")
-            require(isinstance(levels, list | tuple) and len(levels) > 0, f"factor {name} needs a list of levels")
-        known = f"{{{', '.join(FACTORS)}}}"
-        for values in (self.base, *self.further, *(entry.base for entry in self.generators.values())):
-            require(set(values) <= set(FACTORS), f"a run has the values {known}, got {sorted(values)}")
-        require(set(self.base) == set(FACTORS), f"base must have all of {known}, got {sorted(self.base)}")
+    def check(self) -> None:
+        """Raises ConfigurationError for runs that could not be done, which would only be found out hours later."""
         for run in (planned.run for planned in self.plan()):
             entry = self.generators[run.generator]
-            require(_whole(run.n_patients, 1), f"n_patients must be a whole number, got {run.n_patients!r}")
-            require(_whole(run.steps, 1), f"steps must be a whole number, got {run.steps!r}")
-            require(
-                run.augmentation in AUGMENTATIONS,
-                f"augmentation must be one of {', '.join(AUGMENTATIONS)}, got {run.augmentation!r}",
-            )
-            require(
-                not entry.networks or run.network in entry.networks,
-                f"generator {run.generator} has the networks {', '.join(entry.networks)}, got {run.network!r}",
-            )
+            if entry.networks and run.network not in entry.networks:
+                raise ConfigurationError(
+                    f"generator {run.generator} has the networks {', '.join(entry.networks)}, got {run.network!r}"
+                )
+            length = entry.steps_per_epoch(run.network)
+            if run.steps % length:
+                raise ConfigurationError(
+                    f"steps of {run.generator} must be a multiple of its steps_per_epoch ({length}), got {run.steps}"
+                )
 
     def _run(self, changed: Mapping[str, Any], seed: int) -> Run:
         name = changed.get("generator", self.base["generator"])
@@ -215,17 +182,3 @@ class Planned:
 
     run: Run
     levels: tuple[tuple[str, Any], ...]
-
-
-def _whole(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _plain(error: Exception) -> str:
-    if isinstance(error, KeyError):
-        return f"{error.args[0]} is missing"
-    return (
-        str(error)
-        .replace("StudyConfiguration.__init__()", "the study")
-        .replace("GeneratorEntry.__init__()", "a generator")
-    )

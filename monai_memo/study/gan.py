@@ -16,17 +16,7 @@ from torch import Tensor, nn
 
 from monai_memo.generators.batches import ImageBatch
 from monai_memo.study.pixel_training import PixelTraining, Sampling, parameters_of, prior_sampling
-
-GAN_DEFAULTS: dict[str, Any] = {
-    "channels": [64, 64, 32, 16],
-    "latent_size": 64,
-    "residual_units": 0,
-    "discriminator_channels": [16, 32, 64, 64],
-    "learning_rate": 2e-4,
-    "discriminator_learning_rate": 2e-4,
-    "batch_size": 16,
-    "steps_per_epoch": 250,
-}
+from monai_memo.study.settings import GanSettings
 
 
 class RealImages(ImageBatch):
@@ -39,7 +29,7 @@ class RealImages(ImageBatch):
 
 def train_gan(training: PixelTraining) -> Sampling:
     """A GAN with MONAI's ``Generator``, ``Discriminator`` and ``GanTrainer`` (Goodfellow et al., arXiv 1406.2661)."""
-    settings = training.with_defaults(GAN_DEFAULTS)
+    settings = training.with_defaults(GanSettings)
     set_determinism(training.seed)
     shape, channels, latent = training.pixels.shape[1:], settings["channels"], settings["latent_size"]
     start = [length // 2 ** len(channels) for length in shape[1:]]

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle import ConfigWorkflow
 
 from monai_memo.errors import ConfigurationError, MemoError
 from monai_memo.files import sha256_of
@@ -19,9 +19,9 @@ from monai_memo.generators.bundle_model import load_bundle
 from monai_memo.generators.settings import GeneratorSettings
 from monai_memo.settings.bundles import check_config
 from monai_memo.study.configuration import GeneratorEntry
+from monai_memo.study.grid import AUTOENCODER, DIFFUSION, bundle_values
 from monai_memo.study.pixel_training import Sampling, epochs_of, parameters_of
 
-AUTOENCODER, DIFFUSION = "train_autoencoder", "train_diffusion"
 OF_THE_LOADER = ("bundle_root", "device", "num_inference_steps")  # arguments of load_bundle, no config values there
 
 
@@ -39,11 +39,8 @@ class BundleTraining:
 
     def __init__(self, entry: GeneratorEntry, network: str, values: Mapping[str, Any]) -> None:
         self.bundle, self.profile = Path(str(entry.bundle)), entry.profile
-        for name in ("common", *([self.profile] if self.profile else []), AUTOENCODER, DIFFUSION):
-            if not self._config(name).is_file():
-                raise ConfigurationError(f"{self.bundle} is no generator bundle: it has no configs/{name}.json")
+        known = bundle_values(self.bundle, self.profile)
         self.settings = entry.settings_of(network)
-        known = ConfigParser.load_config_files([str(path) for path in self._configs()])
         unknown = sorted(set(self.settings) - set(known))
         if unknown:
             raise ConfigurationError(

@@ -24,6 +24,7 @@ from monai_memo.errors import ConfigurationError
 from monai_memo.generators.batches import ImageBatch, augmentation_views
 from monai_memo.generators.latent_diffusion import starting_noise
 from monai_memo.generators.saving import newest_checkpoint
+from monai_memo.settings import Settings
 from monai_memo.training.batches import PixelDataset, SeededLoader, SeededSteps
 from monai_memo.training.checkpoints import AtomicCheckpointSaver, GradScalers
 from monai_memo.training.guards import StopAtNaN
@@ -54,7 +55,7 @@ class PixelTraining:
         steps: optimiser steps.
         seed: of weights, order, noise and augmentation.
         folder: for checkpoints.
-        settings: see ``train_variational_autoencoder`` and ``train_gan``.
+        settings: of ``study.settings.VariationalAutoencoderSettings`` or ``GanSettings``.
         device: that networks are trained on.
     """
 
@@ -66,16 +67,13 @@ class PixelTraining:
     settings: Mapping[str, Any]
     device: str = "cpu"
 
-    def with_defaults(self, defaults: Mapping[str, Any]) -> dict[str, Any]:
-        """Settings on top of defaults.
+    def with_defaults(self, model: type[Settings]) -> dict[str, Any]:
+        """Settings in their types, with defaults.
 
         Raises:
-            ConfigurationError: a setting that is not known, or steps that are no whole epochs.
+            ConfigurationError: a setting that is not known or out of range, or steps that are no whole epochs.
         """
-        unknown = sorted(set(self.settings) - set(defaults))
-        if unknown:
-            raise ConfigurationError(f"unknown setting {', '.join(unknown)}; known are {', '.join(defaults)}")
-        settings = {**defaults, **self.settings}
+        settings = model(**self.settings).to_dict()
         epochs_of(self.steps, settings["steps_per_epoch"])
         return settings
 

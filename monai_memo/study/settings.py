@@ -1,10 +1,33 @@
 # Copyright (c) monai_memo contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Every argument of ``monai-memo study``; the grid itself stands in a file (``study.configuration``)."""
+"""Every argument of ``monai-memo study``, and every key of the file that holds its grid (``study.grid`` reads it)."""
 
 from __future__ import annotations
 
-from monai_memo.settings import Boolean, Device, File, Folder, Settings, Source, Workers
+from numbers import Integral
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from monai_memo.generators.settings import AUGMENTATIONS, Batch, Channels, ChannelsByLevel, LearningRate, Weight
+from monai_memo.settings import (
+    Boolean,
+    Choice,
+    Device,
+    Epochs,
+    File,
+    Folder,
+    Quantity,
+    Seed,
+    Seeds,
+    Settings,
+    Several,
+    Source,
+    Table,
+    Text,
+    Whole,
+    Workers,
+)
 
 
 class StudySettings(Settings):
@@ -33,3 +56,139 @@ class StudySettings(Settings):
     device: Device = "auto"
     workers: Workers | None = None
     progress: Boolean = True
+
+
+class Name(Text):
+    """Text; YAML makes a number of a name such as 2024."""
+
+    def read(self, value: Any) -> str:
+        return super().read(str(value) if isinstance(value, Integral) and not isinstance(value, bool) else value)
+
+
+Entries = Annotated[dict[str, Any], Table()]
+Names = Annotated[str, Name(100)]
+
+
+class GridSettings(Settings):
+    """Keys of a study's file.
+
+    Attributes:
+        base: the run that all others are compared with.
+        factors: levels by name of the factor.
+        seeds: every run is done once for each.
+        generators: by name.
+        image_size: pixels or voxels per axis.
+        further: runs beyond one factor at a time.
+        n_samples: images drawn from each generator.
+        heldout_patients: of the held-out cohort; by default all.
+        detector_epochs: of the detector, where none is named.
+        dataset, heldout, detector, autoencoder: sources.
+        seed: of detector, autoencoder and choice of held-out patients.
+    """
+
+    base: Entries
+    factors: Entries
+    seeds: Seeds
+    generators: Entries
+    image_size: Annotated[tuple[int, ...], Several(Whole(8, 1024), 2, 3, example="[64, 64]")]
+    further: Annotated[tuple[dict[str, Any], ...], Several(Table(), 0, 1000)] = ()
+    n_samples: Annotated[int, Whole(20, 1_000_000)] = 200
+    heldout_patients: Quantity | None = None
+    detector_epochs: Epochs | None = None
+    dataset: Source | None = None
+    heldout: Source | None = None
+    detector: File | None = None
+    autoencoder: File | None = None
+    seed: Seed = 0
+
+
+class RunSettings(Settings):
+    """Values of a run, which are the factors of a study. Those that are left out are not changed.
+
+    Attributes:
+        n_patients: training patients.
+        augmentation: of training images.
+        steps: optimiser steps.
+        network: name of a size in the generator's entry.
+        generator: name of an entry of the generators.
+    """
+
+    # Not optional: "none" is an augmentation.
+    n_patients: Quantity = 0
+    augmentation: Annotated[str, Choice(*AUGMENTATIONS)] = ""
+    steps: Annotated[int, Whole(1, 10_000_000)] = 0
+    network: Names = ""
+    generator: Names = ""
+
+
+FACTORS = tuple(RunSettings.model_fields)
+KINDS = ("latent_diffusion", "variational_autoencoder", "gan")
+
+
+class EntrySettings(Settings):
+    """Keys of a generator's entry.
+
+    Attributes:
+        kind: of generator.
+        settings: of its training.
+        networks: further settings by name of the network size.
+        bundle: folder of the bundle (latent_diffusion), relative to the study's file.
+        profile: config file of the bundle that goes on top of its ``common``.
+        base: values in which this generator's base run differs from that of the study.
+    """
+
+    kind: Annotated[str, Choice(*KINDS)]
+    settings: Entries = Field(default_factory=dict)
+    networks: Entries = Field(default_factory=dict)
+    bundle: Folder | None = None
+    profile: Names | None = None
+    base: Entries = Field(default_factory=dict)
+
+
+class VariationalAutoencoderSettings(Settings):
+    """Settings of a variational autoencoder.
+
+    Attributes:
+        channels: by level; each halves the image.
+        latent_size: numbers that an image is coded in.
+        kl_weight: of the KL divergence.
+        learning_rate: of the optimiser.
+        batch_size: images per step.
+        steps_per_epoch: optimiser steps between two checkpoints.
+    """
+
+    channels: ChannelsByLevel = (16, 32, 64, 64)
+    latent_size: Channels = 32
+    kl_weight: Weight = 1e-3
+    learning_rate: LearningRate = 1e-3
+    batch_size: Batch = 16
+    steps_per_epoch: Quantity = 250
+
+
+class GanSettings(Settings):
+    """Settings of a GAN.
+
+    Attributes:
+        channels: of the generator by level; each doubles the image.
+        latent_size: numbers that an image is made from.
+        residual_units: of each level.
+        discriminator_channels: by level; each halves the image.
+        learning_rate, discriminator_learning_rate: of the optimisers.
+        batch_size: images per step.
+        steps_per_epoch: optimiser steps between two checkpoints.
+    """
+
+    channels: ChannelsByLevel = (64, 64, 32, 16)
+    latent_size: Channels = 64
+    residual_units: Annotated[int, Whole(0, 64)] = 0
+    discriminator_channels: ChannelsByLevel = (16, 32, 64, 64)
+    learning_rate: LearningRate = 2e-4
+    discriminator_learning_rate: LearningRate = 2e-4
+    batch_size: Batch = 16
+    steps_per_epoch: Quantity = 250
+
+
+PIXEL_SETTINGS: dict[str, type[Settings]] = {
+    "variational_autoencoder": VariationalAutoencoderSettings,
+    "gan": GanSettings,
+}

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from monai_memo.generators.autoencoder_losses import AutoencoderObjective
 from monai_memo.study.pixel_training import PixelTraining, Sampling, parameters_of, prior_sampling
+from monai_memo.study.settings import VariationalAutoencoderSettings
 
 
 class VariationalObjective(AutoencoderObjective):
@@ -28,23 +29,13 @@ class VariationalObjective(AutoencoderObjective):
         return result
 
 
-VAE_DEFAULTS: dict[str, Any] = {
-    "channels": [16, 32, 64, 64],
-    "latent_size": 32,
-    "kl_weight": 1e-3,
-    "learning_rate": 1e-3,
-    "batch_size": 16,
-    "steps_per_epoch": 250,
-}
-
-
 def train_variational_autoencoder(training: PixelTraining) -> Sampling:
     """An autoencoder whose samples are decoded from its prior (Kingma & Welling, arXiv 1312.6114).
 
     The loss is the mean absolute error of a pixel plus ``kl_weight`` times the KL divergence of an image: that of a
     Laplace likelihood with the scale ``kl_weight`` times the number of pixels.
     """
-    settings = training.with_defaults(VAE_DEFAULTS)
+    settings = training.with_defaults(VariationalAutoencoderSettings)
     set_determinism(training.seed)
     shape, channels = training.pixels.shape[1:], settings["channels"]
     network = VarAutoEncoder(

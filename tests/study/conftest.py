@@ -19,6 +19,7 @@ LATENT_DIFFUSION = {
     name: TINY[name]
     for name in TINY
     if name.startswith(("latent", "autoencoder", "discriminator", "diffusion", "num_", "sampling"))
+    and name != "diffusion_epochs"  # of the study
 }
 SMALL: dict[str, Any] = {"batch_size": 4, "steps_per_epoch": 2, "latent_size": 4}
 
