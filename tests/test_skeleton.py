@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Each room may import from itself, from what everybody may use, and from the rooms named here.
 COMMON = ("errors", "files", "settings", "sealing", "text", "redaction", "workspace")
-GROUND = ("data", "views", "networks", "losses", "registration", "statistics", "training")
+GROUND = ("data", "views", "networks", "losses", "registration", "statistics", "training", "sampling")
 SEARCHES = (*GROUND, "detector", "search")
 AUDIT = (*SEARCHES, "audit")
 METRICS = (*AUDIT, "metrics")
@@ -37,7 +37,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "metrics": AUDIT,
     "handlers": METRICS,
     "generators": (*METRICS, "handlers"),
-    "benchmark": AUDIT,
+    "benchmark": (*METRICS, "handlers", "generators"),
     "demo": AUDIT,
     "label": AUDIT,
     "study": (*METRICS, "handlers", "generators", "benchmark"),

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_memo.benchmark.generator import ImageGenerator
 from monai_memo.data.alterations import Images
 from monai_memo.data.ladder import COMBINATION, Planted, altered, as_handed_in, chosen_levels, kinds_of
 from monai_memo.data.loading import Preprocessing
 from monai_memo.errors import ConfigurationError
+from monai_memo.sampling import Reconstructor
 
 GENERATED: dict[str, tuple[float, ...]] = {"round_trip": (0,), "denoising": (0.1, 0.2, 0.3, 0.5)}
 APART = (Planted(COMBINATION, 0.0), Planted("denoising", 0.5))  # reported, but not part of the mean
@@ -37,7 +37,7 @@ def plant_at_source(
     planted: Planted,
     preprocessing: Preprocessing,
     seed: int,
-    generator: ImageGenerator | None = None,
+    generator: Reconstructor | None = None,
 ) -> Images:
     """Copies as the detector gets them.
 
@@ -45,7 +45,7 @@ def plant_at_source(
         sources: ``(n, channels, *source)`` in [0, 1], larger than or as large as the detector's images.
         preprocessing: the detector's.
         seed: of all draws.
-        generator: for the kinds that need one; it works on images of the detector's size.
+        generator: for the kinds that need one (a ``LatentDiffusion``, say); it works on images of the detector's size.
 
     Returns:
         ``(n, channels, *preprocessing.size)`` float32 in [0, 1].

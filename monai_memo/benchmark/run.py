@@ -29,7 +29,6 @@ from monai_memo.benchmark.baselines import (
     random_network,
 )
 from monai_memo.benchmark.classical import classical_baselines
-from monai_memo.benchmark.generator import ImageGenerator, train_small_generator
 from monai_memo.benchmark.planted import ladder, plant_at_source
 from monai_memo.benchmark.settings import BenchmarkSettings
 from monai_memo.benchmark.tables import summarise_benchmark, write_benchmark
@@ -43,6 +42,8 @@ from monai_memo.detector.detector import Detector
 from monai_memo.detector.recipe import Recipe
 from monai_memo.detector.training import train_detector
 from monai_memo.errors import ConfigurationError, DetectorError
+from monai_memo.generators.small import train_small_generator
+from monai_memo.sampling import Reconstructor
 from monai_memo.sealing import fingerprint, is_sealed, write_sealed
 from monai_memo.search.copy_search import CopySearch
 from monai_memo.workspace.output_folder import OutputFolder
@@ -206,7 +207,7 @@ class Benchmark:
         recipe = self._recipe("paper", preprocessing, epochs, len(training.pixels))
         return self._train(recipe, training, preprocessing, "paper")
 
-    def _generator(self, training: NDArray[np.float32]) -> ImageGenerator | None:
+    def _generator(self, training: NDArray[np.float32]) -> Reconstructor | None:
         steps = self.arguments["generator_steps"]
         if not steps:
             return None
@@ -223,7 +224,7 @@ class Benchmark:
         sources: PreparedCohort,
         originals: NDArray[np.int64],
         preprocessing: Preprocessing,
-        generator: ImageGenerator | None,
+        generator: Reconstructor | None,
     ) -> NDArray[np.float32]:
         images = np.asarray(sources.pixels[originals], dtype=np.float32)
         return plant_at_source(images, level, preprocessing, self.seed, generator)

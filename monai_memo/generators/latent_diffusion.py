@@ -97,11 +97,12 @@ class LatentDiffusion:
     def denoise_from(self, images: NDArray[np.floating], strength: float, seed: int = 0) -> NDArray[np.float32]:
         """Add noise to the latents of real images, and let the model remove it: near copies made by the model itself.
 
-        SDEdit, Meng et al., arXiv 2108.01073.
+        SDEdit, Meng et al., arXiv 2108.01073. The noise is that of exactly this share of the timesteps; it is removed
+        from the scheduler's next lower timestep on.
 
         Args:
             images: ``(n, channels, *spatial)`` in [0, 1].
-            strength: between 0 (``round_trip``) and 1 (noise of the last timestep: hardly anything of the image left).
+            strength: share of the timesteps, between 0 (``round_trip``) and 1 (hardly anything of the image left).
             seed: of the noise.
 
         Raises:
@@ -110,16 +111,20 @@ class LatentDiffusion:
         if not 0 <= strength <= 1:
             raise ConfigurationError(f"strength must lie between 0 and 1, got {strength!r}")
         scheduler = copy.deepcopy(self.scheduler)
-        timesteps = scheduler.timesteps[scheduler.timesteps <= strength * (scheduler.num_train_timesteps - 1)]
+        level = min(int(strength * scheduler.num_train_timesteps), int(scheduler.num_train_timesteps) - 1)
+        timesteps = scheduler.timesteps[scheduler.timesteps <= level]
         if strength == 0 or len(timesteps) == 0:
             return self.round_trip(images)
         scheduler.timesteps = timesteps
+        # On the CPU and for all images at once: the same on every device and with every batch size.
+        draws = torch.Generator().manual_seed(int(seed))
+        noise = torch.randn((len(images), *self.latent_shape), generator=draws)
 
         def draw(chosen: range) -> Tensor:
             latents = self.autoencoder.encode(self._tensor(images, chosen))[0] * self.scale_factor
-            noise = starting_noise(sample_seeds(seed, chosen), self.latent_shape).to(self.device)
-            start = timesteps[:1].to(self.device).expand(len(chosen))
-            return self._denoise(scheduler.add_noise(latents, noise, start), scheduler)
+            part = noise[chosen.start : chosen.stop].to(self.device)
+            start = torch.full((len(chosen),), level, device=self.device)
+            return self._denoise(scheduler.add_noise(latents, part, start), scheduler)
 
         return self._in_batches(len(images), draw)
 

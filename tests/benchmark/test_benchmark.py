@@ -11,7 +11,6 @@ import pytest
 
 from monai_memo.benchmark.baselines import PixelCorrelation, SquaredError, StructuralSimilarity
 from monai_memo.benchmark.fdr import simulated_fdr
-from monai_memo.benchmark.generator import SmallLatentDiffusion, train_small_generator
 from monai_memo.benchmark.planted import APART, ladder, plant_at_source
 from monai_memo.benchmark.run import DEFAULT, Benchmark
 from monai_memo.benchmark.tables import curves, summarise_benchmark
@@ -167,17 +166,9 @@ def test_pixel_baselines_find_an_unchanged_image() -> None:
         assert (scorer(plant(CHEST[3:6], "noise", 0))[0] < similarity).all()
 
 
-def test_small_generator_goes_on_and_repeats_itself(tmp_path: Path) -> None:
-    whole = train_small_generator(CHEST, tmp_path / "a", 4, 4, seed=0, progress=False)
-    again = train_small_generator(CHEST, tmp_path / "a", 4, 4, seed=0, progress=False)
-    np.testing.assert_array_equal(whole.round_trip(CHEST[:2]), again.round_trip(CHEST[:2]))
-    for images, seed in ((CHEST[:8], 0), (CHEST, 7)):
-        other = train_small_generator(images, tmp_path / "a", 4, 4, seed=seed, progress=False)
-        assert not np.array_equal(whole.round_trip(CHEST[:2]), other.round_trip(CHEST[:2]))
-    first, second = (whole.denoise_from(CHEST[:2], 0.3, seed) for seed in (0, 1))
-    assert first.shape == (2, 1, 32, 32) and not np.array_equal(first, second)
-    with pytest.raises(ValueError, match="strength must lie between"):
-        SmallLatentDiffusion(2).denoise_from(CHEST[:1], 1.5, 0)
+def test_kinds_that_need_a_generator_ask_for_one() -> None:
+    with pytest.raises(ConfigurationError, match="denoising needs a generator"):
+        plant_at_source(CHEST[:1], Planted("denoising", 0.1), Preprocessing(2, (32, 32)), seed=1)
 
 
 def test_simulated_false_discoveries_stay_below_the_rate() -> None:

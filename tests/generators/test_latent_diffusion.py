@@ -71,3 +71,16 @@ def test_networks_that_do_not_fit_are_refused(model: LatentDiffusion) -> None:
     steps = copy.deepcopy(model.scheduler.timesteps)
     model.denoise_from(np.zeros((1, 1, 16, 16), np.float32) + 0.5, 0.5)
     assert torch.equal(model.scheduler.timesteps, steps)
+
+
+def test_denoised_copies_do_not_depend_on_the_batch_size() -> None:
+    images = np.random.default_rng(0).random((5, 1, 16, 16), dtype=np.float32)
+    found = [tiny_model(batch_size=n).denoise_from(images, 0.6, seed=2) for n in (5, 2)]
+    np.testing.assert_allclose(found[0], found[1], atol=1e-5)
+
+
+def test_full_strength_begins_at_the_last_timestep_and_forgets_the_image(model: LatentDiffusion) -> None:
+    images = np.random.default_rng(0).random((2, 1, 16, 16), dtype=np.float32)
+    first, second = (model.denoise_from(images[i : i + 1], 1.0, seed=1) for i in (0, 1))
+    nearer = [model.denoise_from(images[i : i + 1], 0.2, seed=1) for i in (0, 1)]
+    assert np.abs(first - second).mean() < np.abs(nearer[0] - nearer[1]).mean()

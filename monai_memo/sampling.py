@@ -1,0 +1,117 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What this library asks of a generator: images for seeds, and near copies of given images.
+
+Any object with these methods will do; nothing has to be inherited. A plain function becomes a ``Generator`` by
+``as_generator``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monai_memo.errors import ConfigurationError
+
+Draw = Callable[[Sequence[int]], NDArray[np.floating]]
+Conditions = Mapping[str, Sequence[Any]]  # by name, one value for each image
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """Something that gives images for seeds."""
+
+    def sample(self, seeds: Sequence[int], conditions: Conditions | None = None) -> NDArray[np.float32]:
+        """One image for each seed; equal seeds (and conditions) give equal images.
+
+        Args:
+            seeds: not negative.
+            conditions: what the images are to be like, for generators that were trained with such conditions.
+
+        Returns:
+            ``(len(seeds), channels, *spatial)`` in [0, 1].
+
+        Raises:
+            ConfigurationError: conditions that the generator does not know.
+        """
+        ...
+
+
+class TrainedGenerator(Generator, Protocol):
+    """A generator made of networks."""
+
+    @property
+    def parameters(self) -> int:
+        """Numbers in the networks that were trained."""
+        ...
+
+
+class Reconstructor(Protocol):
+    """A generator that makes near copies of images: ``(n, channels, *spatial)`` float32 in [0, 1], in and out."""
+
+    def round_trip(self, images: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Encode and decode."""
+        ...
+
+    def denoise_from(self, images: NDArray[np.floating], strength: float, seed: int = 0) -> NDArray[np.float32]:
+        """Add noise up to the share ``strength`` of the diffusion's steps, and denoise again."""
+        ...
+
+
+class FunctionGenerator:
+    """A plain function as a generator.
+
+    Args:
+        function: takes seeds and gives images ``(n, channels, *spatial)`` in [0, 1], one for each.
+
+    Example:
+        >>> noise = FunctionGenerator(lambda seeds: [np.random.default_rng(seed).random((1, 8, 8)) for seed in seeds])
+        >>> noise.sample([1, 2, 1]).shape
+        (3, 1, 8, 8)
+    """
+
+    def __init__(self, function: Callable[[Sequence[int]], Any]) -> None:
+        self.function = function
+
+    def sample(self, seeds: Sequence[int], conditions: Conditions | None = None) -> NDArray[np.float32]:
+        """See ``Generator``; the function takes no conditions.
+
+        Raises:
+            ConfigurationError: conditions, or a result of another shape.
+        """
+        refuse_conditions(conditions)
+        images = np.asarray(self.function(seeds), dtype=np.float32)
+        if images.ndim not in (4, 5) or len(images) != len(seeds):
+            raise ConfigurationError(
+                f"the function that draws images gave the shape {images.shape} for {len(seeds)} seeds: "
+                f"({len(seeds)}, channels, *spatial) with 2 or 3 spatial axes is asked for"
+            )
+        return images
+
+
+def as_generator(draw: Generator | Callable[[Sequence[int]], Any]) -> Generator:
+    """A generator as it is, and a plain function as one.
+
+    Raises:
+        ConfigurationError: neither.
+    """
+    if isinstance(draw, Generator):
+        return draw
+    if callable(draw):
+        return FunctionGenerator(draw)
+    raise ConfigurationError(
+        f"images are drawn by a function of seeds or by an object with a method sample(seeds), not by {draw!r}"
+    )
+
+
+def refuse_conditions(conditions: Conditions | None) -> None:
+    """For generators without conditions.
+
+    Raises:
+        ConfigurationError: there are some.
+    """
+    if conditions:
+        raise ConfigurationError(f"this generator takes no conditions, got {', '.join(conditions)}")
