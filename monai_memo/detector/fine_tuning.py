@@ -9,32 +9,24 @@ an image of its own, which nothing else may resemble.
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, Unpack
 
 import numpy as np
 import torch
-from ignite.handlers import Checkpoint
-from monai.engines import SupervisedTrainer
-from monai.handlers import LrScheduleHandler
-from monai.inferers import SimpleInferer
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from monai_memo.detector.detector import Detector
-from monai_memo.detector.pairs import ViewPairs
-from monai_memo.detector.recipe import Recipe
-from monai_memo.detector.training import SMALLEST_COHORT, deterministic
+from monai_memo.detector.loop import SMALLEST_COHORT, TrainingPlan, contrastive_trainer
 from monai_memo.errors import TrainingError
-from monai_memo.losses.nt_xent import NTXentLoss
-from monai_memo.sealing import fingerprint, load_torch
-from monai_memo.training.batches import SeededLoader
-from monai_memo.training.checkpoints import AtomicCheckpointSaver, last_checkpoint
-from monai_memo.training.guards import StopAtNaN
+from monai_memo.sealing import fingerprint
+from monai_memo.settings.keywords import with_defaults
+from monai_memo.training.checkpoints import CheckpointFolder
+from monai_memo.training.seeds import deterministic
 
 
 class PartnerDataset(Dataset[dict[str, Tensor]]):
@@ -68,16 +60,33 @@ class PartnerDataset(Dataset[dict[str, Tensor]]):
         }
 
 
+class FineTuningOptions(TypedDict, total=False):
+    """What ``fine_tune`` takes by keyword.
+
+    Attributes:
+        epochs: passes over all images.
+        learning_rate: at the start; it falls to zero along a cosine.
+        seed: of order, views and dropout.
+        device: to train on.
+        folder: for checkpoints of this training alone, so that an interrupted one goes on; none are kept by default.
+    """
+
+    epochs: int
+    learning_rate: float
+    seed: int
+    device: str | torch.device
+    folder: str | Path | None
+
+
+DEFAULTS = FineTuningOptions(epochs=10, learning_rate=1e-4, seed=0, device="cpu", folder=None)
+
+
 def fine_tune(
     detector: Detector,
     pixels: NDArray[np.floating],
     partners: Mapping[int, NDArray[np.floating]],
     novel: NDArray[np.floating] | None = None,
-    epochs: int = 10,
-    learning_rate: float = 1e-4,
-    seed: int = 0,
-    device: str = "cpu",
-    folder: str | Path | None = None,
+    **options: Unpack[FineTuningOptions],
 ) -> Detector:
     """Train a detector further; the given one stays as it is.
 
@@ -86,10 +95,7 @@ def fine_tune(
         pixels: ``(n, channels, *spatial)`` in [0, 1], the training cohort, prepared for this detector.
         partners: confirmed copy, prepared in the same way, of the training image at each of these positions.
         novel: ``(m, channels, *spatial)`` synthetic images that raters call novel.
-        epochs: passes over all images.
-        learning_rate: at the start; it falls to zero along a cosine.
-        seed: of order, views and dropout.
-        folder: for checkpoints of this training alone, so that an interrupted one goes on; none are kept by default.
+        options: epochs, learning_rate, seed, device, folder; see ``FineTuningOptions``.
 
     Returns:
         A detector whose threshold has to be calibrated anew, by an audit with ``--detector``.
@@ -98,6 +104,7 @@ def fine_tune(
         TrainingError: fewer than 8 images, nothing confirmed, or a loss that is not a number.
         DetectorError: images of another shape than the detector takes.
     """
+    chosen = with_defaults(DEFAULTS, options, "fine_tune")
     if len(pixels) < SMALLEST_COHORT:
         raise TrainingError(f"{len(pixels)} training images are too few: at least {SMALLEST_COHORT} are needed")
     novel = pixels[:0] if novel is None else novel
@@ -105,44 +112,27 @@ def fine_tune(
         raise TrainingError("no pair has been rated as copy, same patient or novel yet: there is nothing to learn from")
     for array in (pixels, novel, *(partner[None] for partner in partners.values())):
         detector.check_fits(array.ndim - 2, array.shape[1], array.shape[2:])
-    recipe = replace(detector.recipe, epochs=epochs, learning_rate=learning_rate, final_rate=0.0, warmup=0.0)
-    identity = None if folder is None else _identity(detector, recipe, pixels, partners, novel, seed, device)
-    checkpoint = None if folder is None or identity is None else last_checkpoint(Path(folder), identity)
-    with deterministic(seed), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")  # the order of two calls at a resume
-        network = copy.deepcopy(detector.network).to(device)
-        loader = SeededLoader(PartnerDataset(pixels, partners, novel), recipe.batch_size, seed)
-        optimizer = recipe.build_optimizer(network)
-        scheduler = recipe.build_scheduler(optimizer, epochs * len(loader))
-        views = ViewPairs(recipe.views, seed, recipe.both_views)
-        trainer = SupervisedTrainer(
-            device=torch.device(device),
-            max_epochs=epochs,
-            train_data_loader=loader,
-            network=network,
-            optimizer=optimizer,
-            loss_function=NTXentLoss(recipe.temperature),
-            inferer=SimpleInferer(),
-            prepare_batch=views,
-            decollate=False,
-            train_handlers=[
-                views, loader, StopAtNaN(), LrScheduleHandler(scheduler, print_lr=False, epoch_level=False)
-            ],
-        )  # fmt: skip
-        state = {"network": network, "optimizer": optimizer, "scheduler": scheduler, "trainer": trainer}
-        if folder is not None:
-            AtomicCheckpointSaver(str(folder), state, save_interval=1, n_saved=2).attach(trainer)
-        if checkpoint is not None:
-            Checkpoint.load_objects(state, checkpoint=load_torch(checkpoint))
-        if trainer.state.epoch < epochs:
-            trainer.run()
-    summary: dict[str, Any] = {
+    recipe = replace(
+        detector.recipe,
+        epochs=chosen["epochs"],
+        learning_rate=chosen["learning_rate"],
+        final_rate=0.0,
+        warmup=0.0,
+    )
+    plan = TrainingPlan(recipe, chosen["seed"], chosen["device"])
+    dataset = PartnerDataset(pixels, partners, novel)
+    folder = chosen["folder"]
+    checkpoints = None if folder is None else CheckpointFolder(folder, _identity(detector, plan, dataset))
+    with deterministic(plan.seed):
+        network = plan.place(copy.deepcopy(detector.network))
+        contrastive_trainer(network, dataset, plan, checkpoints=checkpoints).run()
+    summary = {
         **detector.training_summary,
         "fine_tuned": {
             "from": detector.sha256,
-            "epochs": epochs,
-            "learning_rate": learning_rate,
-            "seed": seed,
+            "epochs": recipe.epochs,
+            "learning_rate": recipe.learning_rate,
+            "seed": plan.seed,
             "confirmed_copies": len(partners),
             "confirmed_novel": len(novel),
         },
@@ -150,14 +140,10 @@ def fine_tune(
     return Detector(network.to("cpu").eval(), detector.recipe, detector.preprocessing, detector.seed, summary)
 
 
-def _identity(
-    detector: Detector,
-    recipe: Recipe,
-    pixels: NDArray[np.floating],
-    partners: Mapping[int, NDArray[np.floating]],
-    novel: NDArray[np.floating],
-    seed: int,
-    device: str,
-) -> str:
-    settings = [detector.sha256, detector.network, recipe.to_dict(), sorted(partners), seed, torch.device(device)]
-    return fingerprint("fine-tuning", settings, [pixels, novel, *(partners[i] for i in sorted(partners))])
+def _identity(detector: Detector, plan: TrainingPlan, dataset: PartnerDataset) -> str:
+    positions = sorted(dataset.partners)
+    settings = [
+        detector.sha256, detector.network, plan.recipe.to_dict(), positions, plan.seed, torch.device(plan.device)
+    ]  # fmt: skip
+    arrays = [dataset.pixels, dataset.novel, *(dataset.partners[i] for i in positions)]
+    return fingerprint("fine-tuning", settings, arrays)

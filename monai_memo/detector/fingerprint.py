@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import ignite.distributed as idist
 import numpy as np
@@ -13,34 +12,31 @@ import torch
 from numpy.typing import NDArray
 
 from monai_memo.data.loading import Preprocessing
-from monai_memo.detector.recipe import Recipe
+from monai_memo.detector.loop import TrainingPlan
 from monai_memo.sealing import fingerprint as fingerprint_of
 
 
 def fingerprint(
     pixels: NDArray[np.floating],
-    recipe: Recipe,
     preprocessing: Preprocessing,
-    seed: int,
+    plan: TrainingPlan,
     partition: Sequence[Sequence[int]] | None = None,
     origin: str | None = None,
-    amp: bool = False,
-    device: Any = "cpu",
 ) -> str:
     """What makes a training this one: images, recipe and the network it describes, preprocessing, seed, which images
     are for validation, the detector whose weights were the first ones, precision, kind of device and number of ranks.
     """
     with torch.random.fork_rng(devices=[]):  # weights that are drawn after this must not depend on it
-        network = recipe.build_network()
+        network = plan.recipe.build_network()
     settings = {
-        "recipe": recipe.to_dict(),
+        "recipe": plan.recipe.to_dict(),
         "network": network,
         "preprocessing": preprocessing.to_dict(),
-        "seed": seed,
+        "seed": plan.seed,
         "partition": None if partition is None else [[int(i) for i in part] for part in partition],
         "origin": origin,
-        "mixed precision": amp,
-        "device": torch.device(device),
+        "mixed precision": plan.amp,
+        "device": torch.device(plan.device),
         "ranks": idist.get_world_size(),
     }
     return fingerprint_of("training of a detector", settings, [pixels])

@@ -80,11 +80,11 @@ def fine_tune_on_ratings(
         prepared.pixels,
         partners,
         np.stack(novel) if novel else None,
-        epochs,
-        learning_rate,
-        seed,
-        device,
-        workspace.path / "training",
+        epochs=epochs,
+        learning_rate=learning_rate,
+        seed=seed,
+        device=device,
+        folder=workspace.path / "training",
     )
     tuned.save(audit.review / FINE_TUNED)
     workspace.clear()

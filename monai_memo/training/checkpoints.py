@@ -12,9 +12,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
+import torch
 from ignite.engine import Engine
 from ignite.handlers import DiskSaver
-from monai.handlers import CheckpointSaver
+from monai.handlers import CheckpointLoader, CheckpointSaver
 
 from monai_memo.errors import OutputError, TrainingError
 from monai_memo.files import write_json
@@ -54,6 +56,39 @@ class AtomicCheckpointSaver(CheckpointSaver):
         super().__init__(save_dir, save_dict, **arguments)
         if self._interval_checkpoint is not None:
             self._interval_checkpoint.save_handler = _SealedSaver(save_dir, atomic=True, require_empty=False)
+
+
+class CheckpointFolder:
+    """The folder of one training's checkpoints and logs, and where that training stood when it was interrupted.
+
+    Make it before anything is written there: checkpoints of another training are moved to ``superseded``, see
+    ``last_checkpoint``. All ranks of a distributed training have to see the same folder.
+
+    Args:
+        folder: of this training alone.
+        identity: its fingerprint (``monai_memo.sealing.fingerprint``).
+
+    Attributes:
+        newest: the checkpoint to go on from; None at the beginning.
+        logs: folder of the TensorBoard logs.
+    """
+
+    def __init__(self, folder: str | Path, identity: str) -> None:
+        self.folder = Path(folder)
+        self.logs = str(self.folder / LOGS)
+        with idist.one_rank_first():
+            self.newest = last_checkpoint(self.folder, identity)
+
+    def keep(self, engine: Engine, state: dict[str, Any], device: str | torch.device = "cpu") -> None:
+        """Write the state of a trainer after every epoch, on rank 0, and begin its run where the newest one stood.
+
+        The state is loaded when the run starts: what a trainer makes at that moment, as its loss scales, is there then.
+        """
+        if self.newest is not None:
+            loader = CheckpointLoader(str(self.newest), state, map_location=torch.device(device))  # type: ignore[arg-type]
+            loader.attach(engine)
+        if idist.get_rank() == 0:
+            AtomicCheckpointSaver(str(self.folder), state, save_interval=1, n_saved=2).attach(engine)
 
 
 class GradScalers:
