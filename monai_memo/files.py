@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from monai_memo.errors import OutputError
 
@@ -170,9 +170,17 @@ def sha256_of_parts(parts: Sequence[Path]) -> str:
 def _sha256_of_file(path: Path) -> str:
     digest = hashlib.sha256()
     with open(path, "rb") as stream:
-        for block in iter(lambda: stream.read(1 << 20), b""):
+        for block in read_blocks(stream):
             digest.update(block)
     return digest.hexdigest()
+
+
+def read_blocks(stream: IO[bytes], most: int | None = None, size: int = 1 << 20) -> Iterator[bytes]:
+    """The next bytes of a file, ``most`` of them or all, a block at a time."""
+    left = most
+    while block := stream.read(size if left is None else min(size, left)):
+        yield block
+        left = None if left is None else left - len(block)
 
 
 def quiet_threads() -> None:

@@ -105,7 +105,7 @@ class AuditOptions(Settings):
         redacted: no patient pixel, name, id or path in the output.
         device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
         batch_size: images per forward pass of the encoder.
-        workers: threads that read images; by default one per core.
+        workers: threads that read images, processes where there are many; one per core by default.
         keep_work: keep the working folder (preprocessed images and embeddings) after the audit has finished.
         progress: show progress bars.
     """
@@ -201,7 +201,7 @@ class InspectionSettings(Settings):
         allow_gaps: take DICOM series in which slices are missing.
         sample: images of each cohort whose pixels are looked at.
         seed: of the sample.
-        workers: threads that read images; by default one per core.
+        workers: threads that read images, processes where there are many; one per core by default.
         progress: show progress bars.
     """
 

@@ -54,7 +54,7 @@ class EvaluationSettings(Settings):
         seed: of every random step.
         device: ``"auto"`` is a GPU if there is one.
         batch_size: images per forward pass of the encoder.
-        workers: threads that read images; by default one per core.
+        workers: threads that read images, processes where there are many; one per core by default.
         progress: show progress bars.
     """
 
@@ -108,7 +108,7 @@ class BenchmarkSettings(Settings):
         allow_overlap: go on although patients or files stand in two cohorts.
         seed: of every random step.
         device: ``"auto"`` is a GPU if there is one.
-        workers: threads that read images; by default one per core.
+        workers: threads that read images, processes where there are many; one per core by default.
         progress: show progress bars.
     """
 

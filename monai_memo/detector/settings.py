@@ -38,7 +38,7 @@ class TrainDetectorSettings(Settings):
         patient_pattern: regular expression that finds the patient in a relative path.
         seed: of every random step.
         device: ``"auto"`` is a GPU if there is one.
-        workers: threads that read images; by default one per core.
+        workers: threads that read images, processes where there are many; one per core by default.
         progress: show progress bars.
         start_from: file of a trained detector to begin with, for example a ready one; it brings recipe and
             preprocessing, so that ``recipe``, ``size`` and ``spacing`` are not asked for.

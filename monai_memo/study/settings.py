@@ -42,7 +42,7 @@ class StudySettings(Settings):
         autoencoder: weights for the latent diffusion model; by default one is trained on the whole data set.
         report_only: write tables and figures from what has been done, and do nothing else.
         device: ``"auto"`` is a GPU if there is one.
-        workers: threads that read images; by default one per core.
+        workers: threads that read images, processes where there are many; one per core by default.
         progress: show progress bars.
     """
 

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 
 from monai_memo.data import prepared as module
+from monai_memo.data import store
 from monai_memo.data.cohort import Cohort, CohortImage
 from monai_memo.data.loading import Preprocessing
 from monai_memo.data.phantoms import chest_phantom
 from monai_memo.data.prepared import prepare
+from monai_memo.data.workers import Loaded
 from monai_memo.data.writing import save_image
 from monai_memo.errors import CohortError, OutputError
 
@@ -32,13 +34,13 @@ def folder(tmp_path: Path) -> Path:
 
 def count_loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     loaded: list[str] = []
-    original = module._load
+    original = module.load
 
-    def counting(preprocessing, position, image):  # type: ignore[no-untyped-def]
+    def counting(preprocessing: Preprocessing, image: CohortImage) -> Loaded:
         loaded.append(image.image_id)
-        return original(preprocessing, position, image)
+        return original(preprocessing, image)
 
-    monkeypatch.setattr(module, "_load", counting)
+    monkeypatch.setattr(module, "load", counting)
     return loaded
 
 
@@ -90,17 +92,17 @@ def test_interrupted_work_goes_on(folder: Path, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(module, "BLOCK", 4)
     cohort = Cohort.from_source(folder, "training")
     whole = prepare(cohort, SETTINGS, tmp_path / "whole", progress=False)
-    original = module._load
+    original = module.load
 
-    def failing(preprocessing, position, image):  # type: ignore[no-untyped-def]
-        if position == 9:
+    def failing(preprocessing: Preprocessing, image: CohortImage) -> Loaded:
+        if image.image_id == "09.png":
             raise KeyboardInterrupt
-        return original(preprocessing, position, image)
+        return original(preprocessing, image)
 
-    monkeypatch.setattr(module, "_load", failing)
+    monkeypatch.setattr(module, "load", failing)
     with pytest.raises(KeyboardInterrupt):
         prepare(cohort, SETTINGS, tmp_path / "work", progress=False)
-    monkeypatch.setattr(module, "_load", original)
+    monkeypatch.setattr(module, "load", original)
     loaded = count_loads(monkeypatch)
     found = prepare(cohort, SETTINGS, tmp_path / "work", progress=False)
     assert sorted(loaded) == ["08.png", "09.png", "10.png", "11.png"]
@@ -115,11 +117,11 @@ def test_killed_work_goes_on(folder: Path, tmp_path: Path, monkeypatch: pytest.M
         "from monai_memo.data.cohort import Cohort\n"
         "from monai_memo.data.loading import Preprocessing\n"
         "m.BLOCK = 2\n"
-        "load = m._load\n"
-        "def slow(p, i, image):\n"
-        "    time.sleep(0.3 if i >= 4 else 0)\n"
-        "    return load(p, i, image)\n"
-        "m._load = slow\n"
+        "load = m.load\n"
+        "def slow(p, image):\n"
+        "    time.sleep(0.3 if image.image_id >= '04' else 0)\n"
+        "    return load(p, image)\n"
+        "m.load = slow\n"
         "m.prepare(Cohort.from_source(sys.argv[1], 'training'), Preprocessing(2, (16, 16)), sys.argv[2], 1, False)\n"
     )
     work = tmp_path / "work"
@@ -168,7 +170,7 @@ def test_a_kill_while_a_cache_is_replaced_does_not_mix_two_preprocessings(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "write_sealed_json", killed)  # pixels of the larger size are written, their state is not
+        patch.setattr(store, "write_sealed_json", killed)  # pixels of the larger size are written, their state is not
         with pytest.raises(KeyboardInterrupt):
             prepare(cohort, SETTINGS.resized(32), work, progress=False)
     again = prepare(cohort, SETTINGS, work, progress=False)
