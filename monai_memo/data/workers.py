@@ -164,17 +164,17 @@ def _n_files(images: Sequence[CohortImage]) -> int:
 
 
 def _by_processes(blocks: _Blocks, workers: int) -> Iterator[Block]:
-    loader: DataLoader[Block] = DataLoader(
-        blocks,
-        batch_size=None,
-        num_workers=workers,
-        collate_fn=_as_it_is,
-        prefetch_factor=AHEAD,
-        multiprocessing_context="fork",
-        worker_init_fn=partial(_end_with, os.getpid()),
-        generator=torch.Generator(),  # the loader draws a seed: not from the generator that everybody shares
-    )
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # more processes than cores, if asked for
+        loader: DataLoader[Block] = DataLoader(
+            blocks,
+            batch_size=None,
+            num_workers=workers,
+            collate_fn=_as_it_is,
+            prefetch_factor=AHEAD,
+            multiprocessing_context="fork",
+            worker_init_fn=partial(_end_with, os.getpid()),
+            generator=torch.Generator(),  # the loader draws a seed: not from the generator that everybody shares
+        )
         found = iter(loader)
     try:
         yield from found
