@@ -45,6 +45,24 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "__main__": (*AUDIT, "command_line", "benchmark", "demo", "label", "study"),
     "__init__": (*METRICS, "handlers", "generators", "benchmark"),
 }
+MOST_PARAMETERS = 7
+# Functions with more, by name. The list may only become shorter: an entry that is no longer needed fails the test.
+TOO_MANY_PARAMETERS = {
+    # The audit and its search get nested records and a Runner for device, block size, seeds and progress.
+    "audit/certainty.py:judge": 10,
+    "audit/record.py:build_result": 14,
+    "search/copy_search.py:CopySearch.__init__": 10,
+    # The bundles' configs name these arguments one by one, as MONAI's own components have them.
+    "generators/autoencoder_trainer.py:AutoencoderTrainer.__init__": 10,
+    "generators/bundle_model.py:assemble": 11,
+    "generators/latent_diffusion.py:LatentDiffusion.__init__": 8,
+    "generators/latents.py:encode_latents": 11,
+    "generators/latents.py:_encode": 9,
+    "generators/monitoring.py:CopyRateHandlers.__init__": 15,
+    # Their arguments are the options of a command.
+    "generators/subvolumes.py:cut_subvolumes": 9,
+    "data/demo_cohorts.py:write_demo_cohorts": 8,
+}
 TEXT = (".py", ".md", ".json", ".cfg", ".toml", ".yaml", ".txt", ".sh", ".jinja", ".ipynb", ".svg")
 
 
@@ -84,6 +102,57 @@ def test_files_are_short_and_licensed(path: Path) -> None:
     assert len(lines) <= 500
     assert lines[:2] == ["# Copyright (c) monai_memo contributors", "# SPDX-License-Identifier: Apache-2.0"]
     assert ast.get_docstring(ast.parse("\n".join(lines))), "a file says what it is"
+
+
+def parameters(path: Path) -> dict[str, int]:
+    """Of each function and method written in a file; settings and dataclasses have no ``__init__`` of their own."""
+    counted: dict[str, int] = {}
+
+    def walk(node: ast.AST, names: tuple[str, ...], method: bool) -> None:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+                arguments = child.args
+                taken = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+                taken += [extra for extra in (arguments.vararg, arguments.kwarg) if extra is not None]
+                bound = method and bool(taken) and taken[0].arg in ("self", "cls")
+                counted[".".join((*names, child.name))] = len(taken) - bound
+                walk(child, (*names, child.name), False)
+            elif isinstance(child, ast.ClassDef):
+                walk(child, (*names, child.name), True)
+            else:
+                walk(child, names, method)
+
+    walk(ast.parse(path.read_text(encoding="utf-8")), (), False)
+    return counted
+
+
+def test_no_function_has_more_than_seven_parameters() -> None:
+    found = {
+        f"{path.relative_to(PACKAGE).as_posix()}:{name}": number
+        for path in FILES
+        for name, number in parameters(path).items()
+        if number > MOST_PARAMETERS
+    }
+    new = {name: number for name, number in found.items() if number > TOO_MANY_PARAMETERS.get(name, MOST_PARAMETERS)}
+    assert not new, f"group what belongs together, or take options by keyword with a TypedDict: {new}"
+    mended = sorted(name for name in TOO_MANY_PARAMETERS if name not in found)
+    assert not mended, f"no longer needed in TOO_MANY_PARAMETERS: {mended}"
+
+
+def test_the_count_sees_methods_nested_functions_and_keywords(tmp_path: Path) -> None:
+    file = tmp_path / "example.py"
+    file.write_text(
+        "class A:\n"
+        "    def __init__(self, a, b, /, c, *, d, **more): ...\n"
+        "    @staticmethod\n"
+        "    def s(a, *rest):\n"
+        "        if a:\n"
+        "            async def inner(x): ...\n"
+        "@dataclass\n"
+        "class B:\n"
+        "    many: int\n"
+    )
+    assert parameters(file) == {"A.__init__": 5, "A.s": 2, "A.s.inner": 1}
 
 
 def test_the_core_works_without_torchvision() -> None:

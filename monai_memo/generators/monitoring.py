@@ -75,9 +75,9 @@ class CopyRateHandlers:
             metric,
             folder / "copy_rate.csv",
             folder / "tensorboard",
-            every,
-            n_samples,
-            seed,
+            every=every,
+            n_samples=n_samples,
+            seed=seed,
             device=device,
         )
         self.handlers["monitor"] = monitor

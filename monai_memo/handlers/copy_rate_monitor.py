@@ -9,7 +9,7 @@ import io
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import ignite.distributed as idist
 import numpy as np
@@ -23,8 +23,30 @@ from monai_memo.errors import ConfigurationError
 from monai_memo.files import write_text
 from monai_memo.metrics.copy_rate import CopyRate
 from monai_memo.metrics.reference import embed_images
+from monai_memo.settings.keywords import with_defaults
 
 Draw = Callable[[Sequence[int]], NDArray[np.floating]]
+
+
+class MonitorOptions(TypedDict, total=False):
+    """How often, how large and how an audit of ``CopyRateMonitor`` is.
+
+    Attributes:
+        every: epochs between two audits.
+        n_samples: images per audit.
+        seed: the first of ``n_samples`` consecutive seeds.
+        batch_size: images embedded at once.
+        device: of the detector.
+    """
+
+    every: int
+    n_samples: int
+    seed: int
+    batch_size: int
+    device: str | torch.device
+
+
+DEFAULTS = MonitorOptions(every=1, n_samples=200, seed=0, batch_size=64, device="cpu")
 
 
 class CopyRateMonitor:
@@ -43,11 +65,7 @@ class CopyRateMonitor:
         metric: with training and held-out embeddings by the same detector.
         csv_path: of the table.
         log_dir: for TensorBoard; None writes no events.
-        every: epochs between two audits.
-        n_samples: images per audit.
-        seed: the first of ``n_samples`` consecutive seeds.
-        batch_size: images embedded at once.
-        device: of the detector.
+        options: every, n_samples, seed, batch_size, device; see ``MonitorOptions``.
 
     Attributes:
         history: one record per audit: ``epoch``, ``step``, ``seconds``, ``n_unusable`` and the numbers.
@@ -63,19 +81,16 @@ class CopyRateMonitor:
         metric: CopyRate,
         csv_path: str | Path,
         log_dir: str | Path | None = None,
-        every: int = 1,
-        n_samples: int = 200,
-        seed: int = 0,
-        batch_size: int = 64,
-        device: Any = "cpu",
+        **options: Unpack[MonitorOptions],
     ) -> None:
-        for name, value in (("every", every), ("n_samples", n_samples)):
+        chosen = with_defaults(DEFAULTS, options, "CopyRateMonitor")
+        for name, value in (("every", chosen["every"]), ("n_samples", chosen["n_samples"])):
             if value < 1:
                 raise ConfigurationError(f"{name} must be at least 1, got {value!r}")
         self.draw, self.detector, self.metric = draw, detector, metric
         self.csv_path, self.log_dir = Path(csv_path), None if log_dir is None else Path(log_dir)
-        self.every, self.n_samples, self.seed = every, n_samples, seed
-        self.batch_size, self.device = batch_size, device
+        self.every, self.n_samples, self.seed = chosen["every"], chosen["n_samples"], chosen["seed"]
+        self.batch_size, self.device = chosen["batch_size"], chosen["device"]
         self.history: list[dict[str, float]] = []
         self._writer: SummaryWriter | None = None
 

@@ -72,10 +72,10 @@ def _prepare(folder: AuditFolder, settings: ReviewPrepareSettings) -> Study:
         result.tau,
         folder.identity,
         preprocessing.spatial_dims,
-        settings.n,
-        settings.n_uncertain,
-        settings.seed,
-        float(result.calibration["confidence"]),
+        n=settings.n,
+        n_uncertain=settings.n_uncertain,
+        seed=settings.seed,
+        confidence=float(result.calibration["confidence"]),
     )
     images = {name: folder.images(name) for name in ("synthetic", "training")}
     if os.path.lexists(folder.review / DATASTORE):  # without a plan, so that it is nobody's who goes on with it

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from scipy.stats import norm
 from monai_memo.audit.result import Estimate, Match
 from monai_memo.errors import ConfigurationError, MemoError
 from monai_memo.files import write_json
+from monai_memo.settings.keywords import with_defaults
 from monai_memo.statistics.reader_study import draw_sample, score_strata
 
 VERSION = 1
@@ -135,27 +137,42 @@ def certainty_of(similarity: NDArray[np.float64], tau: Estimate, confidence: flo
     return np.asarray(norm.cdf(np.abs(similarity - tau.value) / spread), dtype=np.float64)
 
 
+class DrawOptions(TypedDict, total=False):
+    """How many pairs a review has, and which.
+
+    Attributes:
+        n: pairs of the sample, drawn over the whole range of similarities.
+        n_uncertain: further pairs, those closest to tau; they do not enter the estimates.
+        seed: of the draw and of the order for each rater.
+        confidence: of the interval of tau.
+    """
+
+    n: int
+    n_uncertain: int
+    seed: int
+    confidence: float
+
+
+DEFAULTS = DrawOptions(n=100, n_uncertain=20, seed=0, confidence=0.95)
+
+
 def draw_study(
-    matches: Sequence[Match],
-    tau: Estimate,
-    identity: str,
-    spatial_dims: int,
-    n: int = 100,
-    n_uncertain: int = 20,
-    seed: int = 0,
-    confidence: float = 0.95,
+    matches: Sequence[Match], tau: Estimate, identity: str, spatial_dims: int, **options: Unpack[DrawOptions]
 ) -> Study:
     """Draw the pairs of a review.
 
     Args:
         matches: of all synthetic images.
         tau: of the audit.
-        n: pairs of the sample, drawn over the whole range of similarities.
-        n_uncertain: further pairs, those closest to tau; they do not enter the estimates.
+        identity: of the audit.
+        spatial_dims: 2 or 3.
+        options: n, n_uncertain, seed, confidence; see ``DrawOptions``.
 
     Raises:
         ConfigurationError: numbers out of range, or no matches.
     """
+    chosen = with_defaults(DEFAULTS, options, "draw_study")
+    n, n_uncertain, seed = chosen["n"], chosen["n_uncertain"], chosen["seed"]
     for name, value, smallest in (("n", n, 1), ("n_uncertain", n_uncertain, 0), ("seed", seed, 0)):
         if not isinstance(value, int) or value < smallest:
             raise ConfigurationError(f"{name} must be a whole number of at least {smallest}, got {value!r}")
@@ -170,10 +187,10 @@ def draw_study(
     positions, inclusion = draw_sample(strata, n, rng)
     rest = np.setdiff1d(np.arange(len(matches)), positions)
     closest = rest[np.argsort(np.abs(similarity[rest] - tau.value), kind="stable")[:n_uncertain]]
-    certainty = certainty_of(similarity, tau, confidence)
-    chosen = [*zip(positions, strata[positions], inclusion, strict=True), *((i, -1, 0.0) for i in closest)]
-    numbers = rng.permutation(len(chosen)) + 1
-    width = max(3, len(str(len(chosen))))
+    certainty = certainty_of(similarity, tau, chosen["confidence"])
+    shown = [*zip(positions, strata[positions], inclusion, strict=True), *((i, -1, 0.0) for i in closest)]
+    numbers = rng.permutation(len(shown)) + 1
+    width = max(3, len(str(len(shown))))
     pairs = [
         StudyPair(
             pair_id=f"pair_{number:0{width}d}",
@@ -185,7 +202,7 @@ def draw_study(
             stratum=int(stratum),
             inclusion=float(chance),
         )
-        for number, (i, stratum, chance) in zip(numbers, chosen, strict=True)
+        for number, (i, stratum, chance) in zip(numbers, shown, strict=True)
     ]
     n_strata = int(strata.max()) + 1
     return Study(

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -21,20 +21,38 @@ from monai_memo.statistics.rates import audit_rates
 INTERVALS = ("copies", "memorized", "control_copies", "excess_copies", "excess_memorized")
 
 
+class RateOptions(TypedDict, total=False):
+    """How rates are calibrated: see ``audit_rates``, which has the defaults.
+
+    Attributes:
+        mode: ``"size_matched"`` or ``"paper"``.
+        quantile: level of the thresholds.
+        confidence: of the intervals.
+        n_bootstrap: resamples of patients.
+        seed: of the resamples.
+    """
+
+    mode: str
+    quantile: float
+    confidence: float
+    n_bootstrap: int
+    seed: int
+
+
 def copy_rates(
     training: NDArray[np.float32],
     heldout: NDArray[np.float32],
     synthetic: NDArray[np.float32],
     training_patients: Sequence[str] | None = None,
     heldout_patients: Sequence[str] | None = None,
-    **settings: Any,
+    **settings: Unpack[RateOptions],
 ) -> dict[str, float]:
     """The numbers of an audit (``statistics.rates.audit_rates``) as one flat record.
 
     Args:
         training, heldout, synthetic: embeddings ``(n, dim)`` by one copy detector.
         training_patients, heldout_patients: patient of each image; without them every image is a patient of its own.
-        settings: ``mode``, ``quantile``, ``confidence``, ``n_bootstrap`` and ``seed`` of ``audit_rates``.
+        settings: mode, quantile, confidence, n_bootstrap, seed; see ``RateOptions``.
 
     Returns:
         ``n_synthetic``, ``n_copies``, ``n_mem``, ``tau``; rates between 0 and 1 ``copies``, ``memorized``,
@@ -110,7 +128,7 @@ class CopyRate(CumulativeIterationMetric):
         training_patients: Sequence[str] | None = None,
         heldout_patients: Sequence[str] | None = None,
         quantity: str = "copies",
-        **settings: Any,
+        **settings: Unpack[RateOptions],
     ) -> None:
         super().__init__()
         self.training = np.asarray(training, dtype=np.float32)
