@@ -7,11 +7,12 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -181,6 +182,30 @@ def read_blocks(stream: IO[bytes], most: int | None = None, size: int = 1 << 20)
     while block := stream.read(size if left is None else min(size, left)):
         yield block
         left = None if left is None else left - len(block)
+
+
+AT_ONCE, BYTES_AT_ONCE = 256, 1 << 25  # images, and bytes of them in single precision, that are worked on together
+
+
+def rows_at_once(shape: Sequence[int]) -> int:
+    """How many images of this shape are worked on together: fewer where they are large."""
+    return max(1, min(AT_ONCE, BYTES_AT_ONCE // (4 * max(math.prod(shape), 1))))
+
+
+def blocks(array: Sized) -> Iterator[slice]:
+    """Slices that go through an array of images which may be larger than the memory.
+
+    Args:
+        array: ``(n, ...)``, may be memory-mapped.
+
+    Example:
+        >>> import numpy as np
+        >>> list(blocks(np.empty((20, 1, 1024, 1024), dtype=np.float16)))[1:]
+        [slice(8, 16, None), slice(16, 20, None)]
+    """
+    step = rows_at_once(getattr(array, "shape", (0, 1))[1:])
+    for start in range(0, len(array), step):
+        yield slice(start, min(start + step, len(array)))
 
 
 def quiet_threads() -> None:

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_memo.errors import OutputError
-from monai_memo.files import write_json, write_with
+from monai_memo.files import blocks, write_json, write_with
 
 if TYPE_CHECKING:
     from torch import nn
@@ -86,8 +86,8 @@ def fingerprint(
 def array_sha256(array: NDArray[np.generic]) -> str:
     """Hash of an array's type, shape and values; read in blocks."""
     digest = hashlib.sha256(json.dumps([array.dtype.str, list(array.shape)]).encode())
-    for start in range(0, len(array) if array.ndim else 0, 256):
-        digest.update(np.ascontiguousarray(array[start : start + 256]).tobytes())
+    for rows in blocks(array) if array.ndim else ():
+        digest.update(np.ascontiguousarray(array[rows]).tobytes())
     if not array.ndim:
         digest.update(array.tobytes())
     return digest.hexdigest()

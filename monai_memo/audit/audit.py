@@ -157,7 +157,9 @@ class Audit:
             if softening is None:
                 warnings += partly_soft_warning(prepared["synthetic"].pixels, prepared["heldout"].pixels)
             softening = softening if matched else None
-            alike = prepared if softening is None else {**prepared, "heldout": softening.cohort(prepared["heldout"])}
+            alike = prepared
+            if softening is not None:
+                alike = {**prepared, "heldout": softening.cohort(prepared["heldout"], self.work / "pixels")}
         with self._timed("embed images"):
             embeddings = {name: self._embed(detector, item) for name, item in alike.items()}
         with self._timed("search and verify"):

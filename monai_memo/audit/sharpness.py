@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from scipy.ndimage import gaussian_filter
 
 from monai_memo.audit.parts import Sharpness
 from monai_memo.data.prepared import PreparedCohort
+from monai_memo.files import blocks, write_with
 
 MOST_IMAGES = 1000
 FINE = 1.0  # pixels: standard deviation of the Gaussian that takes fine detail away
@@ -74,7 +76,7 @@ class Softening:
     def __call__(self, pixels: NDArray[np.floating]) -> NDArray[np.floating]:
         """Soften ``(n, channels, *spatial)`` in [0, 1]; same shape, type and range."""
         frequencies = _frequencies(pixels.shape[2:])
-        result = np.empty_like(pixels)
+        result = np.empty_like(pixels, subok=False)  # in memory, also where the images are mapped
         groups = np.searchsorted(self.limits, fine_detail(pixels, len(pixels)), side="right")
         for position, group in enumerate(groups):
             gain = self.gains[group][frequencies]
@@ -83,10 +85,28 @@ class Softening:
                 result[position, channel] = softened.clip(0, 1)
         return result
 
-    def cohort(self, prepared: PreparedCohort) -> PreparedCohort:
-        """A cohort with softened pixels, under a hash of its own."""
+    def cohort(self, prepared: PreparedCohort, folder: str | Path | None = None) -> PreparedCohort:
+        """A cohort with softened pixels, under a hash of its own.
+
+        Args:
+            folder: for a file of the softened pixels, which then are memory-mapped; without it they stay in memory.
+
+        Raises:
+            OutputError: the folder cannot be written or the disk is full.
+        """
         digest = hashlib.sha256(prepared.content_sha256.encode() + self.gains.tobytes() + self.limits.tobytes())
-        return replace(prepared, pixels=self(prepared.pixels), content_sha256=digest.hexdigest())
+        if folder is None:
+            pixels = self(prepared.pixels)
+        else:
+            path = Path(folder) / f"{prepared.cohort.name}-softened.f16"
+            write_with(path, lambda temporary: self._write(prepared.pixels, temporary))
+            pixels = np.memmap(path, dtype=prepared.pixels.dtype, mode="r", shape=prepared.pixels.shape)
+        return replace(prepared, pixels=pixels, content_sha256=digest.hexdigest())
+
+    def _write(self, pixels: NDArray[np.floating], path: Path) -> None:
+        with open(path, "wb") as stream:
+            for rows in blocks(pixels):
+                stream.write(self(pixels[rows]).tobytes())
 
     def describe(self) -> Sharpness:
         """For the record: shares of fine detail, and a sentence."""

@@ -21,13 +21,14 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from monai_memo.data.orientation import Symmetry, symmetries
+from monai_memo.files import rows_at_once
 
 LENGTH = {2: 32, 3: 12}  # pixels or voxels per axis of the small versions
 MOST_REFERENCE = {2: 300, 3: 150}  # reference images that are judged by the others
 MOST_OTHERS = {2: 400, 3: 150}
 MOST_GALLERY = {2: 4000, 3: 2000}
 MOST_VALUES = 2e8  # of all reference images that are looked at: bounds the reading of large images
-FOLDS, BLOCK = 5, 256
+FOLDS = 5
 NOTHING = 1e-6
 Floats = NDArray[np.float32]
 
@@ -41,12 +42,13 @@ def small_versions(pixels: NDArray[np.floating], chosen: NDArray[np.int64], leng
     """``(n, values)`` of images at this length per axis, each of mean 0 and length 1."""
     dims = pixels.ndim - 2
     pool: Any = functional.adaptive_avg_pool2d if dims == 2 else functional.adaptive_avg_pool3d
-    blocks = []
-    for start in range(0, len(chosen), BLOCK):
-        images = np.asarray(pixels[chosen[start : start + BLOCK]], dtype=np.float32)
+    small = []
+    step = rows_at_once(pixels.shape[1:])
+    for start in range(0, len(chosen), step):
+        images = np.asarray(pixels[chosen[start : start + step]], dtype=np.float32)
         tensor = torch.from_numpy(images).mean(dim=1, keepdim=True)
-        blocks.append(pool(tensor, (length,) * dims).flatten(1).numpy())
-    values = np.concatenate(blocks)
+        small.append(pool(tensor, (length,) * dims).flatten(1).numpy())
+    values = np.concatenate(small)
     values -= values.mean(axis=1, keepdims=True)
     whole: Floats = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), NOTHING)
     return whole

@@ -4,15 +4,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import combinations
+from pathlib import Path
 
 from monai_memo.data.cohort import Cohort, CohortImage
 from monai_memo.data.patients import identity
 from monai_memo.errors import CohortOverlapError
 from monai_memo.files import sha256_of_parts
 from monai_memo.redaction import Named
+
+SAMPLE = 4096  # bytes at the beginning, in the middle and at the end
 
 
 def _size(image: CohortImage) -> int:
@@ -24,21 +30,43 @@ def _size(image: CohortImage) -> int:
 def _by_content(cohorts: Sequence[Cohort]) -> list[list[tuple[int, CohortImage]]]:
     """Group images with the same bytes, each with the number of its cohort.
 
-    Only images of a size that occurs twice are read; with several cohorts, in two of them.
+    Only images of a size that occurs twice are read, and whole only where samples of them agree; with several cohorts,
+    in two of them.
     """
     by_size: dict[int, list[tuple[int, CohortImage]]] = defaultdict(list)
     for number, cohort in enumerate(cohorts):
         for image in cohort.images:
             by_size[_size(image)].append((number, image))
-    by_hash: dict[str, list[tuple[int, CohortImage]]] = defaultdict(list)
+    by_sample: dict[tuple[int, bytes], list[tuple[int, CohortImage]]] = defaultdict(list)
     for size, group in by_size.items():
-        if size > 0 and len(group) > 1 and (len(cohorts) == 1 or len({number for number, _ in group}) > 1):
+        if size > 0 and _comparable(group, cohorts):
             for number, image in group:
-                try:
+                with suppress(OSError):  # no permission: skipped by name when it is loaded
+                    by_sample[size, _sample(image.parts)].append((number, image))
+    by_hash: dict[str, list[tuple[int, CohortImage]]] = defaultdict(list)
+    for group in by_sample.values():
+        if _comparable(group, cohorts):
+            for number, image in group:
+                with suppress(OSError):
                     by_hash[sha256_of_parts(image.parts)].append((number, image))
-                except OSError:
-                    continue  # no permission: skipped by name when it is loaded
     return [group for group in by_hash.values() if len(group) > 1]
+
+
+def _comparable(group: Sequence[tuple[int, CohortImage]], cohorts: Sequence[Cohort]) -> bool:
+    """Whether there is somebody to compare with: in another cohort, if there are several."""
+    return len(group) > 1 and (len(cohorts) == 1 or len({number for number, _ in group}) > 1)
+
+
+def _sample(parts: Sequence[Path]) -> bytes:
+    """Hash of some bytes of an image's files: whole files of one size are read only where these agree."""
+    digest = hashlib.sha256()
+    for path in parts:
+        size = os.path.getsize(path)
+        with open(path, "rb") as stream:
+            for start in (0,) if size <= 3 * SAMPLE else (0, size // 2, size - SAMPLE):
+                stream.seek(start)
+                digest.update(stream.read(SAMPLE if size > 3 * SAMPLE else size))
+    return digest.digest()
 
 
 def repeated_images(cohort: Cohort) -> list[list[str]]:

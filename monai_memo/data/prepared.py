@@ -19,11 +19,12 @@ from monai_memo.data.loading import Preprocessing
 from monai_memo.data.store import PixelStore
 from monai_memo.data.workers import blocks_of, load
 from monai_memo.errors import CohortError, OutputError
+from monai_memo.files import rows_at_once
 from monai_memo.sealing import NUMERIC, READERS, fingerprint, require_space
 
 logger = logging.getLogger(__name__)
 
-BLOCK, BLOCK_BYTES = 256, 1 << 23  # images and bytes that are read, written and hashed together
+BLOCK = 256  # images that are read, written and hashed together, at most
 VERSION = 5  # raise it when the same file and settings come to give other pixels: older caches are then not reused
 
 
@@ -60,13 +61,8 @@ def _fingerprint(cohort: Cohort, preprocessing: Preprocessing) -> str:
     return digest.hexdigest()
 
 
-def rows_at_once(row_bytes: int) -> int:
-    """Images that are read, written and hashed together: fewer where they are large."""
-    return max(1, min(BLOCK, BLOCK_BYTES // row_bytes))
-
-
 def _fill(store: PixelStore, cohort: Cohort, preprocessing: Preprocessing, workers: int | None, progress: bool) -> None:
-    blocks = blocks_of(preprocessing, cohort.images, store.seen, rows_at_once(store.row_bytes), workers, load)
+    blocks = blocks_of(preprocessing, cohort.images, store.seen, min(BLOCK, rows_at_once(store.shape)), workers, load)
     shown = None if progress else True
     with tqdm(total=len(cohort), initial=store.seen, desc=f"read {cohort.name}", disable=shown) as bar:
         try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -29,7 +30,8 @@ from monai_memo.sealing import DamagedError, fingerprint, is_sealed, load_torch,
 KIND, FORMAT = "monai_memo detector", 1
 DAMAGED = "{} is damaged: its content is not what was saved. Copy it again, or train anew."
 PACKAGES = ("monai-memo", "monai", "torch")
-KEEP_EVERY = 2048  # images that a killed embedding loses at most
+KEEP_EVERY = 2048  # images that a killed embedding loses, unless writing takes so long that it has to pause
+PAUSE = 20  # times as long as writing took
 
 
 def _digest(recipe: Any, preprocessing: Any, weights: Mapping[str, torch.Tensor]) -> str:
@@ -236,7 +238,7 @@ class Detector:
         bar = tqdm(
             total=len(pixels), initial=done, desc="embed", disable=None if progress and done < len(pixels) else True
         )
-        since = 0
+        since, next_time = 0, 0.0
         with torch.inference_mode(), bar:
             for start in range(done, len(pixels), batch_size):
                 batch = torch.from_numpy(np.ascontiguousarray(pixels[start : start + batch_size], dtype=np.float32)).to(
@@ -246,11 +248,12 @@ class Detector:
                 bar.update(len(batch))
                 since += len(batch)
                 end = start + len(batch)
-                # Often enough to lose little, seldom enough to cost nothing.
-                if store is not None and (since >= KEEP_EVERY or end == len(pixels)):
-                    rows = result[:end]
-                    write_sealed(store, partial(_save_array, rows), identity)
-                    since = 0
+                # Often enough to lose little, seldom enough to cost nothing: what is kept grows with the cohort.
+                due = since >= KEEP_EVERY and time.monotonic() >= next_time
+                if store is not None and (due or end == len(pixels)):
+                    began = time.monotonic()
+                    write_sealed(store, partial(_save_array, result[:end]), identity)
+                    since, next_time = 0, time.monotonic() + PAUSE * (time.monotonic() - began)
         self.network.to("cpu")
         return result
 

@@ -16,6 +16,7 @@ The coverage of these intervals under repetition of the whole audit, with new pa
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +42,7 @@ from monai_memo.statistics.intervals import (
 from monai_memo.statistics.similarities import NOT_COMPARED, Floats, Similarities
 
 FEW_HELDOUT = 100  # patients; the bootstrap alone is too narrow with fewer
+VALUES_AT_ONCE = 1 << 25  # weights of training images in memory, 256 MB
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,57 @@ def _size_warnings(sims: Similarities, n_patients: int, mode: str, quantile: flo
     return messages
 
 
+@dataclass(frozen=True)
+class _TrainingDraws:
+    """What resampling the training patients gives, ``(draws,)`` each.
+
+    Attributes:
+        taus: thresholds for memorized training images; in the paper's calibration for copies as well.
+        memorized: rate of memorized training images.
+        patients: rate of patients, who are memorized if their most similar image is.
+        control: rate of training images that held-out patients, posing as synthetic, would make memorized.
+    """
+
+    taus: Floats
+    memorized: Floats
+    patients: Floats
+    control: Floats
+
+    @classmethod
+    def of(
+        cls,
+        sims: Similarities,
+        weights: Iterator[Floats],
+        taus_of: Callable[[Floats], Floats],
+        share_called: Floats | None,
+    ) -> _TrainingDraws:
+        """Measure them.
+
+        Args:
+            weights: ``(some draws, n_train)``, of some draws after the others.
+            taus_of: thresholds under such weights.
+            share_called: of ``control_memorized``.
+        """
+        codes, first = np.unique(sims.training_patients, return_index=True)
+        best = np.full(len(codes), -np.inf)
+        np.maximum.at(best, np.searchsorted(codes, sims.training_patients), sims.training_to_nearest_synthetic)
+        parts = []
+        for rows in weights:
+            taus = taus_of(rows)
+            memorized = _weighted_rate(sims.training_to_nearest_synthetic, taus, rows)
+            patients = _weighted_rate(best, taus, rows[:, first])
+            control = np.zeros(len(taus)) if share_called is None else rows @ share_called / rows.sum(axis=1)
+            parts.append((taus, memorized, patients, control))
+        return cls(*(np.concatenate(found) for found in zip(*parts, strict=True)))
+
+
+def _training_weights(sims: Similarities, draws: int, rng: np.random.Generator) -> Iterator[Floats]:
+    """``patient_weights`` of some draws at a time: of a million training images, all of them would take 8 GB."""
+    step = max(1, VALUES_AT_ONCE // sims.n_train)
+    for start in range(0, draws, step):
+        yield patient_weights(sims.training_patients, min(step, draws - start), rng)
+
+
 def audit_rates(
     sims: Similarities,
     mode: str = "size_matched",
@@ -172,29 +225,31 @@ def audit_rates(
     called = sims.training_to_nearest_synthetic > tau_memorized
     n_called = int(np.count_nonzero(called))
     n_copies = int(np.count_nonzero(sims.synthetic_to_training > tau))
-    codes, first = np.unique(sims.training_patients, return_index=True)
+    codes = np.unique(sims.training_patients)
     patients_hit = np.unique(sims.training_patients[called])
 
     rng_train, rng_heldout, rng_synthetic, rng_control = (
         np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(4)
     )
-    train_weights = patient_weights(sims.training_patients, n_bootstrap, rng_train)
     heldout_weights = patient_weights(sims.heldout_patients, n_bootstrap, rng_heldout)
-    if mode == "paper":
-        taus = upper_quantile(sims.training_to_nearest_heldout, train_weights, quantile, plotting="linear")
-        taus_memorized = taus
-    else:
-        taus = threshold_copies(sims.heldout_to_training, heldout_weights, quantile)
-        taus_memorized = threshold_memorized(
-            sims.training_to_heldout, sims.n_heldout, sims.n_synthetic, train_weights, quantile
-        )
-    if sparse:
-        taus_memorized = np.maximum(taus_memorized, tau)
+    control_called = control_copies(sims, mode, quantile, rng_control)
+    share_called = None if sparse else control_memorized(sims, mode, quantile, rng_control)
+
+    def taus_of(weights: Floats) -> Floats:
+        if mode == "paper":
+            found = upper_quantile(sims.training_to_nearest_heldout, weights, quantile, plotting="linear")
+        else:
+            found = threshold_memorized(sims.training_to_heldout, sims.n_heldout, sims.n_synthetic, weights, quantile)
+        return np.maximum(found, tau) if sparse else found
+
+    draws = _TrainingDraws.of(sims, _training_weights(sims, n_bootstrap, rng_train), taus_of, share_called)
+    taus_memorized = draws.taus
+    taus = taus_memorized if mode == "paper" else threshold_copies(sims.heldout_to_training, heldout_weights, quantile)
 
     ranked = np.sort(sims.synthetic_to_training)
     counts = sims.n_synthetic - np.searchsorted(ranked, taus, side="right")
     copies_draws = beta_draws(counts.astype(np.float64), sims.n_synthetic, rng_synthetic)
-    memorized_draws = _weighted_rate(sims.training_to_nearest_synthetic, taus_memorized, train_weights)
+    memorized_draws = draws.memorized
     # A candidate that is near to many training images moves them all at once; see shared_neighbour_variance.
     above = float((sims.training_to_nearest_heldout > tau_memorized).mean())
     by_heldout = shared_neighbour_variance(
@@ -209,17 +264,10 @@ def audit_rates(
     rate_factor = np.sqrt(1 + (by_heldout + by_synthetic) / rate_spread) if rate_spread > 0 else 1.0
     tau_memorized_draws = widened(taus_memorized, tau_memorized, tau_factor)
     memorized_draws = widened(memorized_draws, n_called / sims.n_train, rate_factor)
-    # A patient is memorized if its most similar image is.
-    best = np.full(len(codes), -np.inf)
-    np.maximum.at(best, np.searchsorted(codes, sims.training_patients), sims.training_to_nearest_synthetic)
-    patients_draws = widened(
-        _weighted_rate(best, taus_memorized, train_weights[:, first]), len(patients_hit) / len(codes), rate_factor
-    )
+    patients_draws = widened(draws.patients, len(patients_hit) / len(codes), rate_factor)
 
-    control_called = control_copies(sims, mode, quantile, rng_control)
     control_rate = float(control_called.mean())
     control_draws = _weighted_rate(sims.heldout_to_training, taus, heldout_weights)
-    share_called = None if sparse else control_memorized(sims, mode, quantile, rng_control)
 
     def interval(value: float, draws: Floats) -> Interval:
         return percentile_interval(value, draws, confidence)
@@ -240,7 +288,7 @@ def audit_rates(
         )
     else:
         mem_rate = float(share_called.mean())
-        control_mem = interval(mem_rate, train_weights @ share_called / train_weights.sum(axis=1))
+        control_mem = interval(mem_rate, draws.control)
         excess_mem = interval(n_called / sims.n_train - mem_rate, memorized_draws - mem_rate)
     excess = interval(n_copies / sims.n_synthetic - control_rate, copies_draws - control_draws)
     if mode == "size_matched" and n_patients < FEW_HELDOUT:

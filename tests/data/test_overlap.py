@@ -66,7 +66,25 @@ def test_only_sizes_that_stand_in_two_cohorts_are_hashed(tmp_path: Path, monkeyp
     assert hashed == []
     shutil.copy(a / "1.npy", b / "4.npy")
     assert len(check_overlap([Cohort.from_source(a, "training"), Cohort.from_source(b, "heldout")], allow=True)) == 1
-    assert len(hashed) == 3
+    assert len(hashed) == 2
+
+
+def test_files_of_one_size_are_read_whole_only_where_their_samples_agree(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    arrays = {f"{number}.npy": rng.random((100, 100)) for number in range(6)}
+    arrays["like_0.npy"] = arrays["0.npy"].copy()
+    arrays["like_0.npy"][25, 3] += 1.0  # neither at the beginning, nor in the middle, nor at the end
+    arrays["same_as_0.npy"] = arrays["0.npy"]
+    for name, array in arrays.items():
+        (tmp_path / "a").mkdir(exist_ok=True)
+        np.save(tmp_path / "a" / name, array)
+    hashed: list[str] = []
+    original = module.sha256_of_parts
+    monkeypatch.setattr(module, "sha256_of_parts", lambda parts: hashed.append(parts[0].name) or original(parts))
+    assert repeated_images(Cohort.from_source(tmp_path / "a", "training")) == [["0.npy", "same_as_0.npy"]]
+    assert sorted(hashed) == ["0.npy", "like_0.npy", "same_as_0.npy"]
 
 
 def test_repeats_within_a_cohort_are_grouped(tmp_path: Path) -> None:

@@ -19,11 +19,12 @@ from monai_memo.data import workers
 from monai_memo.data.cohort import Cohort, CohortImage
 from monai_memo.data.loading import Preprocessing
 from monai_memo.data.phantoms import chest_phantom
-from monai_memo.data.prepared import prepare, rows_at_once
+from monai_memo.data.prepared import prepare
 from monai_memo.data.store import PixelStore
 from monai_memo.data.workers import Block, Loaded, blocks_of
 from monai_memo.data.writing import save_image
 from monai_memo.errors import MemoError
+from monai_memo.files import rows_at_once
 
 SETTINGS = Preprocessing(2, (16, 16))
 ALONE = os.getpid()
@@ -133,9 +134,9 @@ def test_a_killed_run_leaves_no_process_and_no_lock(tmp_path: Path) -> None:
 
 
 def test_large_images_go_in_small_blocks() -> None:
-    assert rows_at_once(2 * 64 * 64) == 256
-    assert rows_at_once(2 * 512 * 512) == 16
-    assert rows_at_once(2 * 512**3) == 1
+    assert rows_at_once((1, 64, 64)) == 256
+    assert rows_at_once((1, 512, 512)) == rows_at_once((1, 64, 64, 64)) == 32
+    assert rows_at_once((1, 512, 512, 512)) == 1
 
 
 def test_the_state_of_a_store_does_not_grow_with_the_images(tmp_path: Path) -> None:

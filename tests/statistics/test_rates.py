@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from monai_memo.errors import CalibrationError
+from monai_memo.statistics.intervals import patient_weights
 from monai_memo.statistics.rates import audit_rates, thresholds
 from monai_memo.statistics.similarities import Similarities
 from monai_memo.statistics.simulation import World
@@ -140,3 +141,24 @@ def test_too_few_synthetic_images_do_not_make_every_candidate_memorized() -> Non
     assert rates.tau_memorized.value == rates.tau.value
     assert 6 <= rates.n_memorized <= 12 and rates.excess_memorized is None
     assert any("N_mem counts those" in message for message in rates.warnings)
+
+
+@pytest.mark.parametrize("mode", ["size_matched", "paper"])
+def test_draws_some_at_a_time_are_those_of_all_at_once(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    sims = Similarities.from_matrices(rng.random((60, 40)), rng.random((60, 30)), np.arange(60) // 2)
+    whole = audit_rates(sims, mode, n_bootstrap=50, seed=4)
+    monkeypatch.setattr("monai_memo.statistics.rates.VALUES_AT_ONCE", 7 * 60 + 1)
+    rows: list[int] = []
+    original = patient_weights
+
+    def counting(patients: np.ndarray, draws: int, generator: np.random.Generator) -> np.ndarray:
+        rows.append(draws)
+        return original(patients, draws, generator)
+
+    monkeypatch.setattr("monai_memo.statistics.rates.patient_weights", counting)
+    parts = audit_rates(sims, mode, n_bootstrap=50, seed=4)
+    assert rows == [50, *[7] * 7, 1]  # of the held-out patients at once, then of the training patients
+    for name in ("tau", "tau_memorized", "memorized", "memorized_patients", "control_memorized", "excess_copies"):
+        one, other = getattr(whole, name), getattr(parts, name)
+        np.testing.assert_allclose((one.value, one.low, one.high), (other.value, other.low, other.high), rtol=1e-12)
