@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,7 +13,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from monai_memo.audit.audit import Audit
 from monai_memo.audit.contact_sheet import contact_sheet
+from monai_memo.audit.record import _sample
 from monai_memo.audit.self_check import positive_control
 from monai_memo.audit.sharpness import Softening, match_sharpness, partly_soft_warning
 from monai_memo.data.cohort import Cohort, CohortImage
@@ -23,6 +27,7 @@ from monai_memo.detector.detector import Detector
 from monai_memo.files import BYTES_AT_ONCE, rows_at_once
 from monai_memo.sealing import array_sha256
 from monai_memo.training.batches import PixelDataset
+from tests.audit.small import settings, untrained, write_cohorts
 
 N = 6000
 SMALL = np.stack([chest_phantom(number, (32, 32)) for number in range(100)]).astype(np.float16)
@@ -134,3 +139,30 @@ def test_embedding_and_training_read_batches(detector_file: Path, tmp_path: Path
     assert training.read == 2 * 300  # once for the fingerprint of the file that keeps them
     training.most = 1
     assert PixelDataset(pixels)[150]["image"].shape == (1, 32, 32)
+
+
+def test_what_is_written_does_not_list_the_training_images(tmp_path: Path) -> None:
+    detector = untrained(tmp_path / "detector.pt")
+    written = []
+    for number in (20, 90):
+        root = write_cohorts(tmp_path / str(number), train=number)
+        Audit(**settings(root, tmp_path / f"out{number}", detector)).run()
+        record = json.loads((tmp_path / f"out{number}" / "audit.json").read_text())
+        assert record.pop("n_train") == number
+        for name in ("distributions", "timing"):  # at most 5,000 numbers of each kind
+            record.pop(name)
+        texts = [json.dumps(record)] + [
+            (tmp_path / f"out{number}" / name).read_text() for name in ("matches.csv", "report.html")
+        ]
+        named = set(re.findall(r"train\d{2,}\.png", " ".join(texts)))
+        assert 1 <= len(named) <= record["n_synthetic"] == 8
+        written.append(texts)
+    assert abs(len(written[1][0]) - len(written[0][0])) < 500
+    assert written[0][1].count("\n") == written[1][1].count("\n") == 9
+
+
+def test_distributions_in_the_record_are_samples() -> None:
+    values = np.random.default_rng(0).random(100_000)
+    kept = _sample(values)
+    assert len(kept) == 5000 and kept[0] == round(values.min(), 6) and kept[-1] == round(values.max(), 6)
+    assert kept[2500] == pytest.approx(np.median(values), abs=1e-3)
