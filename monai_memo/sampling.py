@@ -49,6 +49,15 @@ class TrainedGenerator(Generator, Protocol):
         ...
 
 
+@runtime_checkable
+class Identified(Protocol):
+    """A generator that can say what decides its images, so that samples of two models are never mixed."""
+
+    def identity(self) -> Mapping[str, Any]:
+        """Weights (their hashes) and settings, in the types that ``monai_memo.sealing.fingerprint`` takes."""
+        ...
+
+
 class Reconstructor(Protocol):
     """A generator that makes near copies of images: ``(n, channels, *spatial)`` float32 in [0, 1], in and out."""
 

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from monai_memo.errors import ConfigurationError
 from monai_memo.generators.latents import check_latents
+from monai_memo.generators.weights import parameters_of, weights_sha256
+from monai_memo.sampling import Conditions, refuse_conditions
 from monai_memo.settings import Whole, value_of
 
 
@@ -73,12 +75,37 @@ class LatentDiffusion:
         )
         self.scale_factor, self.device = float(scale_factor), torch.device(device)
 
-    def sample(self, seeds: Sequence[int]) -> NDArray[np.float32]:
+    @property
+    def spatial_dims(self) -> int:
+        return len(self.latent_shape) - 1
+
+    @property
+    def parameters(self) -> int:
+        """Numbers in the diffusion model."""
+        return parameters_of(self.diffusion)
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that decides the images."""
+        return {
+            "networks": [[network, weights_sha256(network)] for network in (self.autoencoder, self.diffusion)],
+            "scale_factor": self.scale_factor,
+            "scheduler": self.scheduler,
+            "timesteps": self.scheduler.timesteps,
+            "batch_size": self.batch_size,
+            "device": self.device,
+        }
+
+    def sample(self, seeds: Sequence[int], conditions: Conditions | None = None) -> NDArray[np.float32]:
         """One new image for each seed.
 
         Args:
             seeds: not negative; equal seeds give equal images. ``sample_seeds`` makes some.
+            conditions: these models have none.
+
+        Raises:
+            ConfigurationError: conditions.
         """
+        refuse_conditions(conditions)
 
         def draw(chosen: range) -> Tensor:
             return self._denoise(starting_noise([seeds[i] for i in chosen], self.latent_shape), self.scheduler)

@@ -13,8 +13,9 @@ from ignite.engine import Engine
 from monai_memo.detector.detector import Detector
 from monai_memo.generators.cohorts import GeneratorCohorts
 from monai_memo.handlers.copy_rate_limit import BestUnderCopyRate, StopAtCopyRate
-from monai_memo.handlers.copy_rate_monitor import CopyRateMonitor, Draw
+from monai_memo.handlers.copy_rate_monitor import CopyRateMonitor
 from monai_memo.metrics.reference import copy_rate_from_cohorts
+from monai_memo.sampling import Draw, Generator
 
 
 class CopyRateHandlers:
@@ -25,7 +26,7 @@ class CopyRateHandlers:
     Args:
         detector_file: of the training cohort; None: nothing is monitored.
         cohorts: what the generator is trained on, and what not.
-        draw: samples of the current model for seeds.
+        draw: generator, or function of seeds, that draws from the current model.
         folder: for embeddings, ``copy_rate.csv`` and, under ``tensorboard``, events.
         every, n_samples: see ``CopyRateMonitor``; they bound the cost.
         keep_under: limit for ``BestUnderCopyRate``; None keeps no best model.
@@ -40,7 +41,7 @@ class CopyRateHandlers:
         self,
         detector_file: str | Path | None,
         cohorts: GeneratorCohorts,
-        draw: Draw,
+        draw: Generator | Draw,
         folder: str | Path,
         every: int = 1,
         n_samples: int = 200,

@@ -17,8 +17,8 @@ from tqdm import tqdm
 from monai_memo.data.writing import save_image
 from monai_memo.errors import ConfigurationError, OutputError
 from monai_memo.files import sha256_of, write_text
-from monai_memo.generators.latent_diffusion import LatentDiffusion, sample_seeds, starting_noise
-from monai_memo.generators.weights import weights_sha256
+from monai_memo.generators.latent_diffusion import sample_seeds, starting_noise
+from monai_memo.sampling import Generator, Identified
 from monai_memo.sealing import fingerprint
 from monai_memo.workspace.locking import hold, let_go
 
@@ -27,6 +27,7 @@ SAMPLING = "sampling"
 logger = logging.getLogger(__name__)
 
 FORMATS = {"png": 2, "nii.gz": 3}
+BATCH = 16  # images at once, of generators that do not say
 COLUMNS = ("image", "seed", "model_sha256", "sha256")
 
 
@@ -43,8 +44,19 @@ class Seeds(Dataset[dict[str, Tensor]]):
         return {"image": starting_noise([self.seeds[position]], self.latent_shape)[0]}
 
 
+def check_format(image_format: str, dims: int) -> None:
+    """Refuse a format that cannot hold images of so many spatial axes.
+
+    Raises:
+        ConfigurationError: it cannot.
+    """
+    if FORMATS[image_format] != dims:
+        fitting = next((name for name, n in FORMATS.items() if n == dims), None)
+        raise ConfigurationError(f"image_format must be {fitting!r} for a {dims}D model, got {image_format!r}")
+
+
 class Sampler:
-    """Samples of a latent diffusion model as image files.
+    """Samples of a generator as image files.
 
     The folder gets ``sample_000000.png`` (or ``.nii.gz``) and so on, and ``manifest.csv`` with the columns ``image``,
     ``seed``, ``model_sha256`` and ``sha256`` (of the file), which an audit takes as the synthetic cohort. What a killed
@@ -52,34 +64,42 @@ class Sampler:
     was damaged is drawn again, with those of its batch.
 
     Args:
-        model: to draw from.
+        model: generator to draw from.
         output_dir: folder.
         n_samples: how many.
         seed: of the series; each image has a seed of its own, derived from it.
         image_format: ``"png"`` (2D) or ``"nii.gz"`` (3D).
         progress: show a progress bar.
+        identity: of everything that decides the images (a hash of the weights, say), for generators that have no method
+            ``identity``.
 
     Raises:
-        ConfigurationError: a format that does not fit the model, or less than one sample.
+        ConfigurationError: a format that does not fit the model, less than one sample, or no identity.
     """
 
     def __init__(
         self,
-        model: LatentDiffusion,
+        model: Generator,
         output_dir: str | Path,
         n_samples: int,
         seed: int = 0,
         image_format: str = "png",
         progress: bool = True,
+        identity: str | None = None,
     ) -> None:
-        dims = len(model.latent_shape) - 1
-        if FORMATS.get(image_format) != dims:
-            fitting = next(name for name, n in FORMATS.items() if n == dims)
-            raise ConfigurationError(f"image_format must be {fitting!r} for a {dims}D model, got {image_format!r}")
+        if image_format not in FORMATS:
+            raise ConfigurationError(f"image_format must be one of {', '.join(FORMATS)}, got {image_format!r}")
+        check_format(image_format, getattr(model, "spatial_dims", FORMATS[image_format]))
+        if identity is None and not isinstance(model, Identified):
+            raise ConfigurationError(
+                f"{type(model).__name__} does not say what decides its images: name it with identity, so that samples "
+                "of another model are not taken for its own"
+            )
         if n_samples < 1:
             raise ConfigurationError(f"n_samples must be at least 1, got {n_samples!r}")
         self.model, self.output_dir, self.n_samples, self.seed = model, Path(output_dir), n_samples, seed
-        self.image_format, self.progress = image_format, progress
+        self.image_format, self.progress, self.identity = image_format, progress, identity
+        self.batch_size = int(getattr(model, "batch_size", BATCH))
 
     @property
     def manifest(self) -> Path:
@@ -88,18 +108,10 @@ class Sampler:
     @property
     def model_sha256(self) -> str:
         """Of everything that decides the images: the same value, seed and number give the same file."""
-        model = self.model
-        networks = [[network, weights_sha256(network)] for network in (model.autoencoder, model.diffusion)]
-        made_from = {
-            "networks": networks,
-            "scale_factor": model.scale_factor,
-            "scheduler": model.scheduler,
-            "timesteps": model.scheduler.timesteps,
-            "batch_size": model.batch_size,
-            "device": model.device,
-            "format": self.image_format,
-        }
-        return fingerprint("samples", made_from)
+        made_from = dict(self.model.identity()) if isinstance(self.model, Identified) else {}
+        if self.identity is not None:
+            made_from["identity"] = self.identity
+        return fingerprint("samples", {**made_from, "format": self.image_format})
 
     def run(self) -> Path:
         """Draw what is missing; return the manifest.
@@ -125,9 +137,10 @@ class Sampler:
         done = len(written)
         bar = tqdm(total=len(rows), initial=done, desc="sample", disable=None if self.progress else True)
         with bar:
-            for start in range(done, len(rows), self.model.batch_size):
-                batch = rows[start : start + self.model.batch_size]
+            for start in range(done, len(rows), self.batch_size):
+                batch = rows[start : start + self.batch_size]
                 images = self.model.sample([int(seed) for _, seed, _ in batch])
+                check_format(self.image_format, images.ndim - 2)
                 for row, image in zip(batch, images, strict=True):
                     path = save_image(self.output_dir / row[0], image)
                     written.append((*row, sha256_of(path)))
@@ -165,7 +178,7 @@ class Sampler:
         if done < shared:
             logger.warning("%s is missing or damaged: drawn again", self.output_dir / rows[done][0])
         if done < len(rows):
-            done -= done % self.model.batch_size
+            done -= done % self.batch_size
         if done:
             logger.info("%s: going on after %d samples", self.output_dir, done)
         return found[:done]

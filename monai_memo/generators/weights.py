@@ -39,6 +39,11 @@ def weights_sha256(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def parameters_of(*networks: nn.Module) -> int:
+    """Numbers in networks."""
+    return sum(parameter.numel() for network in networks for parameter in network.parameters())
+
+
 def save_weights(path: str | Path, network: nn.Module, **record: Any) -> Path:
     """Write a network's weights and what else is known (plain types only) to one file, atomically."""
     weights = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}

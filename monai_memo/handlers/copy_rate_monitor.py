@@ -7,15 +7,13 @@ from __future__ import annotations
 import csv
 import io
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 import ignite.distributed as idist
-import numpy as np
 import torch
 from ignite.engine import Engine, Events
-from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
 from monai_memo.detector.detector import Detector
@@ -23,9 +21,8 @@ from monai_memo.errors import ConfigurationError
 from monai_memo.files import write_text
 from monai_memo.metrics.copy_rate import CopyRate
 from monai_memo.metrics.reference import embed_images
+from monai_memo.sampling import Draw, Generator, as_generator
 from monai_memo.settings.keywords import with_defaults
-
-Draw = Callable[[Sequence[int]], NDArray[np.floating]]
 
 
 class MonitorOptions(TypedDict, total=False):
@@ -60,7 +57,8 @@ class CopyRateMonitor:
     its share.
 
     Args:
-        draw: gives images ``(n, channels, *spatial)`` in [0, 1] for seeds.
+        draw: a generator (``monai_memo.sampling.Generator``) that draws from the current model, or a plain function of
+            seeds that gives images ``(n, channels, *spatial)`` in [0, 1].
         detector: of the training cohort.
         metric: with training and held-out embeddings by the same detector.
         csv_path: of the table.
@@ -76,7 +74,7 @@ class CopyRateMonitor:
 
     def __init__(
         self,
-        draw: Draw,
+        draw: Generator | Draw,
         detector: Detector,
         metric: CopyRate,
         csv_path: str | Path,
@@ -106,7 +104,7 @@ class CopyRateMonitor:
     def __call__(self, engine: Engine) -> None:
         started = time.monotonic()
         rank, world = idist.get_rank(), idist.get_world_size()
-        images = self.draw(range(self.seed, self.seed + self.n_samples)[rank::world])
+        images = as_generator(self.draw).sample(range(self.seed, self.seed + self.n_samples)[rank::world])
         embeddings, unusable = embed_images(self.detector, images, self.device, self.batch_size)
         unusable = int(idist.all_reduce(unusable))
         if int(idist.all_reduce(len(embeddings), op="MIN")) == 0:

@@ -15,7 +15,8 @@ from monai.utils import set_determinism
 from torch import Tensor, nn
 
 from monai_memo.generators.batches import ImageBatch
-from monai_memo.study.pixel_training import PixelTraining, Sampling, parameters_of, prior_sampling
+from monai_memo.generators.weights import parameters_of
+from monai_memo.study.pixel_training import PixelTraining, PriorGenerator
 from monai_memo.study.settings import GanSettings
 
 
@@ -27,7 +28,7 @@ class RealImages(ImageBatch):
         return super().__call__(*arguments, **named)[0]
 
 
-def train_gan(training: PixelTraining) -> Sampling:
+def train_gan(training: PixelTraining) -> PriorGenerator:
     """A GAN with MONAI's ``Generator``, ``Discriminator`` and ``GanTrainer`` (Goodfellow et al., arXiv 1406.2661)."""
     settings = training.with_defaults(GanSettings)
     set_determinism(training.seed)
@@ -84,4 +85,4 @@ def train_gan(training: PixelTraining) -> Sampling:
         )
 
     training.run(make_trainer, settings, {**networks, **optimizers}, ["g_loss", "d_loss"])
-    return prior_sampling(generator, generator, latent, training.device, parameters_of(generator))
+    return PriorGenerator(generator, generator, latent, training.device, parameters_of(generator))

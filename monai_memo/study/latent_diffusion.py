@@ -16,11 +16,12 @@ from monai.bundle import ConfigWorkflow
 from monai_memo.errors import ConfigurationError, MemoError
 from monai_memo.files import sha256_of
 from monai_memo.generators.bundle_model import load_bundle
+from monai_memo.generators.latent_diffusion import LatentDiffusion
 from monai_memo.generators.settings import GeneratorSettings
 from monai_memo.settings.bundles import check_config
 from monai_memo.study.configuration import GeneratorEntry
 from monai_memo.study.grid import AUTOENCODER, DIFFUSION, bundle_values
-from monai_memo.study.pixel_training import Sampling, epochs_of, parameters_of
+from monai_memo.study.pixel_training import epochs_of
 
 OF_THE_LOADER = ("bundle_root", "device", "num_inference_steps")  # arguments of load_bundle, no config values there
 
@@ -84,13 +85,13 @@ class BundleTraining:
         folders = {"output_dir": str(path.parent), "autoencoder_file": str(path)}
         self._run(AUTOENCODER, **folders, n_training_patients=None, augmentation=True, seed=seed)
 
-    def train(self, steps: int, folder: Path) -> Sampling:
+    def train(self, steps: int, folder: Path) -> LatentDiffusion:
         """Train the diffusion model for so many steps, going on with a shorter training in the same folder."""
         diffusion_file = folder / f"model_{steps}.pt"
         further = {"output_dir": str(folder), "diffusion_file": str(diffusion_file)}
         self._run(DIFFUSION, **further, diffusion_epochs=epochs_of(steps, self.known["diffusion_steps_per_epoch"]))
         with _as_before():
-            model = load_bundle(
+            return load_bundle(
                 self.bundle,
                 int(self.known["num_inference_steps"]),
                 int(self.known["sampling_batch_size"]),
@@ -99,7 +100,6 @@ class BundleTraining:
                 **{key: value for key, value in self.values.items() if key not in OF_THE_LOADER},
                 **further,
             )
-        return Sampling(model.sample, parameters_of(model.diffusion))
 
 
 @contextmanager

@@ -24,25 +24,13 @@ from monai_memo.errors import ConfigurationError
 from monai_memo.generators.batches import ImageBatch, augmentation_views
 from monai_memo.generators.latent_diffusion import starting_noise
 from monai_memo.generators.saving import newest_checkpoint
+from monai_memo.sampling import Conditions, refuse_conditions
 from monai_memo.settings import Settings
 from monai_memo.training.batches import PixelDataset, SeededLoader, SeededSteps
 from monai_memo.training.checkpoints import AtomicCheckpointSaver, GradScalers
 from monai_memo.training.guards import StopAtNaN
 
 BATCH = 64
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """A trained generator.
-
-    Attributes:
-        sample: seeds to images ``(n, channels, *spatial)`` float32 in [0, 1], one for each; equal seeds, equal images.
-        parameters: numbers in the networks that were trained.
-    """
-
-    sample: Callable[[Sequence[int]], NDArray[np.float32]]
-    parameters: int
 
 
 @dataclass(frozen=True)
@@ -132,23 +120,31 @@ def epochs_of(steps: int, steps_per_epoch: int) -> int:
     return steps // steps_per_epoch
 
 
-def parameters_of(*networks: nn.Module) -> int:
-    """Numbers in networks."""
-    return sum(parameter.numel() for network in networks for parameter in network.parameters())
+@dataclass(frozen=True)
+class PriorGenerator:
+    """Images decoded from standard normal latents: a ``TrainedGenerator``.
 
+    Attributes:
+        decode: ``(n, latent_size)`` to images.
+        network: that ``decode`` belongs to.
+        latent_size: numbers in a latent.
+        device: that the network lies on.
+        parameters: see ``TrainedGenerator``.
+    """
 
-def prior_sampling(
-    decode: Callable[[Tensor], Tensor], network: nn.Module, latent_size: int, device: str, parameters: int
-) -> Sampling:
-    """Images decoded from standard normal latents ``(n, latent_size)``."""
+    decode: Callable[[Tensor], Tensor]
+    network: nn.Module
+    latent_size: int
+    device: str
+    parameters: int
 
-    def sample(seeds: Sequence[int]) -> NDArray[np.float32]:
+    def sample(self, seeds: Sequence[int], conditions: Conditions | None = None) -> NDArray[np.float32]:
+        """See ``monai_memo.sampling.Generator``; there are no conditions."""
+        refuse_conditions(conditions)
         blocks = []
-        network.eval()
+        self.network.eval()
         with torch.inference_mode():
             for start in range(0, len(seeds), BATCH):
-                noise = starting_noise(seeds[start : start + BATCH], (latent_size,)).to(device)
-                blocks.append(decode(noise).clamp(0, 1).cpu().numpy())
+                noise = starting_noise(seeds[start : start + BATCH], (self.latent_size,)).to(self.device)
+                blocks.append(self.decode(noise).clamp(0, 1).cpu().numpy())
         return np.concatenate(blocks)
-
-    return Sampling(sample, parameters)

@@ -23,6 +23,7 @@ from monai_memo.errors import GeneratorError
 from monai_memo.files import sha256_of, write_json
 from monai_memo.generators.evaluation import sheet
 from monai_memo.generators.latent_diffusion import sample_seeds
+from monai_memo.sampling import TrainedGenerator
 from monai_memo.sealing import fingerprint, is_sealed, read_sealed_json, write_sealed, write_sealed_json
 from monai_memo.study.audit import RunAudit
 from monai_memo.study.configuration import GeneratorEntry, Planned, Run, StudyConfiguration
@@ -30,7 +31,7 @@ from monai_memo.study.data import StudyData, generator_preprocessing, open_study
 from monai_memo.study.figures import write_figures
 from monai_memo.study.gan import train_gan
 from monai_memo.study.latent_diffusion import BundleTraining
-from monai_memo.study.pixel_training import PixelTraining, Sampling
+from monai_memo.study.pixel_training import PixelTraining
 from monai_memo.study.settings import StudySettings
 from monai_memo.study.tables import write_tables
 from monai_memo.study.variational_autoencoder import train_variational_autoencoder
@@ -120,12 +121,12 @@ class GeneratorStudy:
         identity = self._run_identity(run, data)
         parameters = read_sealed_json(folder / "parameters.json")
         if parameters is None or not is_sealed(store, identity):
-            sampling = self._train(run, data)
+            generator = self._train(run, data)
             seconds["training"] = round(time.perf_counter() - start, 1)
-            parameters = {"parameters": sampling.parameters}
+            parameters = {"parameters": generator.parameters}
             write_sealed_json(folder / "parameters.json", parameters)
             start = time.perf_counter()
-            drawn = sampling.sample(sample_seeds(run.seed, range(self.configuration.n_samples)))
+            drawn = generator.sample(sample_seeds(run.seed, range(self.configuration.n_samples)))
             if not np.isfinite(drawn).all():
                 raise GeneratorError("the samples are not finite: train with a lower learning rate")
             write_sealed(store, lambda temporary: np.save(temporary, drawn.astype(np.float16)), identity)
@@ -189,7 +190,7 @@ class GeneratorStudy:
     def _folder(self, run: Run, data: StudyData) -> Path:
         return self.out / "runs" / f"{run.name}-{self._run_identity(run, data)[:8]}"
 
-    def _train(self, run: Run, data: StudyData) -> Sampling:
+    def _train(self, run: Run, data: StudyData) -> TrainedGenerator:
         """Train for the steps of a run, going on with a shorter training of the same identity."""
         folder = (
             self.out / "trainings" / fingerprint("training of a study", self._identity(run, data), packages=())[:16]

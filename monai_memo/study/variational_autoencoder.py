@@ -14,7 +14,8 @@ from monai.utils import set_determinism
 from torch import Tensor, nn
 
 from monai_memo.generators.autoencoder_losses import AutoencoderObjective
-from monai_memo.study.pixel_training import PixelTraining, Sampling, parameters_of, prior_sampling
+from monai_memo.generators.weights import parameters_of
+from monai_memo.study.pixel_training import PixelTraining, PriorGenerator
 from monai_memo.study.settings import VariationalAutoencoderSettings
 
 
@@ -29,7 +30,7 @@ class VariationalObjective(AutoencoderObjective):
         return result
 
 
-def train_variational_autoencoder(training: PixelTraining) -> Sampling:
+def train_variational_autoencoder(training: PixelTraining) -> PriorGenerator:
     """An autoencoder whose samples are decoded from its prior (Kingma & Welling, arXiv 1312.6114).
 
     The loss is the mean absolute error of a pixel plus ``kl_weight`` times the KL divergence of an image: that of a
@@ -63,6 +64,6 @@ def train_variational_autoencoder(training: PixelTraining) -> Sampling:
         )
 
     training.run(make_trainer, settings, {"network": network, "optimizer": optimizer}, ["loss"])
-    return prior_sampling(
+    return PriorGenerator(
         network.decode_forward, network, settings["latent_size"], training.device, parameters_of(network)
     )
