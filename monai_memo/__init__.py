@@ -31,6 +31,8 @@ _PUBLIC = {
     "CopyRateMonitor": "monai_memo.handlers.copy_rate_monitor",
     "BestUnderCopyRate": "monai_memo.handlers.copy_rate_limit",
     "StopAtCopyRate": "monai_memo.handlers.copy_rate_limit",
+    "Generator": "monai_memo.sampling",
+    "FolderGenerator": "monai_memo.generators.folder",
     "LatentDiffusion": "monai_memo.generators.latent_diffusion",
     "Sampler": "monai_memo.generators.sampler",
     "EmbeddingIndex": "monai_memo.search.embedding_index",

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+import ignite.distributed as idist
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
@@ -61,7 +62,8 @@ class Sampler:
     The folder gets ``sample_000000.png`` (or ``.nii.gz``) and so on, and ``manifest.csv`` with the columns ``image``,
     ``seed``, ``model_sha256`` and ``sha256`` (of the file), which an audit takes as the synthetic cohort. What a killed
     run has written is kept: the same call goes on behind it, and ends with the same files. An image that is missing or
-    was damaged is drawn again, with those of its batch.
+    was damaged is drawn again, with those of its batch. Where several processes run (``ignite.distributed``) they share
+    the batches, and write the same files as one; all have to see the same folder.
 
     Args:
         model: generator to draw from.
@@ -131,23 +133,34 @@ class Sampler:
         names = [f"sample_{i:06d}.{self.image_format}" for i in range(self.n_samples)]
         seeds = sample_seeds(self.seed, range(self.n_samples))
         rows = [(name, str(seed), identity) for name, seed in zip(names, seeds, strict=True)]
-        written = self._done(rows)
-        if not self.manifest.is_file():
-            self._write([])  # before the first image, so that those of a killed run are known for ours
-        done = len(written)
-        bar = tqdm(total=len(rows), initial=done, desc="sample", disable=None if self.progress else True)
-        with bar:
-            for start in range(done, len(rows), self.batch_size):
-                batch = rows[start : start + self.batch_size]
-                images = self.model.sample([int(seed) for _, seed, _ in batch])
-                check_format(self.image_format, images.ndim - 2)
-                for row, image in zip(batch, images, strict=True):
-                    path = save_image(self.output_dir / row[0], image)
-                    written.append((*row, sha256_of(path)))
-                # After the images: what the manifest names is there.
-                self._write(written)
-                bar.update(len(batch))
+        rank, world = idist.get_rank(), idist.get_world_size()
+        written: list[tuple[str, ...]] = []
+        if rank == 0:
+            written = self._done(rows)
+            if not self.manifest.is_file():
+                self._write([])  # before the first image, so that those of a killed run are known for ours
+        done = int(idist.broadcast(len(written), src=0))  # and no rank draws before this is settled
+        batches = [rows[start : start + self.batch_size] for start in range(done, len(rows), self.batch_size)]
+        shown = self.progress and rank == 0
+        with tqdm(total=len(rows), initial=done, desc="sample", disable=None if shown else True) as bar:
+            for start in range(0, len(batches), world):
+                turn = batches[start : start + world]
+                digests = self._save(turn[rank]) if rank < len(turn) else []
+                found = idist.all_gather(",".join(digests) or "none")
+                for batch, hashes in zip(turn, found, strict=False):
+                    written += [(*row, digest) for row, digest in zip(batch, hashes.split(","), strict=True)]
+                if rank == 0:
+                    # After the images: what the manifest names is there.
+                    self._write(written)
+                bar.update(sum(len(batch) for batch in turn))
         return self.manifest
+
+    def _save(self, batch: list[tuple[str, str, str]]) -> list[str]:
+        """Draw a batch and write its images; return their hashes."""
+        images = self.model.sample([int(seed) for _, seed, _ in batch])
+        check_format(self.image_format, images.ndim - 2)
+        paths = [save_image(self.output_dir / row[0], image) for row, image in zip(batch, images, strict=True)]
+        return [sha256_of(path) for path in paths]
 
     def _done(self, rows: list[tuple[str, str, str]]) -> list[tuple[str, ...]]:
         """The rows of the manifest whose images need not be drawn again: whole batches, so that a resumed run computes

@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from pydoc import locate
 from typing import Any
@@ -32,7 +32,7 @@ from tests.generators.conftest import tiny_autoencoder, tiny_diffusion
 ROOT = Path(__file__).parents[2]
 BUNDLES = ("chest_xray_ldm", "knee_mri_ldm", "ct_angiography_ldm")
 SHARED = ("train_autoencoder", "train_diffusion", "inference", "evaluate")
-MULTI_GPU = ("multi_gpu_train_autoencoder", "multi_gpu_train_diffusion")
+MULTI_GPU = ("multi_gpu_train_autoencoder", "multi_gpu_train_diffusion", "multi_gpu_inference")
 DIFFERENT = {"spatial_dims", "image_format", "image_size"}
 PREDICTIONS = ("epsilon", "v_prediction")
 TINY: dict[str, Any] = {
@@ -360,6 +360,23 @@ def test_a_bundle_of_the_model_zoo_is_sampled_by_its_folder(tmp_path: Path) -> N
         load_bundle(tmp_path / "models")
 
 
+def on_two_ranks(bundle: str, names: Sequence[str], folder: Path, **settings: Any) -> subprocess.CompletedProcess[str]:
+    """What ``torchrun`` makes of a config, on the CPU."""
+    files = [str(config(bundle, name)) for name in ("common", "small", *names)]
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"),
+            *("monai.bundle", "run", f"--config_file={files}"),
+            *(f"--{key}={value}" for key, value in settings.items()),
+        ],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+
+
 @pytest.mark.parametrize("stage", ["autoencoder", "diffusion"])
 def test_two_ranks_train_one_model(
     stage: str, chests: Path, trained: Path, detector_file: Path, tmp_path: Path
@@ -368,19 +385,7 @@ def test_two_ranks_train_one_model(
     settings.pop("device")
     if stage == "diffusion":
         settings |= {"autoencoder_file": str(trained / "model_autoencoder.pt"), "detector_file": str(detector_file)}
-    names = ("common", "small", f"train_{stage}", f"multi_gpu_train_{stage}")
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"),
-            *("monai.bundle", "run", f"--config_file={[str(config('chest_xray_ldm', name)) for name in names]}"),
-            *(f"--{key}={value}" for key, value in settings.items()),
-        ],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    done = on_two_ranks("chest_xray_ldm", (f"train_{stage}", f"multi_gpu_train_{stage}"), tmp_path, **settings)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert (done.stdout + done.stderr).count("weights written to") == 1
     if stage == "autoencoder":
@@ -389,3 +394,20 @@ def test_two_ranks_train_one_model(
     load_weights(tiny_diffusion(), tmp_path / "model.pt")
     with open(tmp_path / "diffusion" / "copy_rate.csv", newline="") as stream:
         assert [row["n_synthetic"] for row in csv.DictReader(stream)] == ["6.0"], "three samples by each rank"
+
+
+def test_two_ranks_draw_the_files_of_one(tmp_path: Path) -> None:
+    """Three batches for two ranks, the last one short."""
+    torch.manual_seed(0)
+    save_weights(tmp_path / "model_autoencoder.pt", tiny_autoencoder())
+    save_weights(tmp_path / "model.pt", tiny_diffusion(), scale_factor=1.3)
+    settings = values("chest_xray_ldm", tmp_path, tmp_path / "one", model_dir=tmp_path, n_samples=11, seed=5)
+    run("chest_xray_ldm", "inference", "infer", **settings)
+    settings["output_dir"] = str(tmp_path / "two")
+    settings.pop("device")
+    done = on_two_ranks("chest_xray_ldm", ("inference", "multi_gpu_inference"), tmp_path, **settings)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    one, two = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("one", "two"))
+    assert len(one) == 12 and sorted(one) == sorted(two)
+    assert one["manifest.csv"] == two["manifest.csv"]
+    assert [name for name in one if one[name] != two[name]] == []
