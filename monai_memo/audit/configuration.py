@@ -102,7 +102,8 @@ class AuditOptions(Settings):
         channel: the one to take, from 0, of images with several channels that are no colours.
         allow_gaps: take DICOM series in which slices are missing.
         allow_overlap: go on although patients or files stand in two cohorts.
-        redacted: no patient pixel, name, id or path in the output.
+        redacted: no patient pixel, name, id or path in the output. While it runs, and if it is killed until the same
+            command has finished, pixels lie in the hidden folder .monai_memo_work in it.
         device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
         batch_size: images per forward pass of the encoder.
         workers: threads that read images, processes where there are many; one per core by default.

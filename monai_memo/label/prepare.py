@@ -14,7 +14,7 @@ from monai_memo.label.audit_folder import AuditFolder
 from monai_memo.label.pairs import write_pairs
 from monai_memo.label.settings import ReviewPrepareSettings
 from monai_memo.label.study import Study, draw_study
-from monai_memo.workspace.locking import FolderLock
+from monai_memo.workspace.locking import FolderLock, require_free
 from monai_memo.workspace.working_folder import Workspace
 
 logger = logging.getLogger(__name__)
@@ -100,8 +100,12 @@ def set_aside(folder: AuditFolder) -> Path:
     """Move the review of an audit to the first of ``review.old``, ``review.old.2``, ... that is free.
 
     It holds the work of people: it is never removed.
+
+    Raises:
+        OutputError: a server is showing it to raters.
     """
     names = (f"review.old{'' if number == 1 else f'.{number}'}" for number in range(1, 10_000))
+    require_free(folder.review, "review-prepare")
     old = next(folder.folder / name for name in names if not os.path.lexists(folder.folder / name))
     os.rename(folder.review, old)
     logger.warning("the earlier review was moved to %s", old.name)

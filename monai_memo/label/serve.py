@@ -20,12 +20,26 @@ from monai_memo.label.audit_folder import AuditFolder
 from monai_memo.label.generator import check_bundle
 from monai_memo.label.prepare import STUDY, open_study, prepare_review
 from monai_memo.label.settings import ReviewServerSettings
+from monai_memo.workspace.locking import SERVER, FolderLock, hold, let_go
 
 INSTALL = (
     "the review server needs MONAI Label, in an environment of its own: "
     "python -m venv .venv-label && .venv-label/bin/pip install torch==2.13.0 && "
     ".venv-label/bin/pip install -c constraints-label.txt '.[label]'"
 )
+
+
+def serve_alone(audit: AuditFolder) -> None:
+    """Hold the review for this process until its end: one server, and nobody moves the review away under it.
+
+    Ratings would be safe with two, which take turns; trainings, scores and what MONAI Label keeps in memory would not.
+    Evaluating the ratings meanwhile is fine.
+
+    Raises:
+        OutputError: another server has it, or an audit is writing to the folder.
+    """
+    with FolderLock(audit.folder, SERVER):  # no audit and no preparation is under way, and none begins meanwhile
+        hold(audit.review, SERVER)
 
 
 def app_folder(audit: AuditFolder) -> Path:
@@ -88,6 +102,8 @@ def review_server(audit: str | Path, **options: Any) -> None:
         open_study(folder)
     else:
         prepare_review(str(folder.folder), train=train, synthetic=synthetic)
+    serve_alone(folder)  # a refusal comes here, in one line; the server itself then takes its place
+    let_go(folder.review)
     command, environment = server_command(folder, host, settings.port, configuration)
     print(f"review page: http://{host}:{settings.port}/review/   (end with Ctrl+C)", flush=True)
     os.execve(command[0], command, environment)

@@ -13,8 +13,11 @@ import re
 import sys
 from collections.abc import Mapping
 from importlib import import_module
+from types import TracebackType
 from typing import Any
 
+from monai_memo.errors import MemoError
+from monai_memo.files import exhausted
 from monai_memo.settings.model import Problem, Settings, SettingsError
 
 ENTRIES = ("imports", "initialize", "run", "finalize", "settings")  # names that MONAI or the configs look for
@@ -29,9 +32,41 @@ def checked(model: str) -> Settings:
     Raises:
         SettingsError: keys that nothing reads, with the nearest name, and values out of range.
     """
+    tell_plainly()
     module, name = model.split(":")
     found: type[Settings] = getattr(import_module(module), name)
     return check_config(found, config_in_use())
+
+
+def tell_plainly() -> None:
+    """Let ``python -m monai.bundle`` end an error of ours as our command line does: the message alone, and status 2.
+
+    MONAI wraps what a component raises in errors of its own, under which the message would stand in the middle of some
+    hundred lines. Errors that nobody expects keep their traceback; so does all that is called from Python.
+    """
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    if spec is None or not spec.name.startswith("monai.bundle") or getattr(sys.excepthook, "of_monai_memo", False):
+        return
+    before = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        message = _ours(error)
+        if message is None:
+            before(kind, error, trace)
+            return
+        print(f"monai-memo: {message}", file=sys.stderr)
+        raise SystemExit(2)
+
+    hook.of_monai_memo = True  # type: ignore[attr-defined]
+    sys.excepthook = hook
+
+
+def _ours(error: BaseException) -> str | None:
+    """The message of ours that an error was made from."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, MemoError):
+        cause = cause.__cause__
+    return exhausted(error) if cause is None else str(cause)
 
 
 def config_in_use() -> Mapping[str, Any]:

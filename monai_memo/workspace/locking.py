@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from monai_memo.errors import OutputError
 
 LOCK = ".monai_memo.lock"
+SERVER = "review-server"  # it goes on until somebody ends it
 READ_SECONDS = 2.0  # the holder writes who it is right after it has the lock
 
 
@@ -110,7 +111,19 @@ def _in_use(path: Path) -> OutputError:
     else:
         who = "another process"
     remedy = f"{who}, is writing there. Wait until it has finished, end it, or name another folder with --out."
+    if holder.get("command") == SERVER:
+        remedy = f"{who}, is serving it to raters. End it first, with Ctrl+C where it was started."
     return OutputError(f"{path.parent} is in use: {remedy}", f"the output folder is in use: {remedy}")
+
+
+def require_free(folder: Path, command: str) -> None:
+    """Refuse a folder that another process holds; one that nobody has ever held is left as it is.
+
+    Raises:
+        OutputError: see ``FolderLock.acquire``.
+    """
+    if (folder / LOCK).is_file():
+        FolderLock(folder, command).acquire().release()
 
 
 _held: dict[Path, FolderLock] = {}

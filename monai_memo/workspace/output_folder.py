@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from monai_memo.errors import OutputError
-from monai_memo.workspace.locking import FolderLock, not_writable
+from monai_memo.workspace.locking import FolderLock, not_writable, require_free
 from monai_memo.workspace.manifest import (
     MANIFEST,
     Written,
@@ -29,6 +29,11 @@ from monai_memo.workspace.transaction import move_all, recover
 from monai_memo.workspace.working_folder import BACKUP, STAGING, Workspace
 
 logger = logging.getLogger(__name__)
+
+PATIENTS_LEFT = (
+    f"{WORK} in the output folder holds images of patients, so that the run can go on. The same command removes it at "
+    "its end; otherwise delete it before the folder is handed on."
+)
 
 
 class OutputFolder:
@@ -85,6 +90,8 @@ class OutputFolder:
             if recover(self.out):
                 logger.info("a result that was only half written was taken back; the earlier one is whole")
             check_targets(self.out, self.writes)
+            for name in leftovers(self.out, self.command, read_manifest(self.out), self.writes):
+                require_free(self.out / name, self.command)  # a review that is being served cannot move away
             if self.redacted:
                 require_redacted(self.out)
             self._workspace.open()
@@ -98,6 +105,8 @@ class OutputFolder:
     ) -> None:
         if self._workspace.is_empty:  # refused before any work
             self.clear()
+        elif error is not None and self.redacted:
+            logger.warning(PATIENTS_LEFT)
         self._leave()
 
     def _leave(self) -> None:

@@ -23,8 +23,9 @@ from PIL import Image, PngImagePlugin
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
+from monai_memo.audit.audit import Audit
 from monai_memo.detector.detector import Detector, known_summary
-from tests.audit.small import SIZE, picture, untrained
+from tests.audit.small import SIZE, picture, settings, untrained, write_cohorts
 
 MARK = "Zorgmarke"  # every marker begins with it
 
@@ -152,6 +153,28 @@ def test_a_refused_redacted_run_names_nothing(place: Path, option: str) -> None:
     assert ended.returncode == 2, ended.stderr
     assert ended.stderr and MARK.encode() not in ended.stderr + ended.stdout
     assert not out.exists() or not any(out.iterdir())
+
+
+def test_an_interrupted_redacted_run_says_what_it_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cohorts = write_cohorts(tmp_path / f"{MARK}images")
+    given = settings(cohorts, tmp_path / "out", untrained(tmp_path / "detector.pt"), redacted=True)
+    with monkeypatch.context() as patch:
+        patch.setattr("monai_memo.audit.audit.compare_cohorts", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            Audit(**given).run()
+    said = "holds images of patients, so that the run can go on. The same command removes it"
+    assert said in caplog.text and MARK not in caplog.text
+    work = tmp_path / "out" / ".monai_memo_work"
+    assert any((work / "pixels").rglob("*")) and work.stat().st_mode & 0o077 == 0
+    caplog.clear()
+    Audit(**given).run()
+    assert not work.exists() and said not in caplog.text
+
+
+def _interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_summaries_hold_known_numbers_only() -> None:

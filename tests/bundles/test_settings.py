@@ -4,7 +4,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import subprocess
+import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +20,7 @@ from monai_memo.detector.settings import DetectorBundleSettings
 from monai_memo.errors import ConfigurationError
 from monai_memo.generators.settings import GeneratorSettings
 from monai_memo.settings import SettingsError
+from monai_memo.settings.bundles import tell_plainly
 
 ROOT = Path(__file__).parents[2]
 BUNDLES = ROOT / "bundles"
@@ -102,3 +108,49 @@ def test_a_run_is_refused_before_it_reads_a_cohort(tmp_path: Path) -> None:
         error = error.__cause__
     assert any("unknown option n_sample (did you mean n_samples?)" in cause for cause in causes)
     assert not list(tmp_path.iterdir())
+
+
+def bundle_run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """As a user types it."""
+    files = "['configs/common.json', 'configs/train_autoencoder.json']"
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", files, *words]
+    return subprocess.run(
+        command, cwd=BUNDLES / "chest_xray_ldm", env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+
+
+def test_a_refused_bundle_run_ends_with_the_message_and_no_traceback(tmp_path: Path) -> None:
+    ended = bundle_run("--autoencoder_epochs", "0", "--output_dir", str(tmp_path / "out"))
+    assert ended.returncode == 2 and "Traceback" not in ended.stderr
+    assert ended.stderr.splitlines()[-1] == (
+        "monai-memo: autoencoder_epochs must be a whole number from 1 to 100000, got 0"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_error_that_nobody_expects_keeps_its_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def hook_for(program: str) -> Any:
+        monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+        monkeypatch.setattr(sys.modules["__main__"], "__spec__", ModuleSpec(program, None))
+        tell_plainly()
+        return sys.excepthook
+
+    assert hook_for("pytest") is sys.__excepthook__, "nothing changes for who calls from Python"
+    hook = hook_for("monai.bundle.__main__")
+    tell_plainly()
+    assert sys.excepthook is hook, "once is enough"
+    hook(KeyError, KeyError("x"), None)
+    assert "KeyError: 'x'" in capsys.readouterr().err
+    wrapped = RuntimeError("Failed to instantiate component")
+    for cause, message in (
+        (ConfigurationError("name another folder"), "name another folder"),
+        (OSError(errno.ENOSPC, "No space left on device"), "disk is full"),
+    ):
+        wrapped.__cause__ = cause
+        with pytest.raises(SystemExit) as end:
+            hook(RuntimeError, wrapped, None)
+        shown = capsys.readouterr().err
+        assert end.value.code == 2 and message in shown and "Failed" not in shown

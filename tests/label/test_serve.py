@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from monai_memo.errors import ConfigurationError
+from monai_memo.errors import ConfigurationError, OutputError
 from monai_memo.label import serve
 from monai_memo.label.audit_folder import AuditFolder
+from monai_memo.label.prepare import prepare_review
+from monai_memo.workspace.locking import LOCK, FolderLock, let_go
+from monai_memo.workspace.output_folder import OutputFolder
+
+SERVE = "import sys, time; from pathlib import Path; from monai_memo.label.audit_folder import AuditFolder; "
+SERVE += "from monai_memo.label.serve import serve_alone; serve_alone(AuditFolder(Path(sys.argv[1]))); "
+SERVE += "print('served', flush=True); time.sleep(60)"
 
 
 def test_an_address_of_the_network_needs_a_word(audit: Path) -> None:
@@ -55,3 +64,41 @@ def test_bundle_and_moved_cohorts_are_handed_on(audit: Path, tmp_path: Path, mon
         serve.review_server(str(audit), generator=str(tmp_path))
     command, _ = serve.server_command(AuditFolder(audit), "127.0.0.1", 1, [("train", "x")])
     assert command[-3:] == ["--conf", "train", "x"]
+
+
+def test_a_review_is_served_by_one_server_and_stays_where_it_is_meanwhile(
+    audit: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[str] = []
+    monkeypatch.setattr(serve, "find_spec", lambda name: object())
+    monkeypatch.setattr(os, "execve", lambda program, *_: started.append(program))
+    study = prepare_review(str(audit), n=4, progress=False)
+    process = subprocess.Popen([sys.executable, "-c", SERVE, str(audit)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None and process.stdout.readline() == "served\n"
+        said = rf"review is in use: process {process.pid} \(monai-memo review-server\), started 20.* End it first"
+        with pytest.raises(OutputError, match=said):
+            serve.review_server(str(audit))
+        with pytest.raises(OutputError, match=said):
+            prepare_review(str(audit), n=4, restart=True, progress=False)
+        with pytest.raises(OutputError, match=said), OutputFolder(audit, "audit"):  # it would move the review away
+            pass
+        assert started == [] and not list(audit.glob("review.old*")) and not (audit / "earlier").exists()
+        with OutputFolder(audit, "review", writes=["review.json", "report.html"]) as output:  # how far raters are
+            output.clear()
+    finally:
+        process.kill()
+        process.wait()
+    serve.review_server(str(audit))
+    assert len(started) == 1, "a server that was killed blocks nobody"
+    assert not (audit / "review" / LOCK).exists() and not (audit / LOCK).exists()
+    assert prepare_review(str(audit), n=4, restart=True, progress=False) == study
+
+
+def test_no_server_starts_while_an_audit_writes(audit: Path) -> None:
+    prepare_review(str(audit), n=4, progress=False)
+    with FolderLock(audit, "audit"), pytest.raises(OutputError, match=r"\(monai-memo audit\), started .* is writing"):
+        serve.serve_alone(AuditFolder(audit))
+    serve.serve_alone(AuditFolder(audit))
+    let_go(audit / "review")
+    assert not (audit / "review" / LOCK).exists()

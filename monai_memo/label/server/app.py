@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import sys
 import tempfile
@@ -25,6 +26,7 @@ from monai_memo.label.audit_folder import AuditFolder
 from monai_memo.label.guard import Guard
 from monai_memo.label.prepare import STUDY, open_study, prepare_review
 from monai_memo.label.ratings import RATINGS
+from monai_memo.label.serve import serve_alone
 from monai_memo.label.server.datastore import ReviewDatastore
 from monai_memo.label.server.infers import EvidenceTask, SampleTask
 from monai_memo.label.server.page import review_routes, to_the_page
@@ -32,6 +34,7 @@ from monai_memo.label.server.scoring import SimilarityScoring
 from monai_memo.label.server.strategies import Blinded, Uncertain
 from monai_memo.label.server.trainers import FineTuneTask
 from monai_memo.label.uploads import RequestFiles
+from monai_memo.workspace.locking import let_go
 
 logger = logging.getLogger(__name__)
 
@@ -134,11 +137,16 @@ class ReviewApp(MONAILabelApp):
         return absolute + [str(Path(text).resolve()) for text in absolute]
 
     def on_init_complete(self) -> None:
-        """Add the review page to the web application, and put the guard in front of it."""
+        """Take the review for this server, add the page to the web application, and put the guard in front of it.
+
+        MONAI Label calls this in the server alone, not in the processes of its tasks.
+        """
         from monailabel.app import app
 
         if any(getattr(route, "path", "") == "/review/" for route in app.routes):
             return
+        serve_alone(self.audit)
+        atexit.register(let_go, self.audit.review)
         app.include_router(review_routes(self.datastore()))
         app.router.routes = [route for route in app.router.routes if getattr(route, "path", "") != "/"]
         app.add_api_route("/", to_the_page, methods=["GET"], include_in_schema=False)

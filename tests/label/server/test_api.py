@@ -6,6 +6,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
+import sys
 import time
 from typing import Any
 
@@ -15,7 +18,7 @@ from PIL import Image
 from monai_memo.detector.detector import Detector
 from monai_memo.label.review import review
 from monai_memo.label.study import Study
-from tests.label.server.conftest import Server, start
+from tests.label.server.conftest import ROOT, Server, start
 
 
 def study_of(server: Server) -> Study:
@@ -182,6 +185,15 @@ def test_a_review_survives_a_kill_and_becomes_a_chapter(server: Server) -> None:
     assert rates["pairs"] == 12 and rates["specificity"]["value"] == 1
     assert result.record["agreement"]["four"]["cohen"][0]["kappa"]["value"] == 1
     assert "<h2>What raters say</h2>" in (server.audit / "report.html").read_text()
+
+
+def test_a_second_server_is_refused_while_the_first_goes_on(server: Server) -> None:
+    command = [sys.executable, "-m", "monai_memo", "review-server", "--audit", str(server.audit), "--port", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    second = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert second.returncode == 2 and "Traceback" not in second.stderr
+    assert f"is in use: process {server.process.pid} (monai-memo review-server), started 20" in second.stderr
+    assert server.request("GET", "/info/").status_code == 200
 
 
 def test_the_detector_is_fine_tuned_and_scores_again(server: Server) -> None:
