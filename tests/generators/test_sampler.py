@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import os
+import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +20,7 @@ from monai_memo.errors import ConfigurationError, OutputError
 from monai_memo.generators.latent_diffusion import LatentDiffusion, sample_seeds
 from monai_memo.generators.sampler import Sampler
 from monai_memo.generators.saving import newest_checkpoint
+from monai_memo.sampling import FunctionGenerator
 from monai_memo.workspace.locking import LOCK
 from tests.generators.conftest import tiny_model
 
@@ -103,6 +107,73 @@ def test_two_processes_never_draw_into_one_folder(model: LatentDiffusion, tmp_pa
         other.communicate(timeout=30)
     Sampler(model, tmp_path, 2, progress=False).run()
     assert len(list(tmp_path.glob("*.png"))) == 2 and not (tmp_path / LOCK).exists()
+
+
+RANK = """
+import os, sys
+import ignite.distributed as idist
+import numpy as np
+from monai_memo.generators.sampler import Sampler
+from monai_memo.sampling import FunctionGenerator
+from monai_memo.training.ranks import leave_ranks
+
+folder, attempt = sys.argv[1:]
+idist.initialize("gloo")
+drawn = 0
+
+def draw(seeds):
+    global drawn
+    drawn += 1
+    if attempt == "killed" and idist.get_rank() == 1 and drawn == 2:
+        os._exit(9)
+    with open(f"{folder}_{attempt}_{idist.get_rank()}", "a") as stream:
+        stream.write(f"{len(seeds)} ")
+    return np.stack([np.random.default_rng(seed).random((1, 8, 8)) for seed in seeds])
+
+sampler = Sampler(FunctionGenerator(draw), folder, 11, seed=1, progress=False, identity="noise")
+sampler.batch_size = 2
+sampler.run()
+leave_ranks()
+"""
+
+
+def two_ranks(folder: Path, attempt: str) -> list[int]:
+    """Exit statuses of two processes that sample together."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, **shared, "PYTHONPATH": str(Path(__file__).parents[2]), "CUDA_VISIBLE_DEVICES": ""}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", RANK, str(folder), attempt],
+            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.DEVNULL,
+        )
+        for rank in range(2)
+    ]
+    try:
+        return [process.wait(timeout=400) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def test_two_ranks_share_the_batches_and_go_on_after_one_was_killed(tmp_path: Path) -> None:
+    def noise(seeds: Sequence[int]) -> np.ndarray:
+        return np.stack([np.random.default_rng(seed).random((1, 8, 8)) for seed in seeds])
+
+    one = Sampler(FunctionGenerator(noise), tmp_path / "one", 11, seed=1, progress=False, identity="noise")
+    one.batch_size = 2
+    one.run()
+    status = two_ranks(tmp_path / "two", "killed")
+    assert status[0] != 0 and status[1] == 9
+    assert two_ranks(tmp_path / "two", "again") == [0, 0]
+    drawn = {path.name: path.read_text().split() for path in tmp_path.glob("two_*")}
+    assert drawn["two_killed_1"] == ["2"], "it was killed in its second batch"
+    assert drawn["two_again_0"] == ["2", "2"] and drawn["two_again_1"] == ["2", "1"], "four images were kept"
+    files = [{path.name: path.read_bytes() for path in (tmp_path / name).glob("[!.]*")} for name in ("one", "two")]
+    assert files[0] == files[1] and len(files[0]) == 12
 
 
 def test_images_of_somebody_else_stay(model: LatentDiffusion, tmp_path: Path) -> None:
