@@ -23,7 +23,7 @@ SENTENCE = (
     "two fifths of all places that agree best: 1 is identical, 0 unrelated."
 )
 WHOLE_SENTENCE = (
-    " Where the whole images, as they lie or mirrored, are more alike than that (squared error, judged by the error to "
+    " Where the whole images, as stored or mirrored, are more alike than that (squared error, judged by the error to "
     "further training images and brought to the same scale), this counts instead: such copies keep the layout and "
     "redraw the detail, and their map of local agreement stays pale."
 )

@@ -91,9 +91,9 @@ class AuditOptions(Settings):
         planted: copies planted for the positive control; 0 leaves it out.
         limit_copies: copies planted of each kind and strength, for the limit of detection; 0 leaves it out.
         gallery: most similar pairs shown in the report.
-        orientation: how the synthetic images lie, where that differs from the training images (see
+        orientation: of the synthetic images, where it differs from that of the training images (see
             ``data.orientation``): they are turned before anything else. ``"as_is"`` takes them as they are, also where
-            they seem to lie otherwise.
+            they seem to be stored in another orientation.
         symmetries: turns and mirror images under which every image is looked up, for generators trained with such
             augmentation: ``"none"``, ``"mirror"`` (every axis) or ``"all"`` (axes exchanged as well). The search takes
             4 or 8 times as long in 2D and 8 or 48 times in 3D; left-right mirror images are found without it.
@@ -196,7 +196,7 @@ class InspectionSettings(Settings):
         patient_pattern: regular expression that finds the patient in a relative path.
         size: image size for the detector, pixels or voxels per axis.
         spacing: resample to this voxel size in mm before resizing (files with an affine only).
-        orientation: how the synthetic images lie (see ``data.orientation``): they are turned before anything else.
+        orientation: of the synthetic images (see ``data.orientation``): they are turned before anything else.
         window: ``(low, high)``: clip training and held-out images to these intensities (HU in CT).
         channel: the one to take, from 0, of images with several channels that are no colours.
         allow_gaps: take DICOM series in which slices are missing.

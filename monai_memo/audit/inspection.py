@@ -25,23 +25,27 @@ from monai_memo.audit.contact_sheet import (
 )
 from monai_memo.audit.figures import data_uri, png_bytes
 from monai_memo.audit.report import environment
-from monai_memo.data.cohort import Cohort, SkippedImage
+from monai_memo.data.cohort import Cohort, SkippedImage, by_reason
 from monai_memo.data.differences import Finding, differences
 from monai_memo.data.framing import compare_framing
 from monai_memo.data.inspection import NOT_SAID, CohortFacts, read_headers, rows_of
 from monai_memo.data.intensities import SAMPLE, Intensities, sample_intensities
 from monai_memo.data.intensity_check import find_negatives
 from monai_memo.data.loading import COLOUR_NOTE, Preprocessing, guess_preprocessing
+from monai_memo.data.near_twins import near_twins
 from monai_memo.data.orientation_check import compare_orientation
 from monai_memo.data.overlap import check_overlap, repeated_images, source_warnings
 from monai_memo.data.prepared import PreparedCohort, prepare
 from monai_memo.data.windows import check_windows
 from monai_memo.errors import CohortError
 from monai_memo.files import write_json, write_text, write_with
+from monai_memo.redaction import listed
 from monai_memo.workspace.output_folder import OutputFolder
 from monai_memo.workspace.place import check_place
 
 FOLDER_NAMES = ("inspection.html", "inspection.json", "contact_sheet.png")
+SHOWN_NAMES = 5  # of each finding in the terminal
+RUN = "Run monai-memo audit: it looks at every image and says which are copies, and of whom."
 NOTHING_FOUND = "Nothing that stands in the way of an audit was found. Look at the sheet all the same."
 MOST_NAMES = 200
 WIDTH = 34  # characters of a column in the terminal
@@ -111,9 +115,10 @@ class Inspection:
         self.findings = differences(self.facts)
         cohorts = {name: facts.cohort for name, facts in self.facts.items()}
         self.findings += [Finding("files", text) for text in source_warnings(list(cohorts.values()))]
-        self.findings += [Finding("overlap", text) for text in check_overlap(list(cohorts.values()), allow=True)]
+        self.findings += [Finding.of("overlap", text) for text in check_overlap(list(cohorts.values()), allow=True)]
         with tempfile.TemporaryDirectory() as work:
             prepared = {name: self._prepare(name, preprocessing, Path(work)) for name in self.facts}
+            self.findings += [_left_out(facts) for facts in self.facts.values() if facts.skipped]
             self._compare_pixels(prepared)
             if {"training", "synthetic"} <= cohorts.keys():
                 framed = compare_framing(
@@ -135,7 +140,8 @@ class Inspection:
     def _prepare(self, name: str, preprocessing: Preprocessing, work: Path) -> PreparedCohort:
         facts = self.facts[name]
         if not facts.headers:
-            raise CohortError(f"none of the {len(facts.cohort)} images of the {name} cohort can be read")
+            none = f"none of the {len(facts.cohort)} images of the {name} cohort can be read"
+            raise CohortError(by_reason(none, facts.skipped))
         order = _some(len(facts.places), self.settings.sample, self.settings.seed)
         sample = facts.cohort.subset(facts.places[place] for place in order)
         prepared = prepare(sample, preprocessing, work, self.settings.workers, self.settings.progress)
@@ -153,10 +159,14 @@ class Inspection:
         for one, other in combinations(prepared, 2):
             if one != next(iter(prepared)):
                 continue
-            lies = compare_orientation(prepared[one], prepared[other], self.settings.seed, self._applied(other))
-            if lies.status != "same":
-                serious = lies.status != "cannot_tell"
-                self.findings.append(Finding("orientation", f"{lies.sentence} {lies.remedy}".strip(), serious))
+            turned = compare_orientation(prepared[one], prepared[other], self.settings.seed, self._applied(other))
+            if turned.status != "same":
+                text, serious = f"{turned.sentence} {turned.remedy}".strip(), turned.status != "cannot_tell"
+                self.findings.append(Finding("orientation", text, serious, tuple(turned.turned_names())))
+            twins = near_twins(turned, RUN)
+            if twins is not None:
+                subject = "possible copies" if other == "synthetic" else "patients"
+                self.findings.append(Finding.of(subject, twins))
             negatives = find_negatives(
                 (one, other), prepared[one].pixels, prepared[other].pixels, seed=self.settings.seed
             )
@@ -185,7 +195,10 @@ class Inspection:
 
     def findings_text(self) -> str:
         """The findings for a terminal."""
-        lines = [f"{'warning' if finding.serious else 'note'}: {finding.sentence}" for finding in self.findings]
+        lines = []
+        for finding in self.findings:
+            lines.append(f"{'warning' if finding.serious else 'note'}: {finding.sentence}")
+            lines += [f"         {listed(finding.names, SHOWN_NAMES)}"] if finding.names else []
         if not any(finding.serious for finding in self.findings):
             lines.append(NOTHING_FOUND)
         return "\n".join(lines)
@@ -211,7 +224,7 @@ class Inspection:
                 sheet=sheet_record(self.sheet),
                 sheet_note=SHEET_NOTE[2 if self.sheet[0].mean.shape[0] == 1 else 3],
                 spread=data_uri(png_bytes(spread_figure(self.sheet), dpi=90)),
-                skipped=self._skipped(),
+                most_names=MOST_NAMES,
                 sampled=sampled,
                 preparation=self.preparation,
             )
@@ -233,14 +246,6 @@ class Inspection:
 
     def _is_sampled(self) -> bool:
         return any(len(facts.places) > self.settings.sample for facts in self.facts.values())
-
-    def _skipped(self) -> list[dict[str, Any]]:
-        rows = []
-        for name, facts in self.facts.items():
-            if facts.skipped:
-                names = [f"{item.image_id} ({item.reason})" for item in facts.skipped[:MOST_NAMES]]
-                rows.append({"title": TITLES[name], "total": len(facts.skipped), "names": names})
-        return rows
 
     def to_dict(self) -> dict[str, Any]:
         """Facts and findings in plain types, for JSON."""
@@ -271,6 +276,17 @@ def _some(number: int, most: int, seed: int) -> list[int]:
 
 def _with_skipped(facts: CohortFacts, further: tuple[SkippedImage, ...]) -> CohortFacts:
     return replace(facts, skipped=(*facts.skipped, *further))
+
+
+def _left_out(facts: CohortFacts) -> Finding:
+    number, name = len(facts.skipped), facts.cohort.name
+    things, them = ("file or image", "it") if number == 1 else ("files or images", "them")
+    told = by_reason(f"{number} {things} of the {TITLES[name].lower()} cohort cannot be used", facts.skipped).plain
+    means = f"An audit says nothing about {them}." if name == "synthetic" else ""
+    means = f"Copies of {them} are not found." if name == "training" else means
+    several = len({item.reason for item in facts.skipped}) > 1
+    names = [f"{item.image_id} ({item.reason})" if several else item.image_id for item in facts.skipped]
+    return Finding("left out", f"{told}. {means}".rstrip(), True, tuple(names))
 
 
 def _terminal_row(label: str, texts: list[str]) -> str:

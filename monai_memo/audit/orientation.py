@@ -1,15 +1,20 @@
 # Copyright (c) monai_memo contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Before anything is looked up: do the cohorts lie alike? Copies that lie otherwise than their originals are missed."""
+"""Before anything is looked up: do the cohorts have the same orientation? Copies in another one are missed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from monai_memo.data.near_twins import near_twins
 from monai_memo.data.orientation import AS_IS, orientation, searched
 from monai_memo.data.orientation_check import OrientationFinding, compare_orientation
 from monai_memo.data.prepared import PreparedCohort
 from monai_memo.errors import CohortError
+from monai_memo.redaction import Named, listed
+
+RUN = "Run the audit with the orientation put right: it says how many copies there are."
+LOOKED_UP = "Look at them in matches.csv and among the most similar pairs: they say which of them count as copies."
 
 
 def compare_cohorts(
@@ -33,7 +38,7 @@ def compare_cohorts(
 def require_alike(
     findings: Sequence[OrientationFinding], asked: str | None = None, symmetries: str = "none", dims: int = 2
 ) -> list[str]:
-    """Refuse cohorts that lie otherwise; warn of what is mixed or cannot be told.
+    """Refuse cohorts of another orientation; warn of what is mixed or cannot be told, and of near twins.
 
     Args:
         findings: of ``compare_cohorts``.
@@ -41,17 +46,23 @@ def require_alike(
         symmetries: under which images are looked up.
         dims: 2 or 3.
 
+    Returns:
+        Warnings, with the names of the images apart (``Named``).
+
     Raises:
-        CohortError: a cohort lies otherwise; with the evidence and what to do.
+        CohortError: a cohort has another orientation; with the evidence and what to do.
     """
     wrong = [finding for finding in findings if finding.status == "otherwise"]
     if wrong and asked != AS_IS:
         text = " ".join(f"{finding.sentence} {finding.remedy}" for finding in wrong)
         if len(wrong) > 1 and len({finding.best for finding in wrong}) == 1:
-            text += " Both lie alike: perhaps it is the training files that are to be mended."
-        raise CohortError(text)
-    warnings = []
+            text += " Both fit better in the same way: perhaps it is the training files that are to be mended."
+        told = [found for finding in wrong if (found := near_twins(finding, RUN)) is not None]
+        raise CohortError(" ".join([text, *told]), " ".join([text, *(found.plain for found in told)]))
+    warnings: list[str] = []
     for finding in findings:
+        copies = near_twins(finding, LOOKED_UP)
+        warnings += [] if copies is None else [copies]
         if finding.status == "same":
             continue
         if _covered(finding, symmetries, dims):
@@ -59,15 +70,16 @@ def require_alike(
             if finding.status == "otherwise" and symmetries == "none":
                 action = "They were taken as they are: left-right mirror images are looked for in any case."
         elif finding.status == "otherwise":
-            action = "They were taken as they are, as --orientation as_is says: copies that lie otherwise are missed."
+            action = "They were taken as they are, as --orientation as_is says: copies stored so are missed."
         else:
             action = finding.remedy
-        warnings.append(f"{finding.sentence} {action}")
+        names, text = finding.turned_names(), f"{finding.sentence} {action}"
+        warnings.append(Named(text, names, whole=f"{text} ({listed(names)})" if names else None))
     return warnings
 
 
 def _covered(finding: OrientationFinding, symmetries: str, dims: int) -> bool:
-    """Whether every image was looked up under all orientations in which images lie; mirror images always are."""
+    """Whether every image was looked up under all orientations that images have; mirror images always are."""
     if not finding.turned:
         return False
     turns = (orientation(name, dims) for name in finding.turned)
@@ -75,8 +87,8 @@ def _covered(finding: OrientationFinding, symmetries: str, dims: int) -> bool:
     return all(turn in looked_up or turn.is_left_right for turn in turns)
 
 
-def lie_otherwise(findings: Sequence[OrientationFinding], symmetries: str, dims: int) -> list[str]:
-    """Why a verdict that found nothing would say little: images that lie otherwise and were not looked up turned."""
+def not_looked_up(findings: Sequence[OrientationFinding], symmetries: str, dims: int) -> list[str]:
+    """Why a verdict that found nothing would say little: images of another orientation, not looked up turned."""
     return [
         f"{finding.sentence} Copies among them are missed."
         for finding in findings

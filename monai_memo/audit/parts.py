@@ -112,7 +112,7 @@ class Sensitivity(TypedDict):
 
 @with_config(OPEN)
 class OrientationPart(TypedDict):
-    """How one cohort lies, compared with another."""
+    """The orientation of one cohort, compared with another."""
 
     reference: str
     other: str
@@ -122,7 +122,7 @@ class OrientationPart(TypedDict):
     sentence: str
     remedy: str
     not_told: Annotated[list[str], Field(description="Orientations that the anatomy does not tell apart.")]
-    turned: NotRequired[Annotated[list[str], Field(description="Orientations in which a part of the images lies.")]]
+    turned: NotRequired[Annotated[list[str], Field(description="Orientations that a part of the images has.")]]
 
 
 @with_config(OPEN)

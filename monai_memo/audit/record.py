@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from monai_memo.audit.certainty import Certainty, describe_discoveries
 from monai_memo.audit.comparison import Comparison
 from monai_memo.audit.configuration import AuditConfiguration
-from monai_memo.audit.orientation import lie_otherwise
+from monai_memo.audit.orientation import not_looked_up
 from monai_memo.audit.parts import DetectionLimit, OrientationPart, Sensitivity, Timing
 from monai_memo.audit.result import SCHEMA_VERSION, AuditResult, CohortSummary, Count, Estimate, Match
 from monai_memo.audit.sharpness import Softening
@@ -189,7 +189,7 @@ def build_result(
             configuration.confidence,
             concerns=[
                 *unread_training(sims.n_train, len(prepared["training"].skipped)),
-                *lie_otherwise(orientations, configuration.symmetries, preprocessing.spatial_dims),
+                *not_looked_up(orientations, configuration.symmetries, preprocessing.spatial_dims),
                 *concerns,
             ],
             unread=len(prepared["synthetic"].skipped),

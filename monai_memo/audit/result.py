@@ -127,7 +127,8 @@ class AuditResult:
     """Which planted copies this audit would find: of each kind, strengths in the units of
     monai_memo.data.ladder."""
     orientation: list[OrientationPart] | None = None
-    """Whether held-out and synthetic images lie like the training images, see monai_memo.data.orientation_check."""
+    """Whether held-out and synthetic images have the orientation of the training images, see
+    monai_memo.data.orientation_check."""
     warning_names: list[list[str]] | None = None
     """Names of images or patients that each warning is about; empty in a redacted record."""
     matches: list[Match] = field(default_factory=list)

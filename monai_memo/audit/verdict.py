@@ -46,7 +46,7 @@ def verdict_for(
     * ``no_excess``: none of these.
 
     Args:
-        concerns: why finding nothing would say little: training images not read, cohorts that do not lie alike.
+        concerns: why finding nothing would say little: training images not read, cohorts of different orientation.
         unread: synthetic images that could not be read: the verdict does not cover them, and says so.
 
     Returns:

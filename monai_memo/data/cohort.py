@@ -21,7 +21,7 @@ class Reading:
     """What people say of a cohort's files because the files do not say it themselves.
 
     Attributes:
-        orientation: how the images lie, see ``data.orientation``; None takes the files at their word.
+        orientation: in which the images are stored, see ``data.orientation``; None takes the files at their word.
         window: ``(low, high)`` in the files' own intensity units (HU in CT): values beyond are clipped before scaling.
         channel: the one to take, from 0, of images with several that are no colours.
         allow_gaps: take DICOM series in which slices are missing.
@@ -91,7 +91,8 @@ def by_reason(intro: str, skipped: Iterable[SkippedImage], most: int = 5) -> Nam
         f"{reason} ({f'{len(names)}, for example ' if len(names) > 1 else ''}{names[0]})"
         for reason, names in ranked[:most]
     ]
-    counted = [f"{reason} ({len(names)})" for reason, names in ranked[:most]]
+    single = len(ranked) == len(ranked[0][1]) == 1
+    counted = [reason if single else f"{reason} ({len(names)})" for reason, names in ranked[:most]]
     further = [f"{len(ranked) - most} further reasons"] if len(ranked) > most else []
     return Named(
         f"{intro}: {'; '.join(counted + further)}",

@@ -12,6 +12,7 @@ import numpy as np
 from monai_memo.data.header import ImageHeader
 from monai_memo.data.inspection import CohortFacts, count_text
 from monai_memo.data.windows import word_for
+from monai_memo.redaction import Named, plain
 
 CODES = "RLAPSI"
 ASPECT = 1.15  # ratio of the proportions from which resizing to one shape squeezes one cohort visibly
@@ -26,17 +27,24 @@ class Finding:
 
     Attributes:
         subject: one word or two: "orientation", "sizes", ...
-        sentence: what was seen and what to do. May hold names: an inspection is not for sharing.
-        serious: copies can be missed because of it; otherwise it is good to know.
+        sentence: what was seen and what to do.
+        serious: there may be copies, or they can be missed because of it; otherwise it is good to know.
+        names: of the images or patients that it is about: an inspection is not for sharing.
     """
 
     subject: str
     sentence: str
     serious: bool = True
+    names: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, subject: str, text: str, serious: bool = True) -> Finding:
+        """Of a sentence that may carry names."""
+        return cls(subject, plain(text), serious, text.names if isinstance(text, Named) else ())
 
 
 def _places(header: ImageHeader) -> list[int]:
-    """Axes in the order right-left, front-back, up-down, where the file says how it lies."""
+    """Axes in the order right-left, front-back, up-down, where the file states its orientation."""
     if header.orientation is None or header.spatial_dims != 3 or len(header.orientation) != 3:
         return list(range(header.spatial_dims))
     axes = [CODES.find(code) // 2 for code in header.orientation]
@@ -75,8 +83,9 @@ def within(facts: CohortFacts) -> list[Finding]:
             findings.append(
                 Finding(
                     "orientation",
-                    f"{unsaid} of the {len(facts.headers)} {name} volumes do not say how they lie and are taken as "
-                    "right, front, up (RAS); the others say it. Look at the sheet: they have to lie alike.",
+                    f"{unsaid} of the {len(facts.headers)} {name} volumes do not state their orientation and are "
+                    "taken as right, front, up (RAS); the others state it. Look at the sheet: all have to have the "
+                    "same orientation.",
                 )
             )
     channels = facts.count("channels")
@@ -111,10 +120,10 @@ def _orientation(first: CohortFacts, second: CohortFacts) -> list[Finding]:
     return [
         Finding(
             "orientation",
-            f"The {word_for(one.cohort.name)} volumes say how they lie ({told}), the {word_for(other.cohort.name)} "
-            f"volumes do not: their axes are taken as right, front, up (RAS). If they were written in another order, "
-            "for example that of the training files, no copy is found. Look at the sheet; --orientation puts the "
-            "synthetic images right.",
+            f"The {word_for(one.cohort.name)} volumes state their orientation ({told}), the "
+            f"{word_for(other.cohort.name)} volumes do not: their axes are taken as right, front, up (RAS). If they "
+            "were written in another order, for example that of the training files, no copy is found. Look at the "
+            "sheet; --orientation puts the synthetic images right.",
         )
     ]
 

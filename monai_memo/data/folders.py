@@ -31,6 +31,7 @@ PLAIN_NAMES = frozenset((
 # fmt: on
 QUIET = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "dicomdir"))  # written by systems, hold no image
 QUIET_FOLDERS = frozenset(("__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found"))
+READ = "PNG, TIFF, npy, NIfTI or DICOM"
 SEVERAL = (".hdr", ".hdr.gz", ".img", ".img.gz", ".mhd", ".nhdr")  # images in more than one file
 SELDOM_SEVERAL = (".mha", ".nrrd")
 
@@ -64,9 +65,9 @@ class Inventory:
         """How many files of each kind were not looked at."""
         return Counter(_kind(name) for name in self.others)
 
-    def worth_a_warning(self) -> bool:
-        """Whether any of these files may be an image."""
-        return any(not _is_sidecar(name) for name in self.others)
+    def unread(self) -> Counter[str]:
+        """How many of these files, of each kind, may be images."""
+        return Counter(_kind(name) for name in self.others if not _is_sidecar(name))
 
 
 def plural(number: int, thing: str) -> str:
@@ -74,14 +75,25 @@ def plural(number: int, thing: str) -> str:
     return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
-def not_looked_at(left: Counter[str]) -> str:
-    """``37 files were not looked at: 20 .svs, 17 .txt``."""
+def not_looked_at(left: Counter[str], unread: Counter[str] | None = None) -> str:
+    """``37 files were not looked at: 20 .svs, 17 .txt``, and why.
+
+    Args:
+        left: how many files of each kind.
+        unread: those of them that may be images.
+    """
     kinds = sorted(left.items(), key=lambda item: (-item[1], item[0]))
     shown = [f"{number} {kind}" for kind, number in kinds[:10]]
     if len(kinds) > 10:
         shown.append(f"{sum(number for _, number in kinds[10:])} of other kinds")
     total = sum(left.values())
-    return f"{plural(total, 'file')} {'was' if total == 1 else 'were'} not looked at: {', '.join(shown)}"
+    text = f"{plural(total, 'file')} {'was' if total == 1 else 'were'} not looked at: {', '.join(shown)}"
+    if not unread:
+        return text
+    known = sorted(unread, key=lambda kind: (-unread[kind], kind))
+    what = "not a format that is read" if len(known) == 1 else "not formats that are read"
+    listed = ", ".join(known[:5]) + (", ..." if len(known) > 5 else "")
+    return f"{text} ({what}: {listed}; if these are images, convert them to one that is, such as {READ})"
 
 
 def _kind(name: str) -> str:

@@ -212,6 +212,7 @@ def rows_of(facts: CohortFacts, sample: Intensities | None) -> dict[str, str]:
     cohort = facts.cohort
     values, ends = intensity_texts(sample)
     headers = facts.headers
+    remarks = [note for note in cohort.notes if note not in cohort.warnings]  # these are told as findings
     return {
         "source": cohort.source,
         "images": str(len(cohort)),
@@ -227,5 +228,5 @@ def rows_of(facts: CohortFacts, sample: Intensities | None) -> dict[str, str]:
         "patients": "-" if cohort.name == "synthetic" else _patients(facts),
         "repeats": f"{facts.repeated} byte-identical" if facts.repeated else "none",
         "left out": _left_out(facts),
-        "notes": " ".join(note if note.endswith(".") else f"{note}." for note in cohort.notes) or "-",
+        "notes": " ".join(note if note.endswith(".") else f"{note}." for note in remarks) or "-",
     }

@@ -131,10 +131,10 @@ class Preprocessing:
     def _turned_and_resampled(self, image: CohortImage, volume: np.ndarray, affine: np.ndarray | None) -> np.ndarray:
         lies = image.reading.orientation
         if affine is not None and not (np.isfinite(affine).all() and np.linalg.matrix_rank(affine[:3, :3]) == 3):
-            raise UnusableImageError(image.path, "has an affine that does not say how the volume lies")
+            raise UnusableImageError(image.path, "has an affine that gives no orientation")
         sized = affine
         if affine is None and self.spacing is not None:
-            millimetres = read_header(image).spacing  # a file may tell its voxel size and not how it lies
+            millimetres = read_header(image).spacing  # a file may tell its voxel size and not its orientation
             sized = None if millimetres is None else np.diag([*millimetres, 1.0])
         known = sized if lies is None else really(sized, lies)
         if known is None:
@@ -149,7 +149,7 @@ class Preprocessing:
     def from_array(self, image: np.ndarray, name: str = "image") -> np.ndarray:
         """Scale and resize an image that is in memory already, as ``load`` does with one from a file.
 
-        Orientation and spacing are not touched: an array does not say how it lies.
+        Orientation and spacing are not touched: an array does not state it.
 
         Args:
             image: ``(channels, *spatial)`` with as many channels as this preprocessing gives.
@@ -215,7 +215,7 @@ class Preprocessing:
         size = " x ".join(str(length) for length in self.size)
         steps = []
         if self.spatial_dims == 3:
-            steps.append(f"turned to {self.orientation} orientation where the file says how it lies")
+            steps.append(f"turned to {self.orientation} orientation where the file states its own")
             if self.spacing is not None:
                 steps.append(f"resampled to {' x '.join(f'{mm:g}' for mm in self.spacing)} mm")
         if self.channels == 1:

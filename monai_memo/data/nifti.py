@@ -1,6 +1,6 @@
 # Copyright (c) monai_memo contributors
 # SPDX-License-Identifier: Apache-2.0
-"""NIfTI 1 and 2, Analyze 7.5 and MGH, with nibabel: the file's own word on how it lies, and no guess."""
+"""NIfTI 1 and 2, Analyze 7.5 and MGH, with nibabel: the file's own word on its orientation, and no guess."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from monai_memo.errors import UnusableImageError
 logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
 
 COLOUR_INTENTS = (2003, 2004)  # NIFTI_INTENT_RGB_VECTOR, NIFTI_INTENT_RGBA_VECTOR
-LIES_NOWHERE = "has an affine that does not say how the volume lies"
+LIES_NOWHERE = "has an affine that gives no orientation"
 QFORM_NOTE = "turned by the qform, because the sform is empty"
 CONFLICT_NOTE = "turned by the sform, where the qform says otherwise"
 LEADING_NOTE = "with leading axes of length 1, which were dropped"
@@ -131,7 +131,7 @@ def describe(path: Path, whole: bool = False) -> Stored:
             array = np.stack([array[name] for name in array.dtype.names], axis=-1)
         return array.reshape((*shape, array.shape[-1]) if dtype.names else shape)
 
-    # nibabel puts a guess, and a flag that vouches for it, where an MGH file does not say how it lies.
+    # nibabel puts a guess, and a flag that vouches for it, where an MGH file does not state its orientation.
     guessed = kind is nibabel.MGHImage and head[28:30] == b"\0\0"  # type: ignore[attr-defined]
     return _stored(path, header, kind.__name__, shape, dtype, load, guessed)
 

@@ -88,7 +88,7 @@ PICTURES = {
     "transverse": Symmetry((1, 0), (True, True)),
 }
 PICTURE_WORDS = {
-    AS_IS: "as they lie",
+    AS_IS: "as stored",
     "transpose": "when transposed (rows and columns exchanged)",
     "rotate_90": "when turned by 90 degrees counter-clockwise",
     "rotate_180": "when turned by 180 degrees",
@@ -153,7 +153,7 @@ def words_for(symmetry: Symmetry) -> str:
     if symmetry.dims == 2:
         return PICTURE_WORDS[name]
     if symmetry.is_identity:
-        return "as they lie"
+        return "as stored"
     return f"when their axes, read as R, A and S, are taken to point to {name[0]}, {name[1]} and {name[2]}"
 
 

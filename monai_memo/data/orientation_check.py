@@ -1,16 +1,16 @@
 # Copyright (c) monai_memo contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Do two cohorts lie alike? Files that were saved with other axes look like a generator that copies nobody.
+"""Do two cohorts have the same orientation? Files saved with other axes look like a generator that copies nobody.
 
 Every image votes for the symmetry under which it fits the reference cohort best, but only where it does so more clearly
 than hardly any reference image does by chance. A few images that have a near twin in the reference cohort when turned,
-and none as they lie, are evidence as well: copies that were written otherwise.
+and none as stored, are evidence as well: copies that were written in another orientation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,9 +27,9 @@ KNOWS = 0.3  # a symmetry is told apart if this share of reference images, turne
 FEWEST_VOTES, FEWEST_TWINS = 4, 2
 MOST = 0.5  # of the votes, with certainty, for "otherwise"
 SOME = 0.05  # of the images, beyond chance, for "mixed"
-SHOWS = 0.1  # of the images have to look upright before a cohort is said to lie alike
+SHOWS = 0.1  # of the images have to look upright before a cohort is said to have the same orientation
 ALIKE = 0.7  # of the usual correlation with the nearest reference image: what is less alike has no vote
-MEANS_ALIKE = 0.5  # correlation of the mean images below which no cohort is said to lie otherwise
+MEANS_ALIKE = 0.5  # correlation of the mean images below which no cohort is said to have another orientation
 TWIN_MARGIN = 0.3  # Fisher's z beyond the clearest reference image of another patient
 TIE = 0.01  # of correlation
 LOOK = "Look at images of both cohorts side by side (monai-memo inspect shows them)."
@@ -37,20 +37,24 @@ LOOK = "Look at images of both cohorts side by side (monai-memo inspect shows th
 
 @dataclass(frozen=True)
 class OrientationFinding:
-    """How a cohort lies, compared with the reference cohort.
+    """The orientation of a cohort, compared with the reference cohort.
 
     Attributes:
         reference, other: names of the cohorts.
         status: ``"same"``; ``"otherwise"`` (another orientation fits clearly better); ``"mixed"`` (a part of the images
-            lies otherwise); ``"cannot_tell"``.
+            has another orientation); ``"cannot_tell"``.
         best: name of the orientation that fits better; None for "same" and "cannot_tell".
         evidence: numbers: ``images`` looked at, ``fit_better`` turned, ``upright`` (look upright), ``twins`` turned and
-            ``twins_upright``, ``mean`` and ``mean_turned`` (correlation of the mean images), ``share`` turned.
+            ``twins_upright``, ``mean`` and ``mean_turned`` (correlation of the mean images), ``share`` turned,
+            ``near_twins`` in any orientation.
         sentence: what was found, with the numbers and without names of files.
         remedy: what to do; empty for "same".
         not_told: names of the orientations that the anatomy does not tell from the reference's own.
-        turned: names of all orientations in which a part of the images lies, ``best`` among them, the most frequent
+        turned: names of all orientations that a part of the images has, ``best`` among them, the most frequent
             first; beyond the turn that was applied already. A search that finds copies looks images up under all.
+        turned_images: ids of the images that fit better turned, each with the turn in words.
+        twins: ids of the images that have a near twin in the reference cohort, each with the twin's; see
+            ``data.near_twins``.
     """
 
     reference: str
@@ -62,10 +66,18 @@ class OrientationFinding:
     remedy: str = ""
     not_told: tuple[str, ...] = ()
     turned: tuple[str, ...] = ()
+    turned_images: tuple[tuple[str, str], ...] = ()
+    twins: tuple[tuple[str, str], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types, for JSON."""
-        return {**asdict(self), "not_told": list(self.not_told), "turned": list(self.turned)}
+        """Plain types, for JSON, without names of images: it stands in redacted records as well."""
+        record = {**asdict(self), "not_told": list(self.not_told), "turned": list(self.turned)}
+        return {key: value for key, value in record.items() if key not in ("turned_images", "twins")}
+
+    def turned_names(self) -> list[str]:
+        """Of the images that fit better turned; with the turn where there is more than one."""
+        several = len({words for _, words in self.turned_images}) > 1
+        return [f"{name} ({words})" if several else name for name, words in self.turned_images]
 
 
 class _Ballot:
@@ -110,8 +122,13 @@ def _z(values: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.arctanh(np.clip(values.astype(np.float64), -0.999, 0.999))
 
 
-def _twins(fits: Fits) -> NDArray[np.int64]:
-    """``(n,)`` symmetry under which an image has a near twin among the reference images; -1 for none."""
+def _twins(fits: Fits) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """``(n,)`` symmetry under which an image has a near twin among the reference images; -1 for none.
+
+    Returns:
+        First where the symmetry is certain. Then only twins that are near by themselves, however certain the symmetry:
+        where all images are turned, the nearest ones stand out of what is left of them unturned anyway.
+    """
     own, other = _z(fits.reference.nearest), _z(fits.other.nearest)
     near = np.quantile(own[0], 1 - CHANCE, method="higher")
     ahead = np.maximum((own - own[0]).max(axis=1), 0) + TWIN_MARGIN
@@ -119,7 +136,8 @@ def _twins(fits: Fits) -> NDArray[np.int64]:
     top = other.max(axis=0)
     turned = (best > 0) & (top > near) & (top - other[0] > ahead[best])
     upright = (best == 0) & (top > near + TWIN_MARGIN)
-    return np.where(turned, best, np.where(upright, 0, -1)).astype(np.int64)
+    certain = np.where(turned, best, np.where(upright, 0, -1)).astype(np.int64)
+    return certain, np.where(top > near + TWIN_MARGIN, best, -1).astype(np.int64)
 
 
 def _lower(successes: float, total: float) -> float:
@@ -133,7 +151,12 @@ def _lower(successes: float, total: float) -> float:
 
 @dataclass(frozen=True)
 class _Judgement:
-    """Numbers of the comparison, and the status that follows."""
+    """Numbers of the comparison, and the status that follows.
+
+    Attributes:
+        turned_images: position of each image that fits better turned, and the number of the turn.
+        twins: position of each image with a near twin, and of the twin in the reference cohort.
+    """
 
     fits: Fits
     ballot: _Ballot
@@ -142,11 +165,14 @@ class _Judgement:
     evidence: dict[str, float]
     unanswered: bool
     turned: tuple[int, ...]
+    turned_images: tuple[tuple[int, int], ...]
+    twins: tuple[tuple[int, int], ...]
 
     @classmethod
     def of(cls, fits: Fits) -> _Judgement:
         group, ballot, n = fits.group, _Ballot(fits), len(fits.other)
-        choice, own, twins = ballot.choices(fits.other), ballot.choices(fits.reference), _twins(fits)
+        choice, own = ballot.choices(fits.other), ballot.choices(fits.reference)
+        twins, likely = _twins(fits)
         # Images that are all alike are not so many witnesses.
         weight = (1 + (n - 1) * min(1.0, fits.other.spread / max(fits.reference.spread, 1e-6))) / n
 
@@ -193,7 +219,14 @@ class _Judgement:
         needed = max(FEWEST_VOTES, SHOWS * n)
         asked = [k for k in np.flatnonzero(ballot.told) if k and not group.members[k].is_left_right]
         unanswered = any(upright_by[k].sum() < needed for k in asked)
-        return cls(fits, ballot, best, status, evidence, unanswered, tuple(turned))
+        evidence["near_twins"] = float((likely >= 0).sum())
+        classes = {int(member): place for place, alike in ranking if place in (best, *turned) for member in alike}
+        fitting = [classes.get(int(twin if twin > 0 else vote), 0) for twin, vote in zip(twins, choice, strict=True)]
+        return cls(
+            fits, ballot, best, status, evidence, unanswered, tuple(turned),
+            tuple((int(at), place) for at, place in zip(fits.places, fitting, strict=True) if place),
+            tuple((int(fits.places[i]), int(fits.partners[likely[i], i])) for i in np.flatnonzero(likely >= 0)),
+        )  # fmt: skip
 
 
 def _ranking(
@@ -225,7 +258,7 @@ def _likeliest(fits: Fits, members: NDArray[np.int64], choice: NDArray[np.int64]
 def compare_orientation(
     reference: PreparedCohort, other: PreparedCohort, seed: int = 0, applied: str | None = None
 ) -> OrientationFinding:
-    """Compare how two prepared cohorts lie, under all 8 or 48 symmetries.
+    """Compare the orientations of two prepared cohorts, under all 8 or 48 symmetries.
 
     Args:
         reference: the training cohort.
@@ -239,14 +272,23 @@ def compare_orientation(
         evidence = {"images": float(len(other.pixels))}
         return OrientationFinding(
             *names, "cannot_tell", None, evidence,
-            f"Whether the {_title(names[1])} images lie like the {_title(names[0])} images cannot be told: there are "
-            f"fewer than {FOLDS} {_title(names[0])} patients.",
+            f"Whether the {title_of(names[1])} images have the same orientation as the {title_of(names[0])} images "
+            f"cannot be told: there are fewer than {FOLDS} {title_of(names[0])} patients.",
             LOOK,
         )  # fmt: skip
-    return _finding(_Judgement.of(fits), *names, applied)
+    judged = _Judgement.of(fits)
+    found = _finding(judged, *names, applied)
+    ids, others = ([image.image_id for image in item.cohort.images] for item in (reference, other))
+    named = [(others[at], words_for(fits.group.members[turn])) for at, turn in judged.turned_images]
+    return replace(
+        found,
+        turned_images=tuple(named) if found.turned else (),
+        twins=tuple((others[at], ids[twin]) for at, twin in judged.twins),
+    )
 
 
-def _title(name: str) -> str:
+def title_of(name: str) -> str:
+    """A cohort's name in a sentence."""
     return "held-out" if name == "heldout" else name
 
 
@@ -256,12 +298,15 @@ def _finding(judged: _Judgement, reference: str, other: str, applied: str | None
     before = orientation(applied, members[0].dims) if applied else members[0]
     lost = [members[k] for k in np.flatnonzero(~ballot.told) if not members[k].is_left_right]
     best, evidence, status = members[judged.best], judged.evidence, judged.status
-    n, who, whom = int(evidence["images"]), _title(other), _title(reference)
+    n, who, whom = int(evidence["images"]), title_of(other), title_of(reference)
     name = name_of(best.after(before))
     if status == "same" and (lost or judged.unanswered or n < FEWEST_VOTES):
         status = "cannot_tell"
     if status == "same":
-        sentence = f"The {who} images lie like the {whom} images ({n} were looked at under {len(members)} symmetries)."
+        sentence = (
+            f"The {who} images have the same orientation as the {whom} images ({n} were compared in {len(members)} "
+            "orientations)."
+        )
         remedy = ""
     elif status == "cannot_tell":
         why = (
@@ -269,34 +314,42 @@ def _finding(judged: _Judgement, reference: str, other: str, applied: str | None
             if lost
             else f"too few of {n} images that were looked at resemble the {whom} images clearly enough"
         )
-        sentence, remedy = f"Whether the {who} images lie like the {whom} images cannot be told: {why}.", LOOK
+        sentence, remedy = (
+            f"Whether the {who} images have the same orientation as the {whom} images cannot be told: {why}.", LOOK
+        )  # fmt: skip
     else:
         turned = [members[k] for k in judged.turned]
-        sentence = _evidence_sentence(evidence, best, who, whom)
+        sentence = _evidence_sentence(evidence, best, who, whom, status, applied)
         further = [words_for(one) for one in turned if one != best]
         if further:
             sentence += f" Others fit better {' or '.join(further[:3])}{', ...' if len(further) > 3 else ''}."
         remedy = _remedy(status, other, name, [best, *turned])
-    lies = dict.fromkeys([best, *(members[k] for k in judged.turned)]) if status in ("otherwise", "mixed") else ()
+    occurring = dict.fromkeys([best, *(members[k] for k in judged.turned)]) if status in ("otherwise", "mixed") else ()
     return OrientationFinding(
-        reference, other, status, name if lies else None, evidence, sentence, remedy,
-        tuple(name_of(one) for one in lost), tuple(name_of(one) for one in lies),
+        reference, other, status, name if occurring else None, evidence, sentence, remedy,
+        tuple(name_of(one) for one in lost), tuple(name_of(one) for one in occurring),
     )  # fmt: skip
 
 
-def _evidence_sentence(evidence: Mapping[str, float], best: Symmetry, who: str, whom: str) -> str:
+def _evidence_sentence(
+    evidence: Mapping[str, float], best: Symmetry, who: str, whom: str, status: str, applied: str | None
+) -> str:
     n, words = int(evidence["images"]), words_for(best)
+    unturned = f"as turned by --orientation {applied}" if applied else "as stored"
     parts = []
     if evidence["fit_better"]:
-        parts.append(
-            f"{evidence['fit_better']:.0f} of {n} {who} images fit the {whom} images clearly better {words}, and "
-            f"{evidence['upright']:.0f} as they lie (correlation of the mean images {evidence['mean_turned']:.2f} "
-            f"turned, {evidence['mean']:.2f} as they lie)"
-        )
-    if evidence["twins"]:
+        text = f"{evidence['fit_better']:.0f} of {n} {who} images fit the {whom} images clearly better {words}, and "
+        text += f"{evidence['upright']:.0f} {unturned}"
+        if status == "otherwise":  # of a part of the images the cohort's mean says nothing
+            text += (
+                f" (correlation of the mean images {evidence['mean_turned']:.2f} turned, {evidence['mean']:.2f} "
+                f"{unturned})"
+            )
+        parts.append(text)
+    if evidence["twins"] >= FEWEST_TWINS:  # a single one can be chance
         parts.append(
             f"{evidence['twins']:.0f} of {n} {who} images have a near twin among the {whom} images {words}, and "
-            f"{evidence['twins_upright']:.0f} as they lie"
+            f"{evidence['twins_upright']:.0f} {unturned}"
         )
     return ". ".join(parts) + "."
 
@@ -304,19 +357,19 @@ def _evidence_sentence(evidence: Mapping[str, float], best: Symmetry, who: str, 
 def _remedy(status: str, other: str, name: str, turned: Sequence[Symmetry]) -> str:
     if other != "synthetic":
         return (
-            f"Write the {_title(other)} files and the training files in the same orientation (data.orientation calls "
-            f"what brings the {_title(other)} images there {name}), or go on as they are with --orientation as_is."
+            f"Write the {title_of(other)} files and the training files in the same orientation (data.orientation calls "
+            f"what brings the {title_of(other)} images there {name}), or go on as they are with --orientation as_is."
         )
     if status == "otherwise":
         return (
             f"Go on with --orientation {name}, which turns the synthetic images before they are compared, or with "
-            "--orientation as_is if they are meant to lie so."
+            "--orientation as_is if they are meant to be so."
         )
     if all(one.is_left_right for one in turned):
         return "Left-right mirror images are looked for in any case."
     wider = "mirror" if all(one.axes == tuple(range(one.dims)) for one in turned) else "all"
     return (
-        "If these files were saved otherwise, save them like the others; if the generator was trained with turned or "
-        f"mirrored images, add --symmetries {wider}, which looks every image up turned as well. Copies that lie "
-        "otherwise are missed without it."
+        "If these files were stored in another orientation by mistake, save them like the others; if the generator was "
+        f"trained with turned or mirrored images, add --symmetries {wider}, which looks every image up turned as well. "
+        "Copies in another orientation are missed without it."
     )

@@ -1,6 +1,6 @@
 # Copyright (c) monai_memo contributors
 # SPDX-License-Identifier: Apache-2.0
-"""How well images fit a reference cohort as they lie and turned by every symmetry: the numbers behind the check.
+"""How well images fit a reference cohort as stored and turned by every symmetry: the numbers behind the check.
 
 Two things are measured on small versions of the images. A linear rule for each symmetry, learnt from the reference
 cohort, tells upright images from turned ones (discriminant of the differences between an image and its turned self,
@@ -76,19 +76,23 @@ class Group:
         return len(self.members)
 
 
-def nearest(images: Floats, gallery: Floats, group: Group, barred: NDArray[np.bool_] | None = None) -> Floats:
-    """``(symmetries, n)``: correlation of each turned image with the gallery image nearest to it.
+def nearest(
+    images: Floats, gallery: Floats, group: Group, barred: NDArray[np.bool_] | None = None
+) -> tuple[Floats, NDArray[np.int64]]:
+    """``(symmetries, n)``: correlation of each turned image with the gallery image nearest to it, and which that is.
 
     Args:
         barred: ``(n, gallery)`` pairs that are passed over.
     """
     result = np.empty((len(group), len(images)), dtype=np.float32)
+    places = np.empty(result.shape, dtype=np.int64)
     for place, order in enumerate(group.orders):
         similarity = images[:, order] @ gallery.T
         if barred is not None:
             similarity[barred] = -1
-        result[place] = similarity.max(axis=1)
-    return result
+        places[place] = similarity.argmax(axis=1)
+        result[place] = np.take_along_axis(similarity, places[place][:, None], axis=1)[:, 0]
+    return result, places
 
 
 def discriminants(images: Floats, group: Group) -> Floats:
@@ -128,7 +132,7 @@ class Fit:
 
     Attributes:
         gains: ``(h, g, n)``: how much better an image turned by g fits when it is turned by h as well; log likelihood
-            ratios as of normal distributions. ``gains[:, 0]`` is about the images as they lie.
+            ratios as of normal distributions. ``gains[:, 0]`` is about the images as stored.
         nearest: ``(symmetries, n)`` correlation with the nearest reference image.
         mean: ``(values,)`` of the cohort's mean image.
         spread: how different the images are from one another, 0 to 1.
@@ -145,11 +149,18 @@ class Fit:
 
 @dataclass(frozen=True)
 class Fits:
-    """A reference cohort judged by itself, and another cohort judged by it."""
+    """A reference cohort judged by itself, and another cohort judged by it.
+
+    Attributes:
+        places: position in the other cohort of each of its images that were looked at.
+        partners: ``(symmetries, n)`` position in the reference cohort of the image nearest to each of them.
+    """
 
     group: Group
     reference: Fit
     other: Fit
+    places: NDArray[np.int64]
+    partners: NDArray[np.int64]
 
     def mean_correlation(self, place: int) -> float:
         """Of the mean images, the other one turned."""
@@ -185,14 +196,15 @@ def measure(
     gallery = small_versions(reference, chosen, length)
     own = sampled(len(gallery), MOST_REFERENCE[dims], seed + 1)
     judged, of = gallery[own], patients[own]
-    similarity = nearest(judged, gallery, group, of[:, None] == patients[None])
+    similarity, _ = nearest(judged, gallery, group, of[:, None] == patients[None])
     rules = np.zeros((len(group), len(group), len(own)), dtype=np.float32)
     folds = patient_folds(of, seed)
     for fold in np.unique(folds):
         inside = folds == fold
         rules[:, :, inside] = by_rule(judged[inside], discriminants(judged[~inside], group), group)
-    images = small_versions(other, sampled(len(other), MOST_OTHERS[dims], seed + 2), length)
-    other_similarity = nearest(images, gallery, group)
+    places = sampled(len(other), MOST_OTHERS[dims], seed + 2)
+    images = small_versions(other, places, length)
+    other_similarity, partners = nearest(images, gallery, group)
     kinds = [
         (rules, by_rule(images, discriminants(judged, group), group)),
         (by_nearest(similarity, group), by_nearest(other_similarity, group)),
@@ -207,4 +219,4 @@ def measure(
         Fit(gain, found, whole.mean(axis=0), float(1 - np.square(whole.mean(axis=0)).sum()))
         for gain, found, whole in zip(gains, (similarity, other_similarity), (judged, images), strict=True)
     )
-    return Fits(group, own_fit, other_fit)
+    return Fits(group, own_fit, other_fit, places, chosen[partners])

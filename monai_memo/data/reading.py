@@ -25,7 +25,7 @@ class Pixels(NamedTuple):
 
     Attributes:
         array: 2D ``(channels, rows, columns)``, upright; 3D ``(channels, x, y, z)``; one channel unless it has colour.
-        affine: ``(4, 4)`` to RAS in mm; None in 2D and where the file does not say how it lies.
+        affine: ``(4, 4)`` to RAS in mm; None in 2D and where the file does not state its orientation.
         notes: what was done that is worth counting ("turned by EXIF orientation").
     """
 

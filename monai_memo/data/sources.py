@@ -113,8 +113,9 @@ def _read_folder(folder: Path, name: str, pattern: str | None) -> Source:
     notes = [*found.notes, *grouped.notes, *(text for text in warnings if text not in found.notes)]
     left = found.left()
     if left:
-        notes.append(not_looked_at(left))
-        warnings += [notes[-1]] if found.worth_a_warning() else []
+        unread = found.unread()
+        notes.append(not_looked_at(left, unread))
+        warnings += [notes[-1]] if unread else []
     placeholder = None
     if pattern is not None:
         patients = _patients_by_pattern(ids, pattern)

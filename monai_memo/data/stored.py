@@ -17,7 +17,7 @@ COLOURS = (3, 4)
 LARGEST = 2**30  # values: 8 GiB in double precision; a CT of the whole body has half as many
 CHANNEL_NOTE = "read from one of several channels, as asked for"
 PRESUMED_COLOUR_NOTE = "taken as colour: 3 or 4 bytes at each pixel"
-UNKNOWN_NOTE = "left as stored, because the file does not say how it lies"
+UNKNOWN_NOTE = "left as stored, because the file does not state its orientation"
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Stored:
         several: axes that hold several values of one pixel or voxel (sequences, times, components).
         guess: neither is known and the shape has to tell (npy).
         rows_first: 2D images are stored as rows, columns; otherwise as x, y.
-        affine: ``(4, 4)`` of the axes of space to RAS in mm; None where the file does not say how it lies.
+        affine: ``(4, 4)`` of the axes of space to RAS in mm; None where the file does not state its orientation.
         spacing: mm along the first axes; None where the file does not say.
         notes: what was done so far that is worth counting.
     """
@@ -165,7 +165,7 @@ def axes_of(path: Path, stored: Stored, channel: int | None) -> Axes:
 
 
 def orientation_of(affine: np.ndarray | None) -> str | None:
-    """Nearest axis codes, e.g. ``"LPS"``. None without an affine that says how the volume lies."""
+    """Nearest axis codes, e.g. ``"LPS"``. None without an affine that states the volume's orientation."""
     import nibabel
 
     if affine is None or not np.isfinite(affine).all() or np.linalg.matrix_rank(affine[:3, :3]) < 3:

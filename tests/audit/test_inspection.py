@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shutil
@@ -15,7 +16,7 @@ import pytest
 from PIL import Image
 
 from monai_memo.__main__ import FINISHED, REFUSED, SKIPPED, main
-from monai_memo.audit.inspection import NOTHING_FOUND, Inspection
+from monai_memo.audit.inspection import NOTHING_FOUND, SHOWN_NAMES, Inspection
 from monai_memo.data.phantoms import chest_phantom, knee_phantom
 from monai_memo.data.writing import save_image
 from monai_memo.errors import CohortError, ConfigurationError
@@ -42,17 +43,18 @@ def row(inspection: Inspection, label: str) -> list[str]:
     return dict(inspection.rows())[label]
 
 
-def test_cohorts_that_lie_alike_give_a_table_a_page_and_no_warning(
+def test_cohorts_that_match_give_a_table_a_page_and_no_warning(
     demo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sources = [part for name in ("training", "heldout", "synthetic") for part in (
-        {"training": "--train"}.get(name, f"--{name}"), demo_folder / name)]  # fmt: skip
-    assert run(*sources, "--out", tmp_path / "look.html") == FINISHED
+    sources = ["--train", demo_folder / "training", "--heldout", demo_folder / "heldout"]
+    for number in range(30):
+        save_image(tmp_path / "s" / f"{number}.png", chest_phantom(5000 + number, (32, 32)))
+    assert run(*sources, "--synthetic", tmp_path / "s", "--out", tmp_path / "look.html") == FINISHED
     shown = capsys.readouterr().out
     assert "warning" not in shown and NOTHING_FOUND in shown and str(tmp_path / "look.html") in shown
     lines = {line.split()[0]: " ".join(line.split()[1:]) for line in shown.splitlines() if line[:1].isalpha()}
     assert lines["images"] == "60 40 30" and lines["formats"] == "PNG PNG PNG" and lines["sizes"].count("32 x 32") == 3
-    assert [path.name for path in tmp_path.iterdir()] == ["look.html"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["look.html", "s"]
 
 
 def test_the_page_is_one_file_without_scripts_or_requests(demo_folder: Path, tmp_path: Path) -> None:
@@ -64,7 +66,7 @@ def test_the_page_is_one_file_without_scripts_or_requests(demo_folder: Path, tmp
     assert len(re.findall(r"<img ", page)) == 5 and page.count("data:image/png;base64,") == 5
     assert page.index("must not be shared") < page.index("mean image") < page.index("What was read")
     record = json.loads((tmp_path / "folder" / "inspection.json").read_text())
-    assert record["cohorts"]["training"]["format"] == {"PNG": 60} and record["findings"] == []
+    assert record["cohorts"]["training"]["format"] == {"PNG": 60}
     assert record["cohorts"]["training"]["shape"] == {"32 x 32": 60}
     assert record["cohorts"]["synthetic"]["intensities"]["images"] == 30
     assert (tmp_path / "folder" / "contact_sheet.png").exists()
@@ -107,7 +109,7 @@ def test_volumes_tell_orientation_and_spacing(tmp_path: Path) -> None:
     assert row(inspection, "orientations") == ["LPS", "not said"]
     assert row(inspection, "spacings (mm)")[0] == "2 x 2 x 3"
     told = next(finding.sentence for finding in inspection.findings if finding.subject == "orientation")
-    assert told.startswith("The training volumes say how they lie (LPS), the synthetic volumes do not")
+    assert told.startswith("The training volumes state their orientation (LPS), the synthetic volumes do not")
     inspection.out = tmp_path / "x.html"
     page = inspection.write().read_text(encoding="utf-8")
     assert page.count('class="plane"') == 6 and re.search(
@@ -143,7 +145,7 @@ def test_overlap_repeats_and_patients_are_told(tmp_path: Path) -> None:
     assert "6 byte-identical images in both the training and the synthetic cohort" in overlap
 
 
-def test_images_that_lie_otherwise_are_told_with_the_remedy(tmp_path: Path) -> None:
+def test_images_in_another_orientation_are_told_with_the_remedy(tmp_path: Path) -> None:
     for number in range(30):
         save_image(tmp_path / "t" / f"{number}.png", chest_phantom(number, (32, 32)))
         save_image(tmp_path / "s" / f"{number}.png", chest_phantom(100 + number, (32, 32)).swapaxes(1, 2))
@@ -151,6 +153,60 @@ def test_images_that_lie_otherwise_are_told_with_the_remedy(tmp_path: Path) -> N
     told = [finding.sentence for finding in inspection.findings if finding.subject == "orientation"]
     assert len(told) == 1 and "--orientation transpose" in told[0]
     assert subjects(looked_at(train=tmp_path / "t", synthetic=tmp_path / "s", orientation="transpose")) == []
+
+
+def test_copies_in_the_samples_are_told_by_name_with_their_originals(
+    demo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open(demo_folder / "truth.csv", newline="", encoding="utf-8") as stream:
+        truth = {row["synthetic"]: row["copied_from"] for row in csv.DictReader(stream)}
+    sources = ["--train", demo_folder / "training", "--synthetic", demo_folder / "synthetic"]
+    assert run(*sources, "--out", tmp_path / "look") == FINISHED
+    (found,) = json.loads((tmp_path / "look" / "inspection.json").read_text())["findings"]
+    assert found["subject"] == "possible copies" and found["serious"]
+    n = len(found["names"])
+    assert n > SHOWN_NAMES and found["sentence"].startswith(
+        f"{n} of 30 synthetic images are near twins of training images, so possible copies. Run monai-memo audit: "
+    )
+    for text in found["names"]:
+        name, twin = re.fullmatch(r"(.+) \(like (.+)\)", text).groups()  # type: ignore[union-attr]
+        assert truth[name] == twin
+    shown = capsys.readouterr().out
+    assert f"{found['names'][4]} and {n - SHOWN_NAMES} more" in shown and found["names"][5] not in shown
+    page = (tmp_path / "look" / "inspection.html").read_text(encoding="utf-8")
+    assert all(f"<li>{text}</li>" in page for text in found["names"])
+
+
+def test_held_out_images_of_training_patients_are_told(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(24):
+        image = chest_phantom(number, (32, 32))
+        save_image(tmp_path / "t" / f"{number}.png", image)
+        other = (
+            image + 0.02 * rng.standard_normal(image.shape) if number == 3 else chest_phantom(500 + number, (32, 32))
+        )
+        save_image(tmp_path / "h" / f"h{number}.png", np.clip(other, 0, 1).astype(np.float32))
+    (finding,) = looked_at(train=tmp_path / "t", heldout=tmp_path / "h").findings
+    assert (finding.subject, finding.names) == ("patients", ("h3.png (like 3.png)",))
+    assert finding.sentence == (
+        "1 of 24 held-out images is a near twin of a training image, so perhaps of the same patient. If so, take them "
+        "out of one cohort: held-out images have to be of other patients."
+    )
+
+
+def test_files_that_are_turned_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(40):
+        save_image(tmp_path / "t" / f"{number}.png", chest_phantom(number, (32, 32)))
+        image = chest_phantom(100 + number, (32, 32))
+        save_image(tmp_path / "s" / f"s{number:02d}.png", image[:, ::-1].copy() if number < 8 else image)
+    assert run("--train", tmp_path / "t", "--synthetic", tmp_path / "s", "--out", tmp_path / "look") == FINISHED
+    (found,) = json.loads((tmp_path / "look" / "inspection.json").read_text())["findings"]
+    assert found["subject"] == "orientation" and found["names"] == [f"s{number:02d}.png" for number in range(8)]
+    assert "8 of 40 synthetic images fit the training images clearly better" in found["sentence"]
+    assert "mean" not in found["sentence"]  # of a part of the images the mean of all says nothing
+    assert "         s00.png, s01.png, s02.png, s03.png, s04.png and 3 more\n" in capsys.readouterr().out
+    page = (tmp_path / "look" / "inspection.html").read_text(encoding="utf-8")
+    assert all(f"<li>s0{number}.png</li>" in page for number in range(8)) and "<li>s08.png</li>" not in page
 
 
 def test_negatives_and_windows_are_told_in_words(tmp_path: Path) -> None:
@@ -188,9 +244,24 @@ def test_skipped_files_are_named_and_end_in_status_3(tmp_path: Path, capsys: pyt
     (tmp_path / "t" / "damaged.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     np.save(tmp_path / "t" / "infinite.npy", np.full((32, 32), np.inf))
     assert run("--train", tmp_path / "t", "--out", tmp_path / "x.html") == SKIPPED
-    page = (tmp_path / "x.html").read_text(encoding="utf-8")
+    page, shown = (tmp_path / "x.html").read_text(encoding="utf-8"), capsys.readouterr().out
     assert "damaged.png (" in page and "infinite.npy (contains NaN or infinity)" in page
-    assert re.search(r"left out +2: ", capsys.readouterr().out) or "2: 1" in page
+    assert re.search(r"left out +1: ", shown) and "warning: 2 files or images of the training cohort cannot be" in shown
+    assert "infinite.npy (contains NaN or infinity)" in shown
+    assert shown.endswith("exit status 3: finished, but images were skipped\n")
+
+
+def test_a_dangling_link_is_a_warning_with_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(5):
+        save_image(tmp_path / "t" / f"{number}.png", chest_phantom(number, (32, 32)))
+    (tmp_path / "t" / "gone.png").symlink_to("nowhere.png")
+    assert run("--train", tmp_path / "t", "--out", tmp_path / "look") == SKIPPED
+    (found,) = json.loads((tmp_path / "look" / "inspection.json").read_text())["findings"]
+    assert (found["subject"], found["serious"], found["names"]) == ("left out", True, ["gone.png"])
+    assert "1 file or image of the training cohort cannot be used: a link to" in found["sentence"]
+    assert found["sentence"].endswith("fetch the data first). Copies of it are not found.")
+    assert f"warning: {found['sentence']}\n         gone.png\n" in capsys.readouterr().out
+    assert "<li>gone.png</li>" in (tmp_path / "look" / "inspection.html").read_text(encoding="utf-8")
 
 
 def test_files_that_were_not_looked_at_are_told(tmp_path: Path) -> None:
@@ -198,8 +269,12 @@ def test_files_that_were_not_looked_at_are_told(tmp_path: Path) -> None:
         save_image(tmp_path / "t" / f"{number}.png", chest_phantom(number, (32, 32)))
     (tmp_path / "t" / "slide.svs").write_bytes(b"x")
     inspection = looked_at(train=tmp_path / "t")
-    assert any("1 .svs" in finding.sentence for finding in inspection.findings if finding.subject == "files")
-    assert "1 .svs" in row(inspection, "notes")[0]
+    inspection.out = tmp_path / "x.html"
+    for shown in (f"{inspection.table()}\n{inspection.findings_text()}", inspection.write().read_text("utf-8")):
+        assert (
+            shown.count("1 file was not looked at: 1 .svs (not a format that is read: .svs; if these are images, ") == 1
+        )
+        assert shown.count(".svs") == 2 and "such as PNG, TIFF, npy, NIfTI or DICOM" in shown
 
 
 def test_mixed_dimensions_are_refused_after_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

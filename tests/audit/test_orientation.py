@@ -1,6 +1,6 @@
 # Copyright (c) monai_memo contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Cohorts whose files lie otherwise: refused with the remedy, and with it every planted copy is found."""
+"""Cohorts stored in another orientation: refused with the remedy, and with it every planted copy is found."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def copies_found(result: AuditResult) -> int:
     ],
     ids=["transposed", "upside down", "by 90 degrees", "by 180 degrees"],
 )
-def test_samples_that_lie_otherwise_are_refused_and_found_with_the_remedy(
+def test_samples_in_another_orientation_are_refused_and_found_with_the_remedy(
     turned: Callable[[np.ndarray], np.ndarray], remedy: str, detector_file: Path, tmp_path: Path
 ) -> None:
     sources = cohorts(tmp_path, chest_phantom, (32, 32), write_png, write_png, turned=turned)
@@ -114,7 +114,8 @@ def test_samples_that_lie_otherwise_are_refused_and_found_with_the_remedy(
     ]  # fmt: skip
     assert f"20 images turned, as orientation {remedy} says" in result.cohorts["synthetic"].notes
     report = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    assert "Do the cohorts lie alike?" in report and "The synthetic images lie like the training images" in report
+    assert "Do the cohorts have the same orientation?" in report
+    assert "The synthetic images have the same orientation as the training images" in report
 
 
 def test_samples_taken_as_they_are_come_with_a_warning(detector_file: Path, tmp_path: Path) -> None:
@@ -164,7 +165,7 @@ def test_the_wrong_remedy_is_refused_with_the_right_one(detector_file: Path, tmp
         audit(sources, tmp_path / "out", orientation="LPS", detector=str(detector_file))
 
 
-def test_held_out_images_that_lie_otherwise_are_refused(detector_file: Path, tmp_path: Path) -> None:
+def test_held_out_images_in_another_orientation_are_refused(detector_file: Path, tmp_path: Path) -> None:
     sources = cohorts(tmp_path, chest_phantom, (32, 32), write_png, write_png, heldout=np.flipud)
     with pytest.raises(CohortError, match=r"24 held-out images .* Write the held-out files and the training files in"):
         audit(sources, tmp_path / "out", detector=str(detector_file))

@@ -1,18 +1,23 @@
 # Copyright (c) monai_memo contributors
 # SPDX-License-Identifier: Apache-2.0
-"""What an audit makes of images that lie otherwise, and which of them a search under symmetries covers."""
+"""What an audit makes of images in another orientation, and which of them a search under symmetries covers."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import pytest
 
-from monai_memo.audit.orientation import lie_otherwise, require_alike
+from monai_memo.audit.orientation import not_looked_up, require_alike
 from monai_memo.data.orientation_check import OrientationFinding
+from monai_memo.errors import CohortError
+from monai_memo.redaction import Named
 
 
 def finding(*turned: str, status: str = "mixed", best: str | None = None) -> OrientationFinding:
     return OrientationFinding(
-        "training", "synthetic", status, best or turned[0], {}, "They lie otherwise.", "Do this.", (), turned
+        "training", "synthetic", status, best or turned[0], {}, "They are turned.", "Do this.", (), turned
     )  # fmt: skip
 
 
@@ -31,16 +36,39 @@ def test_nothing_found_counts_only_if_every_turn_that_occurs_was_looked_up(
     turned: tuple[str, ...], symmetries: str, covered: bool
 ) -> None:
     found = [finding(*turned)]
-    assert bool(lie_otherwise(found, symmetries, 2)) is not covered
+    assert bool(not_looked_up(found, symmetries, 2)) is not covered
     (text,) = require_alike(found, None, symmetries, 2)
     assert text.endswith(
         "Every image was looked up turned as well." if covered and symmetries != "none" else "Do this."
     )
 
 
+def test_turned_images_and_near_twins_are_named_in_warnings_apart_from_their_words() -> None:
+    found = replace(
+        finding("rotate_180"), evidence={"images": 20.0}, turned_images=(("a.png", "turned"), ("b.png", "turned")),
+        twins=(("a.png", "t1.png"), ("c.png", "t2.png")),
+    )  # fmt: skip
+    copies, turned = require_alike([found], None, "none", 2)
+    assert isinstance(copies, Named) and isinstance(turned, Named)
+    assert copies.plain == (
+        "2 of 20 synthetic images are near twins of training images, so possible copies. Look at them in matches.csv "
+        "and among the most similar pairs: they say which of them count as copies."
+    )
+    assert copies.names == ("a.png (like t1.png)", "c.png (like t2.png)") and turned.names == ("a.png", "b.png")
+    assert turned.plain == "They are turned. Do this." and turned == "They are turned. Do this. (a.png, b.png)"
+    assert "a.png" not in json.dumps(found.to_dict())  # it stands in redacted records
+
+
+def test_a_refusal_tells_of_near_twins() -> None:
+    found = replace(finding("rotate_180", status="otherwise"), evidence={"images": 9.0}, twins=(("a.png", "t.png"),))
+    with pytest.raises(CohortError, match=r"so a possible copy: a\.png \(like t\.png\)\. Run the audit with") as error:
+        require_alike([found])
+    assert error.value.plain is not None and ".png" not in error.value.plain
+
+
 def test_the_turn_that_was_applied_already_does_not_count() -> None:
     """Half of the samples lay as they should before --orientation rotate_90 turned all of them."""
-    (concern,) = lie_otherwise([finding("rotate_270", best="as_is")], "mirror", 2)
+    (concern,) = not_looked_up([finding("rotate_270", best="as_is")], "mirror", 2)
     assert "Copies among them are missed." in concern
 
 
@@ -48,4 +76,4 @@ def test_mirrored_samples_taken_as_they_are_are_no_concern() -> None:
     found = [finding("flip_left_right", status="otherwise")]
     (text,) = require_alike(found, "as_is", "none", 2)
     assert text.endswith("left-right mirror images are looked for in any case.")
-    assert lie_otherwise(found, "none", 2) == []
+    assert not_looked_up(found, "none", 2) == []

@@ -43,11 +43,11 @@ def laid(images: NDArray[np.floating], name: str) -> NDArray[np.floating]:
 
 
 @pytest.mark.parametrize("n", [6, 12, 60])
-def test_cohorts_that_lie_alike_are_said_to(n: int) -> None:
+def test_cohorts_of_the_same_orientation_are_said_to_be(n: int) -> None:
     found = compare_orientation(prepared(chests(0, 120), "training"), prepared(chests(500, n)))
     assert (found.status, found.best, found.remedy, found.not_told) == ("same", None, "", ())
     assert found.sentence == (
-        f"The synthetic images lie like the training images ({n} were looked at under 8 symmetries)."
+        f"The synthetic images have the same orientation as the training images ({n} were compared in 8 orientations)."
     )
 
 
@@ -59,6 +59,7 @@ def test_every_wrong_orientation_of_pictures_is_found_with_its_remedy(name: str)
     assert f"--orientation {name}," in found.remedy and "--orientation as_is" in found.remedy
     assert f"{found.evidence['fit_better']:.0f} of 12 synthetic images fit the training images" in found.sentence
     assert found.evidence["mean_turned"] > max(0.95, found.evidence["mean"] + 0.03)
+    assert f"turned, {found.evidence['mean']:.2f} as stored)" in found.sentence and len(found.turned_images) >= 10
 
 
 @pytest.mark.parametrize("name", ["LPS", "LAI", "PIR", "ASL", "SPR", "IRA"])
@@ -82,13 +83,41 @@ def test_oblong_sizes_are_compared_as_well() -> None:
 
 
 @pytest.mark.parametrize("name", ["transpose", "rotate_180", "rotate_90", "flip_up_down"])
-def test_a_fifth_that_lies_otherwise_is_told_with_its_share(name: str) -> None:
+def test_a_fifth_in_another_orientation_is_told_with_its_share(name: str) -> None:
     images = chests(500, 60).copy()
     images[:12] = laid(images[:12], name)
     found = compare_orientation(prepared(chests(0, 120), "training"), prepared(images))
     assert (found.status, found.best) == ("mixed", name)
     assert 10 <= found.evidence["fit_better"] <= 12 and 0.15 < found.evidence["share"] < 0.25
     assert f"--symmetries {'mirror' if name in ('rotate_180', 'flip_up_down') else 'all'}" in found.remedy
+
+
+def test_turned_images_and_near_twins_are_named() -> None:
+    """Turned images fit better by themselves; copies are near twins, whether they are turned or not."""
+    rng = np.random.default_rng(0)
+    training, images = chests(0, 120), chests(500, 60).copy()
+    images[:12] = laid(images[:12], "rotate_90")
+    copies = training[[30, 31]] + 0.02 * rng.standard_normal((2, 1, 48, 48))
+    images[5:6], images[40:41] = laid(copies[:1], "rotate_90"), copies[1:]
+    found = compare_orientation(prepared(training, "training"), prepared(images))
+    assert found.twins == (("5.png", "30.png"), ("40.png", "31.png")) and found.evidence["near_twins"] == 2
+    assert len(found.turned_images) >= 11 and {int(name[:-4]) for name, _ in found.turned_images} <= set(range(12))
+    assert {words for _, words in found.turned_images} == {"when turned by 90 degrees counter-clockwise"}
+    assert "mean images" not in found.sentence
+    for clean in (chests(500, 60), knees(500, 24)):
+        reference = chests(0, 120) if clean.ndim == 4 else knees(0, 60)
+        none = compare_orientation(prepared(reference, "training"), prepared(clean))
+        assert none.twins == () == none.turned_images
+
+
+def test_images_turned_in_several_ways_are_each_named_with_theirs() -> None:
+    images = chests(500, 60).copy()
+    images[:24] = laid(images[:24], "flip_up_down")
+    images[24:36] = laid(images[24:36], "rotate_90")
+    found = compare_orientation(prepared(chests(0, 120), "training"), prepared(images))
+    told = found.turned_names()
+    assert "3.png (when mirrored upside down)" in told
+    assert "30.png (when turned by 90 degrees counter-clockwise)" in told
 
 
 def test_mirrored_images_are_told_without_an_alarm() -> None:
@@ -129,7 +158,7 @@ def test_a_handful_of_turned_copies_is_enough() -> None:
 
 
 def test_copies_of_symmetric_objects_show_the_orientation_that_the_object_does_not() -> None:
-    """Discs with a texture of their own: only the texture of copies says how they lie."""
+    """Discs with a texture of their own: only the texture of copies tells their orientation."""
     rng = np.random.default_rng(0)
     y, x = np.meshgrid(*[np.linspace(-1, 1, 32)] * 2, indexing="ij")
     disc = (np.hypot(x, y) < 0.7)[None, None]
@@ -139,8 +168,8 @@ def test_copies_of_symmetric_objects_show_the_orientation_that_the_object_does_n
     found = compare_orientation(training, prepared(others))
     assert found.status == "cannot_tell" and len(found.not_told) == 6  # and left-right, which is looked for anyway
     assert found.sentence == (
-        "Whether the synthetic images lie like the training images cannot be told: 6 of 7 other orientations look "
-        "alike in the training images themselves."
+        "Whether the synthetic images have the same orientation as the training images cannot be told: 6 of 7 other "
+        "orientations look alike in the training images themselves."
     )
     others[:6] = laid(discs[20:26], "transpose")
     found = compare_orientation(training, prepared(others))
@@ -184,7 +213,7 @@ def test_too_few_patients_cannot_be_told() -> None:
     assert found.status == "cannot_tell" and "fewer than 5 training patients" in found.sentence
 
 
-def test_held_out_images_that_lie_otherwise_are_mended_in_their_files() -> None:
+def test_held_out_images_in_another_orientation_are_mended_in_their_files() -> None:
     lying = laid(chests(500, 20), "flip_up_down")
     found = compare_orientation(prepared(chests(0, 120), "training"), prepared(lying, "heldout"))
     assert found.status == "otherwise" and found.remedy.startswith("Write the held-out files and the training files in")

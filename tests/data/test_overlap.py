@@ -177,7 +177,10 @@ def test_warnings_of_sources_name_the_cohort(tmp_path: Path) -> None:
         (a / f"{number}.svs").touch()
         (b / f"{number}.txt").touch()
     cohorts = [Cohort.from_source(a, "training"), Cohort.from_source(b, "heldout")]
-    assert source_warnings(cohorts) == ["training: 2 files were not looked at: 2 .svs"]
+    assert source_warnings(cohorts) == [
+        "training: 2 files were not looked at: 2 .svs (not a format that is read: .svs; if these are images, convert "
+        "them to one that is, such as PNG, TIFF, npy, NIfTI or DICOM)"
+    ]
     assert cohorts[1].notes == ("2 files were not looked at: 2 .txt",)
 
 

@@ -32,6 +32,15 @@ def picture(path: Path, value: int = 0) -> Path:
     return path
 
 
+def unread(kinds: str, formats: str = "not a format") -> str:
+    """Why files were not looked at, and what to do."""
+    verb = "that is" if formats == "not a format" else "that are"
+    return (
+        f"({formats} {verb} read: {kinds}; if these are images, convert them to one that is, such as PNG, TIFF, npy, "
+        "NIfTI or DICOM)"
+    )
+
+
 def pictures(folder: Path, *names: str) -> Path:
     for number, name in enumerate(names):
         picture(folder / name, number)
@@ -150,7 +159,7 @@ def test_pipes_and_sockets_are_never_opened(tmp_path: Path) -> None:
             os.chdir(here)
         cohort = read(tmp_path)
     assert ids(cohort) == ["a.png"] and skipped(cohort) == {"b.png": NOT_REGULAR, "d.dcm": NOT_REGULAR}
-    assert cohort.notes == ("1 file was not looked at: 1 without ending",)
+    assert cohort.notes == (f"1 file was not looked at: 1 without ending {unread('without ending')}",)
 
 
 def test_names_in_another_encoding_are_named_as_far_as_can_be(tmp_path: Path) -> None:
@@ -171,7 +180,8 @@ def test_what_is_not_read_is_told_by_ending(tmp_path: Path) -> None:
         file(tmp_path / quiet)
     cohort = read(tmp_path)
     assert ids(cohort) == ["a.png", "b.TIF", "c.bmp", "d.npz"] and cohort.skipped == ()
-    assert cohort.notes == ("5 files were not looked at: 3 .svs, 1 .tar.gz, 1 .txt",) == cohort.warnings
+    told = f"5 files were not looked at: 3 .svs, 1 .tar.gz, 1 .txt {unread('.svs, .tar.gz', 'not formats')}"
+    assert cohort.notes == (told,) == cohort.warnings
 
 
 def test_plain_sidecars_are_told_without_a_warning(tmp_path: Path) -> None:
@@ -208,7 +218,7 @@ def test_a_pair_of_header_and_data_is_one_image(tmp_path: Path) -> None:
     file(tmp_path / "detached.bin")
     cohort = read(tmp_path)
     assert ids(cohort) == ["brain.hdr", "detached.nrrd", "l.nhdr", "list.mhd", "n.nhdr", "scan.mhd", "series.mhd"]
-    assert cohort.notes == ("1 file was not looked at: 1 .raw",) and cohort.skipped == ()
+    assert cohort.notes == (f"1 file was not looked at: 1 .raw {unread('.raw')}",) and cohort.skipped == ()
     assert [part.name for part in parts_of(tmp_path / "brain.img")] == ["brain.hdr", "brain.img"]
     assert [part.name for part in parts_of(tmp_path / "list.mhd")] == ["list.mhd", "s1.raw", "s2.raw"]
     assert [part.name for part in data_files_of(tmp_path / "series.mhd")] == ["t01.raw", "t02.raw"]
@@ -365,7 +375,7 @@ def test_dicom_with_a_modality_as_ending_is_read(tmp_path: Path, write_dicom: An
     cohort = read(tmp_path)
     assert (
         ids(cohort) == ["IM0002", "scan.MR"]
-        and cohort.notes[-1] == "1 file was not looked at: 1 .mr" == cohort.warnings[-1]
+        and cohort.notes[-1] == f"1 file was not looked at: 1 .mr {unread('.mr')}" == cohort.warnings[-1]
     )
 
 
@@ -381,5 +391,5 @@ def test_an_audit_tells_what_its_cohorts_were_read_without(tmp_path: Path) -> No
     audit = Audit(**sources, heldout=str(tmp_path / "heldout.csv"), out=str(tmp_path / "out"))
     cohorts, warnings = audit._read_cohorts()
     assert cohorts["heldout"].patients_known
-    assert warnings[0] == "training: 1 file was not looked at: 1 .svs"
+    assert warnings[0] == f"training: 1 file was not looked at: 1 .svs {unread('.svs')}"
     assert warnings[1].startswith("Patients are not known in the training cohort: every image counts")
