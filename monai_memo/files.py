@@ -8,6 +8,7 @@ import errno
 import hashlib
 import json
 import math
+import mmap
 import os
 import re
 import tempfile
@@ -206,6 +207,16 @@ def blocks(array: Sized) -> Iterator[slice]:
     step = rows_at_once(getattr(array, "shape", (0, 1))[1:])
     for start in range(0, len(array), step):
         yield slice(start, min(start + step, len(array)))
+
+
+def release(array: Any) -> None:
+    """Let go of the pages of a mapped file that were read: they count as memory of this process until then.
+
+    What is not mapped, or could have been changed, stays as it is.
+    """
+    pages = getattr(array, "_mmap", None)
+    if pages is not None and getattr(array, "mode", "") == "r" and hasattr(mmap, "MADV_DONTNEED"):
+        pages.madvise(mmap.MADV_DONTNEED)
 
 
 def quiet_threads() -> None:

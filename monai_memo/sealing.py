@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_memo.errors import OutputError
-from monai_memo.files import blocks, write_json, write_with
+from monai_memo.files import blocks, release, write_json, write_with
 
 if TYPE_CHECKING:
     from torch import nn
@@ -88,6 +88,7 @@ def array_sha256(array: NDArray[np.generic]) -> str:
     digest = hashlib.sha256(json.dumps([array.dtype.str, list(array.shape)]).encode())
     for rows in blocks(array) if array.ndim else ():
         digest.update(np.ascontiguousarray(array[rows]).tobytes())
+        release(array)
     if not array.ndim:
         digest.update(array.tobytes())
     return digest.hexdigest()

@@ -61,11 +61,13 @@ def _sample(parts: Sequence[Path]) -> bytes:
     """Hash of some bytes of an image's files: whole files of one size are read only where these agree."""
     digest = hashlib.sha256()
     for path in parts:
-        size = os.path.getsize(path)
         with open(path, "rb") as stream:
-            for start in (0,) if size <= 3 * SAMPLE else (0, size // 2, size - SAMPLE):
-                stream.seek(start)
-                digest.update(stream.read(SAMPLE if size > 3 * SAMPLE else size))
+            digest.update(found := stream.read(3 * SAMPLE))
+            if len(found) == 3 * SAMPLE:
+                size = stream.seek(0, os.SEEK_END)
+                for start in (size // 2, size - SAMPLE):
+                    stream.seek(start)
+                    digest.update(stream.read(SAMPLE))
     return digest.digest()
 
 

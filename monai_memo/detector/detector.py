@@ -23,7 +23,7 @@ from tqdm import tqdm
 from monai_memo.data.loading import Preprocessing
 from monai_memo.detector.recipe import NAMES, Recipe
 from monai_memo.errors import DetectorError, MemoError
-from monai_memo.files import write_json, write_with
+from monai_memo.files import release, write_json, write_with
 from monai_memo.networks.copy_detector import CopyDetector
 from monai_memo.sealing import DamagedError, fingerprint, is_sealed, load_torch, save_torch, write_sealed
 
@@ -245,6 +245,7 @@ class Detector:
                     device
                 )
                 result[start : start + len(batch)] = network.embed(batch).cpu().numpy()
+                release(pixels)
                 bar.update(len(batch))
                 since += len(batch)
                 end = start + len(batch)

@@ -24,7 +24,7 @@ from monai_memo.data.orientation_check import compare_orientation
 from monai_memo.data.phantoms import chest_phantom
 from monai_memo.data.prepared import PreparedCohort
 from monai_memo.detector.detector import Detector
-from monai_memo.files import BYTES_AT_ONCE, rows_at_once
+from monai_memo.files import BYTES_AT_ONCE, release, rows_at_once
 from monai_memo.sealing import array_sha256
 from monai_memo.training.batches import PixelDataset
 from tests.audit.small import settings, untrained, write_cohorts
@@ -166,3 +166,24 @@ def test_distributions_in_the_record_are_samples() -> None:
     kept = _sample(values)
     assert len(kept) == 5000 and kept[0] == round(values.min(), 6) and kept[-1] == round(values.max(), 6)
     assert kept[2500] == pytest.approx(np.median(values), abs=1e-3)
+
+
+def mapped() -> int:
+    """Bytes of mapped files that count as memory of this process."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("RssFile"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells how much is mapped")
+def test_pages_of_a_mapped_cohort_are_let_go(tmp_path: Path) -> None:
+    path = tmp_path / "training.f16"
+    np.resize(SMALL, (8192, 1, 64, 64)).tofile(path)  # 64 MB
+    pixels = np.memmap(path, dtype=np.float16, mode="r", shape=(8192, 1, 64, 64))
+    before = mapped()
+    array_sha256(pixels)
+    assert mapped() - before < 16e6
+    assert float(pixels.max()) <= 1 and mapped() - before > 60e6  # read again, and all of it at once
+    own = np.memmap(path, dtype=np.float16, mode="c", shape=pixels.shape)
+    own[0] = 0.5
+    release(own)
+    assert (own[0] == 0.5).all()
