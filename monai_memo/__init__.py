@@ -11,38 +11,57 @@ Example:
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
+
+from monai_memo.lazy import lazily
+
+if TYPE_CHECKING:
+    from monai_memo.audit.audit import Audit as Audit
+    from monai_memo.audit.result import AuditResult as AuditResult
+    from monai_memo.benchmark.evaluate import Evaluation as Evaluation
+    from monai_memo.data.cohort import Cohort as Cohort
+    from monai_memo.data.cohort import split_by_patient as split_by_patient
+    from monai_memo.data.loading import Preprocessing as Preprocessing
+    from monai_memo.detector.detector import Detector as Detector
+    from monai_memo.detector.recipe import Recipe as Recipe
+    from monai_memo.detector.training import train_detector as train_detector
+    from monai_memo.errors import MemoError as MemoError
+    from monai_memo.generators.folder import FolderGenerator as FolderGenerator
+    from monai_memo.generators.latent_diffusion import LatentDiffusion as LatentDiffusion
+    from monai_memo.generators.sampler import Sampler as Sampler
+    from monai_memo.handlers.copy_rate_limit import BestUnderCopyRate as BestUnderCopyRate
+    from monai_memo.handlers.copy_rate_limit import StopAtCopyRate as StopAtCopyRate
+    from monai_memo.handlers.copy_rate_monitor import CopyRateMonitor as CopyRateMonitor
+    from monai_memo.metrics.copy_rate import CopyRate as CopyRate
+    from monai_memo.networks.copy_detector import CopyDetector as CopyDetector
+    from monai_memo.sampling import Generator as Generator
+    from monai_memo.search.embedding_index import EmbeddingIndex as EmbeddingIndex
+    from monai_memo.views import Views as Views
 
 __version__ = "0.1.0"
 
-_PUBLIC = {
+_MODULES = {
     "Audit": "monai_memo.audit.audit",
     "AuditResult": "monai_memo.audit.result",
+    "BestUnderCopyRate": "monai_memo.handlers.copy_rate_limit",
     "Cohort": "monai_memo.data.cohort",
-    "split_by_patient": "monai_memo.data.cohort",
-    "Preprocessing": "monai_memo.data.loading",
-    "Detector": "monai_memo.detector.detector",
-    "Recipe": "monai_memo.detector.recipe",
-    "train_detector": "monai_memo.detector.training",
     "CopyDetector": "monai_memo.networks.copy_detector",
-    "Views": "monai_memo.views",
     "CopyRate": "monai_memo.metrics.copy_rate",
     "CopyRateMonitor": "monai_memo.handlers.copy_rate_monitor",
-    "BestUnderCopyRate": "monai_memo.handlers.copy_rate_limit",
-    "StopAtCopyRate": "monai_memo.handlers.copy_rate_limit",
-    "Generator": "monai_memo.sampling",
-    "FolderGenerator": "monai_memo.generators.folder",
-    "LatentDiffusion": "monai_memo.generators.latent_diffusion",
-    "Sampler": "monai_memo.generators.sampler",
+    "Detector": "monai_memo.detector.detector",
     "EmbeddingIndex": "monai_memo.search.embedding_index",
     "Evaluation": "monai_memo.benchmark.evaluate",
+    "FolderGenerator": "monai_memo.generators.folder",
+    "Generator": "monai_memo.sampling",
+    "LatentDiffusion": "monai_memo.generators.latent_diffusion",
     "MemoError": "monai_memo.errors",
+    "Preprocessing": "monai_memo.data.loading",
+    "Recipe": "monai_memo.detector.recipe",
+    "Sampler": "monai_memo.generators.sampler",
+    "StopAtCopyRate": "monai_memo.handlers.copy_rate_limit",
+    "Views": "monai_memo.views",
+    "split_by_patient": "monai_memo.data.cohort",
+    "train_detector": "monai_memo.detector.training",
 }
-__all__ = ["__version__", *_PUBLIC]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _PUBLIC:
-        return getattr(import_module(_PUBLIC[name]), name)
-    raise AttributeError(f"module 'monai_memo' has no attribute {name!r}")
+__all__ = ["__version__", *_MODULES]
+__getattr__, __dir__ = lazily(__name__, _MODULES)

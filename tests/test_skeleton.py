@@ -16,13 +16,14 @@ PACKAGE = ROOT / "monai_memo"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Each room may import from itself, from what everybody may use, and from the rooms named here.
-COMMON = ("errors", "files", "settings", "sealing", "text", "redaction", "workspace")
+COMMON = ("lazy", "errors", "files", "settings", "sealing", "text", "redaction", "workspace")
 GROUND = ("data", "views", "networks", "losses", "registration", "statistics", "training", "sampling")
 SEARCHES = (*GROUND, "detector", "search")
 AUDIT = (*SEARCHES, "audit")
 METRICS = (*AUDIT, "metrics")
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(GROUND, ()),
+    "lazy": (),
     "errors": (),
     "files": (),
     "settings": (),

@@ -22,7 +22,7 @@ apidoc_modules = [
         "exclude_patterns": ["../../monai_memo/label/server", "../../monai_memo/label/app", "**/__main__.py"],
         "separate_modules": True,
         "module_first": True,
-        "automodule_options": {"members", "show-inheritance"},
+        "automodule_options": {"members", "show-inheritance", "ignore-module-all"},  # a name stands where it is made
     }
 ]
 exclude_patterns = ["modules/modules.rst"]

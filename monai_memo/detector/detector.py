@@ -205,7 +205,7 @@ class Detector:
         self,
         pixels: NDArray[np.floating],
         batch_size: int = 64,
-        device: str = "cpu",
+        device: str | torch.device = "cpu",
         progress: bool = True,
         store: str | Path | None = None,
     ) -> NDArray[np.float32]:

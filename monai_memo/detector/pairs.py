@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -54,7 +52,11 @@ class ViewPairs:
         return torch.Generator().manual_seed(self._key())
 
     def __call__(
-        self, batch: dict[str, Tensor], device: str | torch.device | None = None, non_blocking: bool = False, **_: Any
+        self,
+        batch: dict[str, Tensor],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **_: object,
     ) -> tuple[Tensor, Tensor]:
         """``(2 * batch, channels, *spatial)`` images, and the number of each row's pair.
 

@@ -14,7 +14,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from monai_memo.errors import ConfigurationError
-from monai_memo.networks.copy_detector import CopyDetector
+from monai_memo.networks.copy_detector import CopyDetector, CopyDetectorArguments
 from monai_memo.settings import RECIPES
 from monai_memo.training.schedules import cosine_schedule
 from monai_memo.views import Views
@@ -42,7 +42,7 @@ class Recipe:
     """
 
     name: str
-    network: Mapping[str, Any]
+    network: CopyDetectorArguments
     views: Views
     both_views: bool
     epochs: int
@@ -79,7 +79,7 @@ class Recipe:
         for argument, value, smallest in (("epochs", epochs, 1), ("batch_size", batch_size, 2)):
             if value is not None and (not isinstance(value, int) or value < smallest):
                 raise ConfigurationError(f"{argument} must be a whole number of at least {smallest}, got {value!r}")
-        network = {
+        network: CopyDetectorArguments = {
             "spatial_dims": spatial_dims,
             "image_size": [int(length) for length in image_size],
             "in_channels": channels,

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
 
 from monai.inferers import Inferer
 from monai.losses import PatchAdversarialLoss
@@ -68,7 +67,7 @@ class AutoencoderObjective(Inferer):
         self._mean: Tensor | None = None
         self._sigma: Tensor | None = None
 
-    def __call__(self, inputs: Tensor, network: nn.Module, *_: Any, **__: Any) -> Tensor:
+    def __call__(self, inputs: Tensor, network: nn.Module, *_: object, **__: object) -> Tensor:
         """Reconstruction ``(batch, channels, *spatial)``. Remembers mean and standard deviation for ``loss``."""
         reconstruction, self._mean, self._sigma = network(inputs)
         result: Tensor = reconstruction

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from monai.bundle import ConfigParser
 from monai.networks.nets import AutoencoderKL, DiffusionModelUNet
 from monai.networks.schedulers import Scheduler
@@ -37,7 +38,7 @@ def assemble(
     scale_factor: float | None = None,
     num_inference_steps: int = 50,
     batch_size: int = 16,
-    device: Any = "cpu",
+    device: str | torch.device = "cpu",
     other_bundle: str | Path | None = None,
 ) -> LatentDiffusion:
     """Load both weights files and put the model together.
@@ -82,7 +83,7 @@ def load_bundle(
     folder: str | Path,
     num_inference_steps: int = 50,
     batch_size: int = 16,
-    device: Any = "cpu",
+    device: str | torch.device = "cpu",
     profile: str | None = None,
     **overrides: Any,
 ) -> LatentDiffusion:

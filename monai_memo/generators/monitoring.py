@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from ignite.engine import Engine
 
 from monai_memo.detector.detector import Detector
@@ -47,11 +48,11 @@ class CopyRateHandlers:
         n_samples: int = 200,
         keep_under: float | None = None,
         stop_above: float | None = None,
-        save_best: Callable[[Engine], Any] | None = None,
+        save_best: Callable[[Engine], object] | None = None,
         evaluator: Engine | None = None,
         n_bootstrap: int = 500,
         seed: int = 0,
-        device: Any = "cpu",
+        device: str | torch.device = "cpu",
         workers: int | None = None,
         progress: bool = True,
     ) -> None:

@@ -39,7 +39,7 @@ class BestUnderCopyRate:
     def __init__(
         self,
         monitor: CopyRateMonitor,
-        save: Callable[[Engine], Any],
+        save: Callable[[Engine], object],
         limit: float = 0.05,
         quantity: str = "excess_copies_high",
         evaluator: Engine | None = None,

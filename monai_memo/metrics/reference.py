@@ -73,7 +73,7 @@ def copy_rate_from_cohorts(
         for cohort in (training, heldout):
             prepared = prepare(cohort, detector.preprocessing, folder, workers, progress and idist.get_rank() == 0)
             name = f"{cohort.name}-{detector.sha256[:12]}-{prepared.content_sha256[:12]}.npy"
-            embeddings.append(detector.embed(prepared.pixels, batch_size, str(device), progress, folder / name))
+            embeddings.append(detector.embed(prepared.pixels, batch_size, device, progress, folder / name))
             patients.append(prepared.cohort.patient_ids)
     return CopyRate(embeddings[0], embeddings[1], patients[0], patients[1], **cast(CopyRateOptions, options))
 
@@ -98,4 +98,4 @@ def embed_images(
             logger.warning("left out: %s", error)
     if not usable:
         return np.empty((0, detector.network.embedding_dim), dtype=np.float32), unusable
-    return detector.embed(np.stack(usable), batch_size, str(device), progress=False), unusable
+    return detector.embed(np.stack(usable), batch_size, device, progress=False), unusable

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Required, TypedDict
 
 from monai.networks.blocks import Convolution
 from monai.networks.nets import Regressor, resnet50
@@ -23,6 +24,17 @@ def correlation_form(embeddings: Tensor) -> Tensor:
         embeddings: ``(batch, dim)``.
     """
     return functional.normalize(embeddings - embeddings.mean(dim=1, keepdim=True), dim=1)
+
+
+class CopyDetectorArguments(TypedDict, total=False):
+    """Arguments of ``CopyDetector``, as a recipe and a detector's file hold them."""
+
+    spatial_dims: Required[int]
+    image_size: Required[Sequence[int]]
+    in_channels: int
+    architecture: str
+    embedding_dim: int | None
+    width: int | None
 
 
 class CopyDetector(nn.Module):
