@@ -29,6 +29,7 @@ RECORDS = {
     "to_dict": "a record as JSON has it",
     "from_dict": "the same",
     "summary": "the same",
+    "identity": "weights and settings, in the types that monai_memo.sealing.fingerprint takes",
 }
 # By qualified name.
 EXCEPTIONS = {

@@ -22,12 +22,13 @@ apidoc_modules = [
         "exclude_patterns": ["../../monai_memo/label/server", "../../monai_memo/label/app", "**/__main__.py"],
         "separate_modules": True,
         "module_first": True,
-        "automodule_options": {"members", "show-inheritance", "ignore-module-all"},  # a name stands where it is made
+        "automodule_options": {"members", "show-inheritance"},
     }
 ]
 exclude_patterns = ["modules/modules.rst"]
 
 autodoc_member_order = "bysource"
+autodoc_default_options = {"ignore-module-all": True}  # a name that a room hands on stands where it is made
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented_params"
 napoleon_google_docstring = True
