@@ -19,29 +19,58 @@ from torch.nn import functional
 FLAT = 2e-3  # less than a grey level of 8 bits
 
 
-@lru_cache(maxsize=256)
-def _smoothing_matrix(length: int, sigma: float) -> Tensor:
-    """``(length, length)`` Gaussian weights; beyond the ends there is nothing."""
-    position = torch.arange(length, dtype=torch.float32)
-    weights = torch.exp(-0.5 * ((position[:, None] - position[None]) / sigma) ** 2)
+@lru_cache(maxsize=512)
+def gaussian(length: int, sigma: float, device: torch.device, every: int = 1) -> Tensor:
+    """``(length, kept)`` Gaussian weights; beyond the ends there is nothing.
+
+    Args:
+        length: of the axis, in pixels.
+        sigma: standard deviation in pixels.
+        device: where it is needed.
+        every: only these pixels are asked for, from ``every // 2`` on.
+    """
+    position = torch.arange(length, dtype=torch.float32, device=device)
+    weights = torch.exp(-0.5 * ((position[:, None] - position[None, every // 2 :: every]) / sigma) ** 2)
     return weights / (sigma * (2 * torch.pi) ** 0.5)
 
 
-def smooth(images: Tensor, sigma: float) -> Tensor:
+def along_axes(images: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+    """A separable filter: one matrix for each spatial axis.
+
+    Args:
+        images: ``(batch, channels, *spatial)``.
+        matrices: for each axis ``(length, kept)``, or ``(batch, 1, length, kept)`` with one for each image.
+
+    Returns:
+        ``(batch, channels, *kept)``.
+    """
+    for axis in range(images.ndim - 1, 1, -1):  # the last axis first: where fewer pixels are kept, the rest is cheaper
+        matrix, shape = matrices[axis - 2], images.shape
+        if axis == images.ndim - 1:
+            images = images @ _spread(matrix, images.ndim)
+        else:
+            flat = images.reshape(*shape[: axis + 1], -1)
+            images = _spread(matrix, flat.ndim).transpose(-1, -2) @ flat
+            images = images.reshape(*shape[:axis], matrix.shape[-1], *shape[axis + 1 :])
+    return images
+
+
+def _spread(matrix: Tensor, ndim: int) -> Tensor:
+    """``(batch, 1, length, kept)`` with axes of length 1 between, so that it multiplies tensors of ``ndim`` axes."""
+    if matrix.ndim == 2:
+        return matrix
+    return matrix.view(*matrix.shape[:2], *(1,) * (ndim - 4), *matrix.shape[2:])
+
+
+def smooth(images: Tensor, sigma: float, every: int = 1) -> Tensor:
     """Gaussian smoothing with zeros beyond the border, axis by axis as matrix products (quick for small images).
 
     Args:
         images: ``(batch, channels, *spatial)``.
         sigma: standard deviation in pixels.
+        every: only every so many pixels of the result, from ``every // 2`` on.
     """
-    for axis in range(2, images.ndim):
-        matrix = _smoothing_matrix(images.shape[axis], sigma).to(images.device)
-        if axis == images.ndim - 1:
-            images = images @ matrix
-        else:
-            shape = images.shape
-            images = (matrix @ images.reshape(*shape[: axis + 1], -1)).reshape(shape)
-    return images
+    return along_axes(images, [gaussian(length, sigma, images.device, every) for length in images.shape[2:]])
 
 
 def band(images: Tensor, mask: Tensor, low: float, high: float) -> Tensor:
@@ -56,6 +85,13 @@ def band(images: Tensor, mask: Tensor, low: float, high: float) -> Tensor:
     fine = smooth(masked, low) / smooth(mask, low).clamp(min=1e-3)
     coarse = smooth(masked, high) / smooth(mask, high).clamp(min=1e-3)
     return (fine - coarse) * mask
+
+
+def local_contrast(images: Tensor, mask: Tensor, low: float, high: float, window: float) -> Tensor:
+    """One band, divided by its local strength: the same for any brightness curve, what alignment looks at."""
+    detail = band(images, mask, low, high)
+    strength = smooth(detail**2, window) / smooth(mask, window).clamp(min=1e-3)
+    return detail / torch.sqrt(strength + 4e-3**2)
 
 
 def octaves(shape: Sequence[int]) -> list[tuple[float, float]]:

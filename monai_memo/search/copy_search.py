@@ -1,9 +1,9 @@
 # Copyright (c) monai_memo contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The whole search in one cohort: embeddings, templates, shifts and squared error find candidates, then verified.
+"""The search for copies in one cohort: retrieve candidates, register and score them, normalise the scores.
 
-Two similarities are measured for each candidate: place by place after alignment (``verifier``), and of the whole images
-(``whole_image``), brought to one scale. The greater one counts.
+Two similarities are measured for each candidate: local ones after registration (``reranker``), and of the whole images
+(``score_norm``), brought to one scale. The greater one counts.
 """
 
 from __future__ import annotations
@@ -14,134 +14,219 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
+from torch import Tensor
 
-from monai_memo.search.embedding_index import EmbeddingIndex
-from monai_memo.search.embedding_retriever import Embed, find_candidates
-from monai_memo.search.reranker import NOT_VERIFIED, Verified, Verifier, grey
+from monai_memo.sealing import fingerprint, is_sealed, write_sealed
+from monai_memo.search.embedding_retriever import EmbeddingRetriever
+from monai_memo.search.gallery import Gallery, as_tensor, grey
+from monai_memo.search.matches import NAMES, NOT_SCORED, Matches
+from monai_memo.search.protocols import Encoder, Reranker, Retriever, Scored
+from monai_memo.search.reranker import RegisteredReranker
+from monai_memo.search.runner import Runner
 from monai_memo.search.score_norm import CommonScale, WholeImages
-from monai_memo.search.shifts import ShiftSearch
-from monai_memo.search.templates import TemplateSearch
+from monai_memo.search.shape_retriever import ShapeRetriever
 
-NEIGHBOURS, TEMPLATES, SHIFTED, REFINED, BLOCK = 24, 16, 8, 5, 256
+VERSION = 3  # raise it when the same images come to give another result: what is kept of another one is not taken up
 SCALE_IMAGES, FEWEST_IMAGES = 200, 20  # training images that the common scale is measured on
+SAVE_EVERY = 64
+Pixels = NDArray[np.floating]
 
 
 class CopySearch:
     """Looks images up in a training cohort.
 
     Args:
-        pixels: ``(n, channels, *spatial)`` in [0, 1] of the training cohort, may be memory-mapped.
-        index: its embeddings.
-        embed: images to embeddings, as those of ``index`` were made.
-        patient_ids: of the training cohort; without them every image is taken for a patient.
-        neighbours: candidates by the query itself, and as many by its moved and turned versions.
-        refined: candidates that are aligned to the pixel.
-        affine: see ``Verifier``.
-        whole: compare whole images as well; from 20 training images on.
-        progress: show a bar while the common scale is measured (about 200 verifications).
-        seed: of the training images that the common scale is measured on.
+        retrievers: each finds candidates; all of them are scored.
+        reranker: scores them.
+        whole_images: compare whole images as well; from 20 patients on.
+
+    Example:
+        >>> import numpy as np
+        >>> images = np.random.default_rng(0).random((3, 1, 32, 32), dtype=np.float32)
+        >>> search = CopySearch([ShapeRetriever()], RegisteredReranker()).fit(Gallery(images))
+        >>> found = search.search(images[1:2, ..., ::-1])
+        >>> int(found.candidates[0, 0]), bool(found.similarity[0, 0] > 0.99)
+        (1, True)
     """
 
     def __init__(
         self,
-        pixels: NDArray[np.floating],
-        index: EmbeddingIndex,
-        embed: Embed,
-        patient_ids: Sequence[str] | None = None,
-        neighbours: int = NEIGHBOURS,
-        refined: int = REFINED,
-        affine: bool = True,
-        whole: bool = True,
-        progress: bool = True,
-        seed: int = 0,
+        retrievers: Sequence[Retriever] = (),
+        reranker: Reranker | None = None,
+        whole_images: bool = True,
     ) -> None:
-        self.index, self.embed, self.neighbours = index, embed, neighbours
-        self.verifier = Verifier(pixels, refined, affine)
-        self.shifted = ShiftSearch(self.verifier.search, self.verifier.features)
-        shape = pixels.shape[2:]
-        patients = np.arange(len(pixels)) if patient_ids is None else np.unique(patient_ids, return_inverse=True)[1]
-        blocks = [slice(start, start + BLOCK) for start in range(0, len(pixels), BLOCK)]
+        self.retrievers: list[Retriever] = list(retrievers) or [ShapeRetriever()]
+        self.reranker: Reranker = reranker or RegisteredReranker()
+        self.wanted_whole_images = whole_images
+        self.scale: CommonScale | None = None
+
+    @classmethod
+    def default(cls, encoder: Encoder, batch_size: int = 64) -> CopySearch:
+        """The search of an audit: by embeddings and by shape, then by registration."""
+        return cls([EmbeddingRetriever(encoder, batch_size=batch_size), ShapeRetriever()])
+
+    def fit(self, gallery: Gallery, runner: Runner | None = None) -> CopySearch:
+        """Get ready to look queries up in a gallery."""
+        runner = runner or Runner()
+        self.gallery, self.runner = gallery, runner
+        enough = len(np.unique(gallery.patients)) >= FEWEST_IMAGES
+        self.scale = None
         with torch.inference_mode():
-            self.templates = TemplateSearch((grey(pixels[block]) for block in blocks), shape)
-            self.whole = WholeImages((grey(pixels[block]) for block in blocks), shape, patients)
-        enough = whole and len(np.unique(patients)) >= FEWEST_IMAGES
-        self.scale = self._measure_scale(progress, seed) if enough else None
+            for retriever in self.retrievers:
+                retriever.fit(gallery, runner)
+            self.reranker.fit(gallery, runner)
+            if self.wanted_whole_images and enough:
+                self.whole_images = WholeImages()
+                self.whole_images.fit(gallery, runner)
+                self.scale = self._measure_scale()
+        return self
 
-    def __call__(
-        self,
-        queries: NDArray[np.floating],
-        own: NDArray[np.float32] | None = None,
-        progress: bool = True,
-        store: str | Path | None = None,
-    ) -> Verified:
-        """Verified candidates of each query.
+    def __len__(self) -> int:
+        return len(self.gallery)
 
-        Args:
-            queries: ``(n, channels, *spatial)`` in [0, 1], prepared like the cohort.
-            own: ``(n, dim)`` their embeddings, if they are at hand.
-            store: see ``Verifier``.
-        """
-        candidates = self._candidates(queries, own, progress)
-        return self.verify(queries, candidates, progress, store)
-
-    def verify(
-        self,
-        queries: NDArray[np.floating],
-        candidates: Sequence[NDArray[np.int64]],
-        progress: bool = True,
-        store: str | Path | None = None,
-        own: NDArray[np.int64] | None = None,
-        only: bool = False,
-    ) -> Verified:
-        """Both similarities of given candidates, and of the nearest whole image.
+    def search(
+        self, queries: Pixels, store: str | Path | None = None, patients: NDArray[np.int64] | None = None
+    ) -> Matches:
+        """Matches of each query.
 
         Args:
-            queries, candidates, store: see ``Verifier``.
-            own: ``(n,)`` for training images that are looked up among others: their own indices.
-            only: nothing beyond the given candidates.
+            queries: ``(n, channels, *spatial)`` in [0, 1], prepared like the gallery.
+            store: file (``.npz``) that keeps what is done; a call that was killed continues there. It is made again
+                where it is damaged, or was made from other images or by another search.
+            patients: ``(n,)`` whose images are passed over, for images that are looked up among those of others.
+
+        Raises:
+            ValueError: the queries do not have the shape of the gallery's images.
         """
+        return self._run(queries, store, patients, None)
+
+    def score(self, queries: Pixels, candidates: NDArray[np.int64], patients: NDArray[np.int64]) -> Matches:
+        """Matches of given pairs, and nothing beyond them.
+
+        Args:
+            candidates: ``(n, k)`` indices into the gallery, padded with -1.
+            patients: ``(n,)`` of the queries; no other patients either.
+        """
+        return self._run(queries, None, patients, candidates)
+
+    def _run(
+        self,
+        queries: Pixels,
+        store: str | Path | None,
+        patients: NDArray[np.int64] | None,
+        candidates: NDArray[np.int64] | None,
+    ) -> Matches:
+        if queries.shape[1:] != self.gallery.pixels.shape[1:]:
+            raise ValueError(
+                f"queries must have shape (n, {', '.join(map(str, self.gallery.pixels.shape[1:]))}) like the images "
+                f"that they are looked up among, got {queries.shape}"
+            )
+        identity = "" if store is None else self._identity(queries, patients)
+        kept = _stored(store, identity)
+        parts: list[Matches] = [] if kept is None else [kept]
+        done = 0 if kept is None else len(kept)
+        saved = done
+        runner = self.runner
+        with torch.inference_mode(), runner.bar(len(queries), "search", done) as bar:
+            for rows in runner.blocks(len(queries)):
+                if rows.stop <= done:
+                    continue
+                rows = slice(max(rows.start, done), rows.stop)
+                parts.append(self._block(
+                    as_tensor(queries[rows], runner.device),
+                    None if patients is None else torch.from_numpy(np.asarray(patients)[rows]).to(runner.device),
+                    None if candidates is None else torch.from_numpy(candidates[rows]).to(runner.device),
+                ))  # fmt: skip
+                bar.update(rows.stop - rows.start)
+                if store is not None and (rows.stop - saved >= SAVE_EVERY or rows.stop == len(queries)):
+                    parts, saved = [Matches.concat(parts)], rows.stop
+                    _save(store, parts[0], identity)
+        return Matches.concat(parts)
+
+    def _block(self, queries: Tensor, patients: Tensor | None, given: Tensor | None) -> Matches:
+        """One block of queries, on the device."""
+        scored, whole_image = self.block(queries, patients, given)
+        found = Matches(
+            scored.candidates.cpu().numpy(), scored.similarity.double().cpu().numpy(), scored.transforms.cpu().numpy(),
+            scored.profiles.cpu().numpy(), np.full(scored.candidates.shape, NOT_SCORED),
+        )  # fmt: skip
+        if self.scale is None or whole_image is None:
+            return found
+        values = np.where(found.candidates < 0, NOT_SCORED, self.scale(whole_image.cpu().numpy()))
+        return found.with_whole_image(values)
+
+    def block(
+        self, queries: Tensor, patients: Tensor | None = None, given: Tensor | None = None
+    ) -> tuple[Scored, Tensor | None]:
+        """One block of queries without any step off the device: scored candidates, and closeness of whole images."""
+        candidates = self._candidates(queries, patients) if given is None else given
         if self.scale is None:
-            return self.verifier(queries, candidates, progress, store)
-        vectors = self._vectors(queries)
-        likeness = self.whole.likeness(vectors, None if own is None else self.whole.patients[own])
-        kept = None if only else likeness.nearest
-        if kept is not None:
-            candidates = [np.union1d(found, sure) for found, sure in zip(candidates, kept, strict=True)]
-        found = self.verifier(queries, candidates, progress, store, kept)
-        values = self.whole.of_candidates(vectors, found.candidates, likeness.background)
-        return found.with_whole(np.where(found.candidates < 0, NOT_VERIFIED, self.scale(values)))
+            return self.reranker(queries, candidates, None, self.runner), None
+        vectors = self.whole_images.vectors_of(grey(queries))
+        closeness = self.whole_images.closeness(vectors, patients)
+        kept = None
+        if given is None:
+            kept = closeness.nearest
+            candidates = self._union([candidates, kept[:, None]])
+        scored = self.reranker(queries, candidates, kept, self.runner)
+        return scored, self.whole_images.of_candidates(vectors, scored.candidates, closeness.background)
 
-    def _vectors(self, queries: NDArray[np.floating]) -> NDArray[np.float32]:
-        blocks = (queries[start : start + BLOCK] for start in range(0, len(queries), BLOCK))
-        with torch.inference_mode():
-            return np.concatenate([self.whole.vectors(grey(block)) for block in blocks])
+    def _candidates(self, queries: Tensor, patients: Tensor | None) -> Tensor:
+        candidates = self._union([retriever(queries, self.runner) for retriever in self.retrievers])
+        if patients is None:
+            return candidates
+        theirs = torch.from_numpy(self.gallery.patients).to(queries.device)[candidates.clamp(min=0)]
+        return torch.where(theirs == patients[:, None], -1, candidates)
 
-    def _candidates(
-        self, queries: NDArray[np.floating], own: NDArray[np.float32] | None, progress: bool
-    ) -> list[NDArray[np.int64]]:
-        candidates = find_candidates(queries, self.embed, self.index, self.neighbours, own, progress=progress)
-        bar = tqdm(candidates, desc="candidates by shape", disable=None if progress else True)
-        with torch.inference_mode():
-            for position, found in enumerate(bar):
-                query = grey(queries[position : position + 1])
-                more = np.union1d(self.templates(query, TEMPLATES), self.shifted(query, SHIFTED))
-                candidates[position] = np.union1d(found, more)
-        return candidates
+    def _union(self, parts: Sequence[Tensor]) -> Tensor:
+        """Candidates of several retrievers, each once, padded with -1 at the end."""
+        found = torch.cat(list(parts), dim=1).sort(dim=1, descending=True).values
+        again = torch.zeros_like(found, dtype=torch.bool)
+        again[:, 1:] = found[:, 1:] == found[:, :-1]
+        found = torch.where(again, -1, found).sort(dim=1, descending=True).values
+        if self.runner.waits:
+            return found
+        return found[:, : max(1, int((found >= 0).sum(dim=1).max()))]
 
-    def _measure_scale(self, progress: bool, seed: int) -> CommonScale | None:
+    def _measure_scale(self) -> CommonScale | None:
         """Training images among those of the other patients: neither similarity has a copy to find there."""
-        patients, pixels = self.whole.patients, self.verifier.pixels
-        n = min(SCALE_IMAGES, len(pixels))
-        chosen = np.sort(np.random.default_rng([seed, 5]).choice(len(pixels), n, replace=False))
-        images = np.asarray(pixels[chosen])
-        candidates = [
-            found[patients[found] != patients[place]]
-            for place, found in zip(chosen, self._candidates(images, None, False), strict=True)
-        ]
-        usable = [position for position, found in enumerate(candidates) if len(found)]
-        if len(usable) < FEWEST_IMAGES:
+        gallery, n = self.gallery, min(SCALE_IMAGES, len(self.gallery))
+        chosen = np.sort(np.random.default_rng([self.runner.seed, 5]).choice(len(gallery), n, replace=False))
+        local, whole = [], []
+        with self.runner.bar(n, "common scale") as bar:
+            for rows in self.runner.blocks(n):
+                images = as_tensor(gallery.pixels[chosen[rows]], self.runner.device)
+                own = torch.from_numpy(gallery.patients[chosen[rows]]).to(self.runner.device)
+                scored = self.reranker(images, self._candidates(images, own), None, self.runner)
+                local.append(scored.similarity[:, 0])
+                whole.append(self.whole_images.closeness(self.whole_images.vectors_of(grey(images)), own).value)
+                bar.update(len(images))
+        similarity, closeness = (torch.cat(parts).double().cpu().numpy() for parts in (local, whole))
+        usable = similarity > NOT_SCORED
+        if usable.sum() < FEWEST_IMAGES:
             return None
-        images, own = images[usable], patients[chosen[usable]]
-        similarity = self.verifier(images, [candidates[position] for position in usable], progress).similarity[:, 0]
-        return CommonScale.between(self.whole.likeness(self._vectors(images), own).value, similarity)
+        return CommonScale.between(closeness[usable], similarity[usable])
+
+    def _identity(self, queries: Pixels, patients: NDArray[np.int64] | None) -> str:
+        parts = [*self.retrievers, self.reranker]
+        settings = [[type(part).__name__, sorted(_plain(part).items())] for part in parts]
+        arrays = [self.gallery.pixels, self.gallery.patients, queries]
+        arrays += [] if patients is None else [patients]
+        arrays += [] if self.gallery.embeddings is None else [self.gallery.embeddings]
+        return fingerprint("matches", [VERSION, settings, self.scale is None, self.runner.seed], arrays)
+
+
+def _plain(part: Retriever | Reranker) -> dict[str, bool | int | float | str]:
+    return {name: value for name, value in vars(part).items() if isinstance(value, bool | int | float | str)}
+
+
+def _save(store: str | Path, found: Matches, identity: str) -> None:
+    arrays = {name: getattr(found, name) for name in NAMES}
+    write_sealed(store, lambda temporary: np.savez(temporary, **arrays), identity)
+
+
+def _stored(store: str | Path | None, identity: str) -> Matches | None:
+    if store is None or not is_sealed(store, identity):
+        return None
+    with np.load(store, allow_pickle=False) as found:
+        return Matches(*(found[name] for name in NAMES))

@@ -1,6 +1,6 @@
 # Copyright (c) monai_memo contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Candidates for verification: the nearest training images of a query and of its moved and turned versions."""
+"""Candidates by embedding: the nearest training images of a query and of its moved and turned versions."""
 
 from __future__ import annotations
 
@@ -10,35 +10,36 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from tqdm import tqdm
+from torch import Tensor, nn
 
-from monai_memo.registration.coarse import warp
-from monai_memo.search.embedding_index import EmbeddingIndex
+from monai_memo.registration.affine import identity, warp
+from monai_memo.search.gallery import Gallery, as_tensor
+from monai_memo.search.protocols import Encoder
+from monai_memo.search.runner import Runner
 
 SHIFT, ROTATION, ZOOM = 0.16, 12.0, 1.15  # of half the length; degrees; factor
-Embed = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+NEIGHBOURS = 24
 
 
 def query_views(dims: int) -> list[Tensor]:
-    """``(dims, dims + 1)`` placements at which a query is looked up besides its own."""
-    identity = torch.cat([torch.eye(dims), torch.zeros(dims, 1)], dim=1)
+    """``(dims, dims + 1)`` transforms under which a query is looked up besides its own."""
+    unmoved = identity(dims)
     views = []
     corners = [(1, 1), (1, -1), (-1, 1), (-1, -1)] if dims == 2 else [(1, 0, 0), (0, 1, 0), (0, 0, 1)]
     if dims == 3:
         corners = [*corners, *[tuple(-x for x in corner) for corner in corners]]  # type: ignore[misc]
     for corner in corners:
-        view = identity.clone()
+        view = unmoved.clone()
         view[:, -1] = SHIFT * torch.tensor(corner)
         views.append(view)
     for factor in (ZOOM, 1 / ZOOM):
-        view = identity.clone()
+        view = unmoved.clone()
         view[:, :-1] *= factor
         views.append(view)
     planes = [(0, 1)] if dims == 2 else [(0, 1), (0, 2), (1, 2)]
     for first, second in planes:
         for degrees in (ROTATION, -ROTATION):
-            view = identity.clone()
+            view = unmoved.clone()
             cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
             view[first, first] = view[second, second] = cosine
             view[first, second], view[second, first] = -sine, sine
@@ -46,43 +47,64 @@ def query_views(dims: int) -> list[Tensor]:
     return views
 
 
-def find_candidates(
-    queries: NDArray[np.floating],
-    embed: Embed,
-    index: EmbeddingIndex,
-    k: int = 16,
-    own: NDArray[np.float32] | None = None,
-    block: int = 256,
-    progress: bool = True,
-) -> list[NDArray[np.int64]]:
-    """The candidates of each query: nearest by its own embedding, and by those of its versions.
+def correlation_form(vectors: Tensor) -> Tensor:
+    """Centred and of length 1, so that inner products are Pearson correlations; vectors without variation become 0."""
+    centred = vectors - vectors.mean(dim=1, keepdim=True)
+    return centred / centred.norm(dim=1, keepdim=True).clamp(min=1e-12)
+
+
+class ArrayEncoder:
+    """An encoder from a function on arrays, for networks of other frameworks.
 
     Args:
-        queries: ``(n, channels, *spatial)`` in [0, 1].
-        embed: images to ``(n, dim)``.
-        index: embeddings of the training cohort.
-        k: neighbours by the query itself, and as many by all its versions together.
-        own: ``(n, dim)`` embeddings of the queries, if they are at hand.
-
-    Returns:
-        For each query a sorted array of between ``k`` and ``2 k`` indices (all, if the cohort is smaller).
+        function: ``(n, channels, *spatial)`` in [0, 1] to ``(n, dim)``.
     """
-    k = min(k, len(index))
-    result: list[NDArray[np.int64]] = []
-    bar = tqdm(total=len(queries), desc="find candidates", disable=None if progress else True)
-    for start in range(0, len(queries), block):
-        images = np.asarray(queries[start : start + block], dtype=np.float32)
-        nearest = index.search(embed(images) if own is None else own[start : start + block], k)[1]
-        tensor = torch.from_numpy(images)
-        found = []
-        for view in query_views(images.ndim - 2):
-            moved, inside = warp(tensor, view.expand(len(images), -1, -1))
-            found.append(index.search(embed((moved * inside).numpy()), k))
-        similarity, others = (np.concatenate(parts, axis=1) for parts in zip(*found, strict=True))
-        for row in range(len(images)):
-            _, first = np.unique(others[row][np.argsort(-similarity[row], kind="stable")], return_index=True)
-            ranked = others[row][np.argsort(-similarity[row], kind="stable")][np.sort(first)]
-            result.append(np.unique(np.concatenate([nearest[row], ranked[:k]])))
-        bar.update(len(images))
-    bar.close()
-    return result
+
+    def __init__(self, function: Callable[[NDArray[np.float32]], NDArray[np.floating]]) -> None:
+        self.function = function
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """See ``protocols.Encoder``."""
+        return as_tensor(self.function(images.cpu().numpy()), images.device)
+
+
+class EmbeddingRetriever:
+    """The nearest images by an encoder's embeddings, exactly, by Pearson correlation.
+
+    Args:
+        encoder: a torch module (moved to the device when fitted), or any function of tensors.
+        neighbours: candidates by the query itself, and as many by all its versions together.
+        batch_size: images that the encoder sees at once.
+    """
+
+    def __init__(self, encoder: Encoder, neighbours: int = NEIGHBOURS, batch_size: int = 64) -> None:
+        if neighbours < 1:
+            raise ValueError(f"neighbours must be at least 1, got {neighbours}")
+        self.encoder, self.neighbours, self.batch_size = encoder, neighbours, batch_size
+        self.vectors = torch.empty(0)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """``(n, dim)`` embeddings in ``correlation_form``."""
+        return correlation_form(torch.cat([self.encoder(part).float() for part in images.split(self.batch_size)]))
+
+    def fit(self, gallery: Gallery, runner: Runner) -> None:
+        """Embed the gallery, unless it comes with embeddings."""
+        if isinstance(self.encoder, nn.Module):
+            self.encoder.to(runner.device).eval()
+        if gallery.embeddings is not None:
+            self.vectors = correlation_form(as_tensor(gallery.embeddings, runner.device))
+            return
+        blocks = gallery.blocks(runner)
+        self.vectors = torch.cat([self.encode(gallery.block(rows, runner)) for rows in blocks])
+
+    def __call__(self, queries: Tensor, runner: Runner) -> Tensor:
+        """``(batch, 2 k)``: the nearest of each query, then the nearest of its versions."""
+        k = min(self.neighbours, len(self.vectors))
+        nearest = [(self.encode(queries) @ self.vectors.T).topk(k, dim=1).indices]
+        best: Tensor | None = None
+        for view in query_views(queries.ndim - 2):
+            moved, inside = warp(queries, view.to(queries.device).expand(len(queries), -1, -1))
+            similarity = self.encode(moved * inside) @ self.vectors.T
+            best = similarity if best is None else torch.maximum(best, similarity)
+        assert best is not None
+        return torch.cat([*nearest, best.topk(k, dim=1).indices], dim=1)

@@ -11,9 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from monai_memo.registration.coarse import resized, warp
-from monai_memo.registration.lncc import agreement_maps, combine, matched_blur
-from monai_memo.search.reranker import Verifier, grey
+from monai_memo.registration.affine import resized, warp
+from monai_memo.registration.filters import structured
+from monai_memo.registration.lncc import combine, lncc_maps, matched_blur, profiles_of
+from monai_memo.search.gallery import Gallery, as_tensor, grey
+from monai_memo.search.reranker import RegisteredReranker
+from monai_memo.search.runner import Runner
 
 ALIGNED_LENGTH = {2: 64, 3: 32}
 
@@ -26,14 +29,14 @@ class PairComparison:
         aligned: ``(channels, *spatial)``, the training image brought to the synthetic one; grey where it ends.
         agreement: ``(*spatial)``, local correlation from -1 to 1, over all bands; 0 where hidden.
         similarity: verified similarity of the pair, -1 to 1.
-        placement: ``(dims, dims + 1)``, see ``alignment``.
+        transform: ``(dims, dims + 1)``, see ``registration.affine``.
         mirrored: whether the training image had to be mirrored.
     """
 
     aligned: NDArray[np.float32]
     agreement: NDArray[np.float32]
     similarity: float
-    placement: NDArray[np.float32]
+    transform: NDArray[np.float32]
     mirrored: bool
 
 
@@ -55,21 +58,26 @@ def compare_pair(synthetic: NDArray[np.floating], training: NDArray[np.floating]
         )
     shape = synthetic.shape[1:]
     size = tuple(min(length, ALIGNED_LENGTH[len(shape)]) for length in shape)
+    runner, here = Runner(), torch.device("cpu")
     with torch.inference_mode():
-        first, second = (resized(grey(image[None]), size) for image in (synthetic, training))
-        found = Verifier(second.numpy(), refined=1)(first.numpy(), np.array([[0]]), progress=False)
-        placement = torch.from_numpy(found.placements[0])
-        maps, visible, _ = agreement_maps(first, second, placement, matched_blur(first, second, placement))
+        first, second = (resized(grey(as_tensor(image[None], here)), size) for image in (synthetic, training))
+        reranker = RegisteredReranker(refined=1)
+        reranker.fit(Gallery(second.numpy()), runner)
+        found = reranker(first, torch.zeros(1, 1, dtype=torch.long), None, runner)
+        theta, visible = found.transforms[0], structured(first)
+        sharp = combine(profiles_of(first, visible, second, theta))
+        blur = matched_blur(first, visible, second, theta, sharp)
+        maps, visible = lncc_maps(first, visible, second, theta, blur)
         combined = combine(maps.movedim(1, -1)).unsqueeze(1) * visible
         mode = "bilinear" if len(shape) == 2 else "trilinear"
         agreement = functional.interpolate(combined, size=shape, mode=mode, align_corners=False)[0, 0]
         image = torch.from_numpy(np.ascontiguousarray(training, dtype=np.float32))[None]
-        aligned, inside = warp(image, placement)
-    linear = found.placements[0, 0, :, :-1]
+        aligned, inside = warp(image, theta)
+    transform = theta[0].numpy()
     return PairComparison(
         aligned=torch.where(inside > 0, aligned, torch.full_like(aligned, 0.5))[0].numpy(),
         agreement=agreement.numpy(),
         similarity=float(found.similarity[0, 0]),
-        placement=found.placements[0, 0],
-        mirrored=bool(np.linalg.det(linear) < 0),
+        transform=transform,
+        mirrored=bool(np.linalg.det(transform[:, :-1]) < 0),
     )

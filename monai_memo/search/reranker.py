@@ -1,244 +1,273 @@
 # Copyright (c) monai_memo contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Retrieve and verify: is one of the nearest training images the very image, once it is aligned?
+"""Is one of the candidates the very image, once it is aligned?
 
-The embedding finds the right image nearly always, but its similarity says little about whether that image is a copy or
-another patient who looks alike. So the nearest candidates of each query are aligned with it and compared place by place
-and band by band. The verified similarity is the correlation in the best two fifths of all places, over all bands.
+Retrieval finds the right image nearly always, but its similarity says little about whether that image is a copy or
+another patient who looks alike. So the candidates of each query are registered with it and compared locally, band by
+band. The similarity is the correlation in the best two fifths of all windows, over all bands.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
-from tqdm import tqdm
 
-from monai_memo.registration.coarse import CoarseSearch, local_contrast, refine
-from monai_memo.registration.filters import octaves, structured
-from monai_memo.registration.lncc import agreement_maps, combine, matched_blur, profile
-from monai_memo.sealing import fingerprint, is_sealed, write_sealed
+from monai_memo.registration.affine import identity
+from monai_memo.registration.coarse import CoarseRegistration
+from monai_memo.registration.filters import local_contrast, octaves, structured
+from monai_memo.registration.gauss_newton import refine
+from monai_memo.registration.lncc import combine, matched_blur, profiles_of
+from monai_memo.search.gallery import Gallery, grey
+from monai_memo.search.matches import NOT_SCORED
+from monai_memo.search.runner import Runner
+from monai_memo.search.shape_retriever import coarse_rows
 
-CONTRAST_BAND = (1.0, 4.0, 5.0)  # of the images that are aligned; in pixels: low, high, window
-SAVE_EVERY = 64
-VERSION = 2  # of the verification: raise it when the same images come to give another result
-NOT_VERIFIED = -1.0
-NAMES = ("candidates", "similarity", "placements", "profiles", "whole")
+REFINED = 5
+CONTRAST_BAND = (1.0, 4.0, 5.0)  # of the images that are registered; in pixels: low, high, window
+SECOND = 16  # candidates whose second best coarse transform is tried as well
+ABOVE_ALL = 2.0  # more than any agreement
+CHANNELS = 16  # tensors of the size of an image that a comparison holds at once
 
 
 @dataclass(frozen=True)
-class Verified:
-    """Verified candidates of ``n`` queries, best first.
+class Pairs:
+    """Queries and candidates side by side.
 
     Attributes:
-        candidates: ``(n, r)`` index of the training image; -1 where a query has fewer candidates.
-        similarity: ``(n, r)`` verified similarity, -1 to 1; -1 where there is no candidate.
-        placements: ``(n, r, dims, dims + 1)``, see ``alignment``.
-        profiles: ``(n, r, bands)`` agreement in each band, finest first.
-        whole: ``(n, r)`` similarity of the whole images (``whole_image``); -1 where it was not measured.
+        query, structure, candidate: ``(pairs, 1, *spatial)``, see ``registration.lncc``.
+        thetas: ``(pairs, dims, dims + 1)``.
     """
 
-    candidates: NDArray[np.int64]
-    similarity: NDArray[np.float64]
-    placements: NDArray[np.float32]
-    profiles: NDArray[np.float32]
-    whole: NDArray[np.float64]
-
-    def __len__(self) -> int:
-        return len(self.candidates)
-
-    def rows(self, chosen: NDArray[np.int64] | slice) -> Verified:
-        """Some of the queries."""
-        return Verified(*(getattr(self, name)[chosen] for name in NAMES))
-
-    def with_whole(self, whole: NDArray[np.float64]) -> Verified:
-        """The better of both similarities counts, and the candidates are put in its order."""
-        similarity = np.maximum(self.similarity, whole)
-        order = np.argsort(-similarity, axis=1, kind="stable")
-        rows = np.arange(len(self))[:, None]
-        return Verified(
-            self.candidates[rows, order], similarity[rows, order], self.placements[rows, order],
-            self.profiles[rows, order], whole[rows, order],
-        )  # fmt: skip
+    query: Tensor
+    structure: Tensor
+    candidate: Tensor
+    thetas: Tensor
 
 
-def grey(pixels: NDArray[np.floating]) -> Tensor:
-    """``(n, channels, *spatial)`` to ``(n, 1, *spatial)`` float32."""
-    return torch.from_numpy(np.ascontiguousarray(pixels, dtype=np.float32)).mean(dim=1, keepdim=True)
-
-
-class Verifier:
-    """Verifies candidates among the images of one cohort.
+class RegisteredReranker:
+    """Registers candidates and scores them by local normalised cross-correlation.
 
     Args:
-        pixels: ``(n, channels, *spatial)`` in [0, 1] of the training cohort, may be memory-mapped.
-        refined: candidates of each query that are aligned to the pixel; the others are dropped after a coarse look.
-        affine: let the alignment end with all entries of the matrix free, for images that were squeezed.
-
-    Example:
-        >>> import numpy as np
-        >>> images = np.random.default_rng(0).random((3, 1, 32, 32), dtype=np.float32)
-        >>> found = Verifier(images)(images[1:2, ..., ::-1], np.array([[0, 1, 2]]), progress=False)
-        >>> int(found.candidates[0, 0]), bool(found.similarity[0, 0] > 0.99)
-        (1, True)
+        refined: candidates of each query that are registered to the pixel; the others are dropped after a coarse look.
+        affine: let registration end with all entries of the matrix free, for images that were squeezed.
     """
 
-    def __init__(self, pixels: NDArray[np.floating], refined: int = 5, affine: bool = True) -> None:
-        self.pixels, self.refined, self.affine = pixels, refined, affine
-        self.shape = tuple(pixels.shape[2:])
-        self.search = CoarseSearch(self.shape)
-        blocks = []
-        with torch.inference_mode():
-            for start in range(0, len(pixels), 256):
-                images = grey(pixels[start : start + 256])
-                blocks.append(self.search.features(images, torch.ones_like(images)))
-        self.features = torch.cat(blocks)
+    def __init__(self, refined: int = REFINED, affine: bool = True) -> None:
+        if refined < 1:
+            raise ValueError(f"refined must be at least 1, got {refined}")
+        self.refined, self.affine = refined, affine
 
-    def __len__(self) -> int:
-        return len(self.pixels)
+    def fit(self, gallery: Gallery, runner: Runner) -> None:
+        """Spectra of the gallery; its images come to the device if they fit there."""
+        self.gallery, self.shape = gallery, gallery.shape
+        self.coarse = CoarseRegistration(gallery.shape)
+        self.spectra = coarse_rows(gallery, runner)
+        self.bands = len(octaves(gallery.shape))
+        gallery.reside(runner)
 
-    def __call__(
-        self,
-        queries: NDArray[np.floating],
-        candidates: Sequence[NDArray[np.int64]] | NDArray[np.int64],
-        progress: bool = True,
-        store: str | Path | None = None,
-        kept: NDArray[np.int64] | None = None,
-    ) -> Verified:
-        """Verify the candidates of each query.
+    def __call__(self, queries: Tensor, candidates: Tensor, kept: Tensor | None, runner: Runner) -> ScoredBlock:
+        """See ``protocols.Reranker``."""
+        images = grey(queries)
+        structure = structured(images)
+        thetas = self._coarse(images, structure, candidates, runner)
+        chosen, thetas = self._shortlist(images, structure, candidates, thetas, kept, runner)
+        n, r = chosen.shape
+        others = self.gallery.images(chosen.clamp(min=0).flatten(), runner)
+        pairs = Pairs(
+            images.repeat_interleave(r, dim=0), structure.repeat_interleave(r, dim=0), others, thetas.flatten(0, 1)
+        )
+        thetas = self._refined(pairs, runner)
+        profiles, thetas = self._better(pairs, thetas, runner)
+        profiles = self._blurred(pairs, thetas, profiles, chosen, runner)
+        similarity = torch.where(chosen < 0, -ABOVE_ALL, combine(profiles).view(n, r))
+        order = similarity.argsort(dim=1, descending=True, stable=True)
+        return ScoredBlock.of(
+            chosen.gather(1, order),
+            similarity.gather(1, order).double(),
+            thetas.view(n, r, *thetas.shape[1:])[torch.arange(n, device=order.device)[:, None], order],
+            profiles.view(n, r, -1)[torch.arange(n, device=order.device)[:, None], order],
+            self.refined,
+        )
 
-        Args:
-            queries: ``(n, channels, *spatial)`` in [0, 1], prepared like the cohort.
-            candidates: for each query the indices of its candidates, at least one.
-            store: file (``.npz``) that keeps what is done; a call that was killed continues there. It is made again
-                where it is damaged, or was made from other images or candidates.
-            kept: ``(n,)`` a candidate of each query that is never dropped after the coarse look.
+    def _coarse(self, images: Tensor, structure: Tensor, candidates: Tensor, runner: Runner) -> Tensor:
+        """``(n, k, 3, dims, dims + 1)``: the two best coarse transforms, and the one that leaves all in place.
+
+        Most copies lie where their original lies; with a quarter replaced, the coarse search can miss that.
         """
-        identity = "" if store is None else self._identity(queries, candidates, kept)
-        done = _stored(store, identity)
-        rows: list[Verified] = [] if done is None else [done]
-        start = 0 if done is None else len(done)
-        bar = tqdm(
-            total=len(queries),
-            initial=start,
-            desc="verify",
-            disable=None if progress and start < len(queries) else True,
-        )
-        with torch.inference_mode(), bar:
-            for position in range(start, len(queries)):
-                sure = None if kept is None else int(kept[position])
-                rows.append(self._verify(queries[position : position + 1], np.asarray(candidates[position]), sure))
-                bar.update()
-                if store is not None and ((position + 1) % SAVE_EVERY == 0 or position + 1 == len(queries)):
-                    rows = [_joined(rows)]
-                    _save(store, rows[0], identity)
-        return _joined(rows)
+        features, found = self.coarse.features(images, structure), []
+        which = candidates.clamp(min=0)
+        step = runner.at_once(self.coarse.bytes_per_pair * candidates.shape[1])
+        for some, rows in zip(features.split(step), which.split(step), strict=True):
+            found.append(self.coarse(some, self.spectra[rows], 2))
+        thetas = torch.cat(found)
+        dims = len(self.shape)
+        in_place = identity(dims, thetas.device).expand(*thetas.shape[:2], 1, dims, dims + 1)
+        return torch.cat([thetas, in_place], dim=2)
 
-    def _identity(
+    def _shortlist(
         self,
-        queries: NDArray[np.floating],
-        candidates: Sequence[NDArray[np.int64]] | NDArray[np.int64],
-        kept: NDArray[np.int64] | None,
-    ) -> str:
-        lengths = [len(found) for found in candidates]
-        arrays = [self.pixels, queries, np.concatenate([np.asarray(found) for found in candidates])]
+        images: Tensor,
+        structure: Tensor,
+        candidates: Tensor,
+        thetas: Tensor,
+        kept: Tensor | None,
+        runner: Runner,
+    ) -> tuple[Tensor, Tensor]:
+        """The candidates that agree best at half the size, each at the best of its coarse transforms.
+
+        Correlation over the whole image would drop copies of which a part was replaced. The second best transform is
+        tried on the candidates that agree best at the first one or in place.
+
+        Returns:
+            ``(n, r)`` and ``(n, r, dims, dims + 1)``; -1 where there are fewer candidates.
+        """
+        n, k = candidates.shape
+        rows = torch.arange(n, device=candidates.device)[:, None]
+        look = Look(self.gallery, images, runner)
+        others = look.candidates(candidates)
+        values = look.agreement(others, torch.arange(n * k, device=rows.device).view(n, k), thetas[:, :, ::2])
+        first = torch.where(candidates < 0, -ABOVE_ALL, values.amax(dim=2))
+        again = first.topk(min(SECOND, k), dim=1).indices
+        value = look.agreement(others, again + k * rows, thetas[rows, again, 1:2])
+        second = torch.full_like(first, -ABOVE_ALL).scatter(1, again, value[:, :, 0])
+        value, place = torch.stack([values[:, :, 0], second, values[:, :, 1]], dim=2).max(dim=2)
         if kept is not None:
-            arrays.append(np.asarray(kept))
-        return fingerprint("verified matches", [VERSION, self.refined, self.affine, lengths, kept is None], arrays)
+            value = torch.where(candidates == kept[:, None], value + ABOVE_ALL, value)
+        value = torch.where(candidates < 0, -ABOVE_ALL, value)
+        best = value.topk(min(self.refined, k), dim=1).indices
+        return candidates.gather(1, best), thetas[rows, best, place.gather(1, best)]
 
-    def _verify(self, query: NDArray[np.floating], candidates: NDArray[np.int64], sure: int | None = None) -> Verified:
-        dims, bands = len(self.shape), len(octaves(self.shape))
-        image = grey(query)
-        mask = structured(image)
-        which = torch.from_numpy(candidates)
-        _, placements = self.search(
-            self.search.features(image, mask)[0], self.features[which], min(2, len(self.search.transforms))
-        )
-        others = grey(self.pixels[candidates])
-        # Most copies lie where their original lies; with a quarter replaced, the coarse search can miss that.
-        in_place = torch.cat([torch.eye(dims), torch.zeros(dims, 1)], dim=1)
-        placements = torch.cat([placements, in_place.expand(len(which), 1, dims, dims + 1)], dim=1)
-        placements, kept = self._shortlist(image, others, placements, np.flatnonzero(candidates == sure))
-        which, others = which[kept], others[kept]
-        first = local_contrast(image, mask, *CONTRAST_BAND).expand(len(which), *([-1] * (dims + 1)))
-        second = local_contrast(others, torch.ones_like(others), *CONTRAST_BAND)
-        placements = refine(placements, first, second, steps=6)
-        if self.affine:
-            placements = refine(placements, first, second, steps=3, affine=True)
-        profiles, placements = self._better(image, others, placements, in_place.expand(len(which), dims, dims + 1))
-        # The blur is the query's; it is read off the likeliest candidate.
-        likeliest = slice(best := int(combine(profiles).argmax()), best + 1)
-        blur = matched_blur(image, others[likeliest], placements[likeliest])
-        if blur:
-            profiles = profile(*agreement_maps(image.expand_as(others), others, placements, blur)[:2])
-        similarity = combine(profiles)
-        order = similarity.argsort(descending=True, stable=True)
-        result = Verified(
-            np.full((1, self.refined), -1, dtype=np.int64),
-            np.full((1, self.refined), NOT_VERIFIED),
-            np.zeros((1, self.refined, dims, dims + 1), dtype=np.float32),
-            np.zeros((1, self.refined, bands), dtype=np.float32),
-            np.full((1, self.refined), NOT_VERIFIED),
-        )
-        n = len(order)
-        result.candidates[0, :n] = which[order].numpy()
-        result.similarity[0, :n] = similarity[order].double().numpy()
-        result.placements[0, :n] = placements[order].numpy()
-        result.profiles[0, :n] = profiles[order].numpy()
-        return result
+    def _parts(self, pairs: Pairs, runner: Runner) -> list[slice]:
+        size = runner.at_once(4 * CHANNELS * pairs.query[0].numel())
+        return list(runner.blocks(len(pairs.query), size))
 
-    @staticmethod
-    def _better(image: Tensor, others: Tensor, refined: Tensor, in_place: Tensor) -> tuple[Tensor, Tensor]:
-        """Profile and placement of each candidate, refined or left in place, whichever agrees more.
+    def _refined(self, pairs: Pairs, runner: Runner) -> Tensor:
+        found = []
+        for rows in self._parts(pairs, runner):
+            first = local_contrast(pairs.query[rows], pairs.structure[rows], *CONTRAST_BAND)
+            candidate = pairs.candidate[rows]
+            second = local_contrast(candidate, torch.ones_like(candidate), *CONTRAST_BAND)
+            thetas = refine(pairs.thetas[rows], first, second, steps=6)
+            if self.affine:
+                thetas = refine(thetas, first, second, steps=3, affine=True)
+            found.append(thetas)
+        return torch.cat(found)
+
+    def _profiles(self, pairs: Pairs, thetas: Tensor, runner: Runner, blur: Tensor | None = None) -> Tensor:
+        return torch.cat([
+            profiles_of(
+                pairs.query[rows], pairs.structure[rows], pairs.candidate[rows], thetas[rows],
+                0.0 if blur is None else blur[rows],
+            )
+            for rows in self._parts(pairs, runner)
+        ])  # fmt: skip
+
+    def _better(self, pairs: Pairs, refined: Tensor, runner: Runner) -> tuple[Tensor, Tensor]:
+        """Profile and transform of each pair, registered or left in place, whichever agrees more.
 
         A quarter of the image that was replaced can draw a copy away that had lain where its original lies.
         """
-        moved, still = (
-            profile(*agreement_maps(image.expand_as(others), others, places)[:2]) for places in (refined, in_place)
-        )
+        in_place = identity(len(self.shape), refined.device).expand_as(refined)
+        moved, still = self._profiles(pairs, refined, runner), self._profiles(pairs, in_place, runner)
         stays = (combine(still) > combine(moved)).unsqueeze(1)
         return torch.where(stays, still, moved), torch.where(stays.unsqueeze(2), in_place, refined)
 
-    def _shortlist(
-        self, image: Tensor, others: Tensor, placements: Tensor, sure: NDArray[np.int64]
-    ) -> tuple[Tensor, Tensor]:
-        """The candidates that agree best at half the size, each at the better of its coarse placements.
+    def _blurred(self, pairs: Pairs, thetas: Tensor, profiles: Tensor, chosen: Tensor, runner: Runner) -> Tensor:
+        """Profiles with candidates as blurred as the query. The blur is the query's, read off its likeliest candidate."""
+        n, r = chosen.shape
+        sharp = torch.where(chosen < 0, -ABOVE_ALL, combine(profiles).view(n, r))
+        likeliest = sharp.argmax(dim=1) + r * torch.arange(n, device=chosen.device)
+        one = Pairs(*(part[likeliest] for part in (pairs.query, pairs.structure, pairs.candidate, thetas)))
+        blur = torch.cat([
+            matched_blur(one.query[rows], one.structure[rows], one.candidate[rows], one.thetas[rows], some)
+            for rows, some in ((rows, sharp.flatten()[likeliest][rows]) for rows in self._parts(one, runner))
+        ])  # fmt: skip
+        blur = blur.repeat_interleave(r)
+        if runner.waits:
+            again = self._profiles(pairs, thetas, runner, blur)
+            return torch.where(blur[:, None] > 0, again, profiles)
+        soft = torch.nonzero(blur)[:, 0]
+        if len(soft):
+            some = Pairs(*(part[soft] for part in (pairs.query, pairs.structure, pairs.candidate, thetas)))
+            profiles = profiles.index_copy(0, soft, self._profiles(some, some.thetas, runner, blur[soft]))
+        return profiles
 
-        Those in ``sure`` come in any case.
 
-        Correlation over the whole image would drop copies of which a part was replaced.
+class Look:
+    """Agreement of queries with candidates at half the size.
+
+    Args:
+        images: ``(n, 1, *spatial)`` queries in grey.
+    """
+
+    def __init__(self, gallery: Gallery, images: Tensor, runner: Runner) -> None:
+        self.gallery, self.runner = gallery, runner
+        self.images = self._small(images)
+        self.structure = structured(self.images)
+
+    @staticmethod
+    def _small(images: Tensor) -> Tensor:
+        if min(images.shape[2:]) < 32:
+            return images
+        pool = functional.avg_pool2d if images.ndim == 4 else functional.avg_pool3d
+        small: Tensor = pool(images, 2)  # type: ignore[operator]
+        return small
+
+    def candidates(self, which: Tensor) -> Tensor:
+        """``(n * k, 1, *small)`` images of ``(n, k)`` candidates."""
+        flat, pixels = which.clamp(min=0).flatten(), self.images[0].numel()
+        parts = flat.split(self.runner.at_once(4 * 2 ** self.images.ndim * pixels))
+        return torch.cat([self._small(self.gallery.images(part, self.runner)) for part in parts])
+
+    def agreement(self, others: Tensor, which: Tensor, thetas: Tensor) -> Tensor:
+        """Combined agreement of pairs under several transforms.
+
+        Args:
+            others: of ``candidates``.
+            which: ``(n, m)`` places in ``others``.
+            thetas: ``(n, m, t, dims, dims + 1)``.
+
+        Returns:
+            ``(n, m, t)``.
         """
-        per_candidate = placements.shape[1]
-        pool = functional.avg_pool2d if image.ndim == 4 else functional.avg_pool3d
-        halve = min(self.shape) >= 32
-        small, small_others = (pool(image, 2), pool(others, 2)) if halve else (image, others)
-        flat = placements.flatten(0, 1)
-        repeated = small_others.repeat_interleave(per_candidate, dim=0)
-        agreement, visible, _ = agreement_maps(small.expand_as(repeated), repeated, flat)
-        value = combine(profile(agreement, visible)).view(-1, per_candidate)
-        best, place = value.max(dim=1)
-        best[torch.from_numpy(sure)] += 2  # above every agreement
-        kept = best.topk(min(self.refined, len(best))).indices
-        return placements[kept, place[kept]], kept
+        m, per_candidate = thetas.shape[1:3]
+        flat, places = which.flatten(), thetas.flatten(0, 2)
+        step = self.runner.at_once(4 * CHANNELS * self.images[0].numel())
+        values = []
+        for start in range(0, len(places), step):
+            pair = torch.arange(start, min(start + step, len(places)), device=flat.device)
+            row = pair // (m * per_candidate)
+            candidate = others[flat[pair // per_candidate]]
+            profiles = profiles_of(self.images[row], self.structure[row], candidate, places[pair])
+            values.append(combine(profiles))
+        return torch.cat(values).view(*thetas.shape[:3])
 
 
-def _joined(rows: list[Verified]) -> Verified:
-    return Verified(*(np.concatenate([getattr(row, name) for row in rows]) for name in NAMES))
+@dataclass(frozen=True)
+class ScoredBlock:
+    """See ``protocols.Scored``."""
 
+    candidates: Tensor
+    similarity: Tensor
+    transforms: Tensor
+    profiles: Tensor
 
-def _save(store: str | Path, found: Verified, identity: str) -> None:
-    arrays = {name: getattr(found, name) for name in NAMES}
-    write_sealed(store, lambda temporary: np.savez(temporary, **arrays), identity)
-
-
-def _stored(store: str | Path | None, identity: str) -> Verified | None:
-    if store is None or not is_sealed(store, identity):
-        return None
-    with np.load(store, allow_pickle=False) as found:
-        return Verified(*(found[name] for name in NAMES))
+    @classmethod
+    def of(
+        cls, candidates: Tensor, similarity: Tensor, transforms: Tensor, profiles: Tensor, refined: int
+    ) -> ScoredBlock:
+        """Filled up to ``refined`` candidates; those that are none get no score."""
+        none = candidates < 0
+        similarity = torch.where(none, NOT_SCORED, similarity)
+        transforms = torch.where(none[..., None, None], 0, transforms)
+        profiles = torch.where(none[..., None], 0, profiles)
+        short = refined - candidates.shape[1]
+        return cls(
+            functional.pad(candidates, (0, short), value=-1),
+            functional.pad(similarity, (0, short), value=NOT_SCORED),
+            functional.pad(transforms, (0, 0, 0, 0, 0, short)),
+            functional.pad(profiles, (0, 0, 0, short)),
+        )

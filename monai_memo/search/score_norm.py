@@ -1,188 +1,223 @@
 # Copyright (c) monai_memo contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Likeness of whole images where they lie, for copies whose detail was drawn anew.
+"""Closeness of whole images where they lie, for copies whose detail was drawn anew, with its scores normalised.
 
-A diffusion model that starts from a training image keeps the layout and redraws the detail that a comparison place by
-place rests on. Then the plain squared error says more. It is judged by the query's errors to further training images,
-as by Carlini et al. (Extracting Training Data from Diffusion Models, USENIX Security 2023), because smooth, average
-images are near to many patients; and by the errors of the training image to those of other patients, because one in a
-crowd is near to many queries (speaker recognition normalises its scores by both sides for the same reason). Medians, so
-that an image that stands twice in the cohort, which is copied first of all, is not taken for one in a crowd.
+A diffusion model that starts from a training image keeps the layout and redraws the detail that a local comparison
+rests on. Then the plain squared error says more. It is normalised by the query's errors to further training images, as
+by Carlini et al. (Extracting Training Data from Diffusion Models, USENIX Security 2023), because smooth, average images
+are near to many patients; and by the errors of the training image to those of other patients, because one among many
+like it is near to many queries (speaker recognition normalises its scores by both sides for the same reason). Medians,
+so that an image that stands twice in the cohort, which is copied first of all, is not taken for one of many.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import faiss
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from monai_memo.registration.coarse import resized
+from monai_memo.registration.affine import resized
+from monai_memo.search.gallery import Gallery, grey
+from monai_memo.search.runner import Runner
 
 LENGTH = {2: 64, 3: 32}
-BACKGROUND = 10  # training images that a query's likeness is judged by, the nearest one not among them
-CROWD = 5  # training images of other patients that a training image is judged by
+SKETCH = {2: 16, 3: 8}  # length of the images that large galleries are looked through by
+BACKGROUND = 10  # training images that a query's closeness is normalised by, the nearest one not among them
+COHORT = 5  # training images of other patients that a training image is normalised by
 WEIGHT = 0.4  # of the median log error to either
 SMALLEST_ERROR = 1e-6
-Vectors = NDArray[np.float32]
+EXACT_UP_TO, SHORTLIST = 4096, 64
+HALF_FROM = 20_000  # images from which vectors are kept in half precision
 
 
 @dataclass(frozen=True)
-class Likeness:
+class Closeness:
     """The nearest training image of ``n`` queries.
 
     Attributes:
         nearest: ``(n,)`` index of the training image.
-        value: ``(n,)`` its likeness, unbounded, higher is more alike.
+        value: ``(n,)`` its closeness, unbounded, higher is closer.
         background: ``(n,)`` what was subtracted for the query's further neighbours.
     """
 
-    nearest: NDArray[np.int64]
-    value: NDArray[np.float64]
-    background: NDArray[np.float64]
+    nearest: Tensor
+    value: Tensor
+    background: Tensor
 
 
 class WholeImages:
-    """All training images and their mirror images, searched by squared error (FAISS, exact).
+    """All training images and their mirror images, searched by mean squared error.
 
-    Args:
-        blocks: ``(n, 1, *spatial)`` blocks of the training cohort, in order, in [0, 1].
-        shape: spatial shape of the images.
-        patients: a number for each training image's patient, for ``likeness(own=...)``.
+    Up to ``EXACT_UP_TO`` images every error is calculated. In larger galleries images of 16 pixels (8 voxels) are
+    compared first; the errors of the nearest ones are then exact.
     """
 
-    def __init__(self, blocks: Iterable[Tensor], shape: Sequence[int], patients: NDArray[np.int64]) -> None:
-        self.dims = len(shape)
-        self.shape = tuple(min(length, LENGTH[self.dims]) for length in shape)
-        vectors = np.concatenate([self.vectors(block) for block in blocks])
-        self.training, self.patients = vectors, patients
-        self.index = faiss.IndexFlatL2(vectors.shape[1])
-        self.index.add(vectors)
-        self.index.add(self.mirrored(vectors))
-        self._crowds = np.full(len(vectors), np.nan)
+    def fit(self, gallery: Gallery, runner: Runner) -> None:
+        """Vectors of a gallery, on the runner's device."""
+        self.dims = len(gallery.shape)
+        self.shape = tuple(min(length, LENGTH[self.dims]) for length in gallery.shape)
+        self.runner, self.size = runner, len(gallery)
+        kept = torch.float16 if self.size >= HALF_FROM else torch.float32
+        blocks = (grey(gallery.block(rows, runner)) for rows in gallery.blocks(runner))
+        self.vectors = torch.cat([self.vectors_of(block).to(kept) for block in blocks])
+        self.patients = torch.from_numpy(gallery.patients).to(runner.device)
+        self.most = int(np.bincount(gallery.patients).max())
+        self.columns = self._columns(self.vectors)
+        self.norms = self.columns.float().pow(2).sum(dim=0)
+        self._crowding = torch.full((self.size,), torch.nan, dtype=torch.float64, device=runner.device)
+        if runner.waits:
+            self._fill(torch.arange(self.size, device=runner.device))
 
-    def __len__(self) -> int:
-        return len(self.training)
+    @property
+    def exact(self) -> bool:
+        """Whether all errors are calculated."""
+        return self.size <= EXACT_UP_TO
 
-    def vectors(self, images: Tensor) -> Vectors:
+    def vectors_of(self, images: Tensor) -> Tensor:
         """``(n, 1, *spatial)`` to ``(n, values)``, scaled so that distances are mean squared errors."""
-        flat = resized(images, self.shape).flatten(1).numpy().astype(np.float32)
-        return np.ascontiguousarray(flat / np.sqrt(flat.shape[1]))
+        flat = resized(images, self.shape).flatten(1)
+        return flat / flat.shape[1] ** 0.5
 
-    def mirrored(self, vectors: Vectors) -> Vectors:
-        """Left and right exchanged: the last axis in 2D, the first in 3D, as in ``alignment``."""
-        images = vectors.reshape(-1, *self.shape)
-        return np.ascontiguousarray(np.flip(images, -1 if self.dims == 2 else 1)).reshape(vectors.shape)
+    def mirrored(self, vectors: Tensor) -> Tensor:
+        """Left and right exchanged: the last axis in 2D, the first in 3D, as in ``registration``."""
+        return vectors.view(-1, *self.shape).flip(-1 if self.dims == 2 else 1).flatten(1)
 
-    def likeness(self, vectors: Vectors, own: NDArray[np.int64] | None = None) -> Likeness:
+    def _columns(self, vectors: Tensor) -> Tensor:
+        """``(values, n)`` of what is looked through: all values, or those of small images."""
+        if self.exact:
+            return vectors.T
+        small = tuple(min(length, SKETCH[self.dims]) for length in self.shape)
+        parts = [resized(part.float().view(-1, 1, *self.shape), small).flatten(1) for part in vectors.split(4096)]
+        share = (vectors.shape[1] / parts[0].shape[1]) ** 0.5  # distances stay mean squared errors
+        return (torch.cat(parts) * share).T.contiguous()
+
+    def closeness(self, vectors: Tensor, own: Tensor | None = None) -> Closeness:
         """The nearest training image of each query.
 
         Args:
             vectors: of the queries.
             own: ``(n,)`` the patient of each query, whose images are passed over.
         """
-        excluded = None if own is None else own[:, None]
-        logs, places = self._neighbours(vectors, BACKGROUND, excluded)
-        values = logs[:, :CROWD] - self._crowding(places[:, :CROWD], own)
-        best = values.argmax(axis=1)
-        rows = np.arange(len(vectors))
-        further = np.ones_like(places, dtype=bool)
-        further[rows, best] = False
-        background = WEIGHT * np.median(logs[further].reshape(len(vectors), -1), axis=1)
-        return Likeness(places[rows, best], values[rows, best] - background, background)
+        logs, places = self._neighbours(vectors, BACKGROUND, None if own is None else own[:, None])
+        values = logs[:, :COHORT] - self.crowding(places[:, :COHORT], own)
+        best = values.argmax(dim=1, keepdim=True)
+        further = torch.arange(logs.shape[1], device=logs.device)[None] + 0 * best
+        further = further[:, :-1] + (further[:, :-1] >= best).long()  # all but the best one
+        background = WEIGHT * logs.gather(1, further).quantile(0.5, dim=1)
+        return Closeness(places.gather(1, best)[:, 0], values.gather(1, best)[:, 0] - background, background)
 
-    def _neighbours(
-        self, vectors: Vectors, count: int, excluded: NDArray[np.int64] | None
-    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    def _neighbours(self, vectors: Tensor, count: int, excluded: Tensor | None) -> tuple[Tensor, Tensor]:
         """The nearest training images, mirror images among them: minus log squared error and index, ``(n, count)``.
 
         Args:
             excluded: ``(n, patients)`` whose images are passed over (they come last in tiny cohorts).
         """
-        most = 0 if excluded is None else 2 * excluded.shape[1] * int(np.bincount(self.patients).max())
-        errors, places = self.index.search(vectors, min(count + most, self.index.ntotal))
-        places = places.astype(np.int64) % len(self)
-        logs = -np.log(np.maximum(errors, SMALLEST_ERROR)).astype(np.float64)
+        most = 0 if excluded is None else 2 * excluded.shape[1] * self.most
+        wanted = min(count + most, 2 * self.size)
+        parts = []
+        for some in vectors.split(self.runner.at_once(8 * self.size)) if self.runner.waits else vectors.split(16):
+            parts.append(self._nearest(some, wanted))
+        errors, places = (torch.cat(both) for both in zip(*parts, strict=True))
+        logs = -errors.clamp(min=SMALLEST_ERROR).double().log()
         if excluded is not None:
-            barred = (self.patients[places][:, :, None] == excluded[:, None, :]).any(axis=2)
-            order = np.argsort(barred, axis=1, kind="stable")  # allowed ones first, nearest first
-            logs, places = np.take_along_axis(logs, order, axis=1), np.take_along_axis(places, order, axis=1)
+            barred = (self.patients[places][:, :, None] == excluded[:, None, :]).any(dim=2)
+            order = barred.long().argsort(dim=1, stable=True)  # allowed ones first, nearest first
+            logs, places = logs.gather(1, order), places.gather(1, order)
         return logs[:, :count], places[:, :count]
 
-    def _crowding(self, candidates: NDArray[np.int64], own: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
+    def _nearest(self, vectors: Tensor, wanted: int) -> tuple[Tensor, Tensor]:
+        """Squared errors and indices of the nearest images, as they lie and mirrored, lowest error first."""
+        sides = torch.stack([vectors, self.mirrored(vectors)], dim=1)  # a mirrored query for a mirrored gallery
+        looked = self._columns(sides.flatten(0, 1)).T.to(self.columns.dtype)
+        errors = self.norms - 2 * (looked @ self.columns).float()
+        errors = errors.view(len(vectors), 2 * self.size)  # the query's own norm changes no order
+        short = min(wanted if self.exact else max(wanted, SHORTLIST), errors.shape[1])
+        places = errors.topk(short, dim=1, largest=False).indices
+        # Differences of large sums are too coarse for near copies: the errors that count are taken pixel by pixel.
+        rows, side = places % self.size, places // self.size
+        exact = torch.stack([
+            (self.vectors[which].float() - both[way]).pow(2).sum(dim=1)
+            for which, both, way in zip(rows, sides, side, strict=True)
+        ])  # fmt: skip
+        errors, order = exact.sort(dim=1, stable=True)
+        return errors[:, :wanted], rows.gather(1, order)[:, :wanted]
+
+    def crowding(self, candidates: Tensor, own: Tensor | None = None) -> Tensor:
         """What is subtracted for other patients' images near to the candidates, ``(n, r)`` like these.
 
         Args:
             own: ``(n,)`` the patient of each query, who is no other patient either.
         """
-        if own is not None:
-            pairs, back = np.unique(
-                np.stack([candidates, np.broadcast_to(own[:, None], candidates.shape)], axis=2).reshape(-1, 2),
-                axis=0, return_inverse=True,
-            )  # fmt: skip
-            excluded = np.stack([self.patients[pairs[:, 0]], pairs[:, 1]], axis=1)
-            logs, _ = self._neighbours(self.training[pairs[:, 0]], CROWD, excluded)
-            crowding: NDArray[np.float64] = WEIGHT * np.median(logs, axis=1)
-            return crowding[back.reshape(candidates.shape)]
-        unknown = np.unique(candidates[np.isnan(self._crowds[candidates])])
-        if len(unknown):
-            logs, _ = self._neighbours(self.training[unknown], CROWD, self.patients[unknown][:, None])
-            self._crowds[unknown] = WEIGHT * np.median(logs, axis=1)
-        return self._crowds[candidates]
+        if own is None:
+            self._fill(candidates)
+            return self._crowding[candidates]
+        flat = candidates.flatten()
+        excluded = torch.stack([self.patients[flat], own.repeat_interleave(candidates.shape[1])], dim=1)
+        logs, _ = self._neighbours(self.vectors[flat].float(), COHORT, excluded)
+        return WEIGHT * logs.quantile(0.5, dim=1).view(candidates.shape)
 
-    def of_candidates(
-        self, vectors: Vectors, candidates: NDArray[np.int64], background: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        """Likeness of chosen training images.
+    def _fill(self, candidates: Tensor) -> None:
+        """On a card all of it is calculated beforehand: asking what is missing would make it wait."""
+        if self.runner.waits and len(candidates) != self.size:
+            return
+        unknown = candidates.flatten()
+        if not self.runner.waits:
+            unknown = unknown[self._crowding[unknown].isnan()].unique()
+        for some in unknown.split(1024) if len(unknown) else ():
+            logs, _ = self._neighbours(self.vectors[some].float(), COHORT, self.patients[some][:, None])
+            self._crowding[some] = WEIGHT * logs.quantile(0.5, dim=1)
+
+    def of_candidates(self, vectors: Tensor, candidates: Tensor, background: Tensor) -> Tensor:
+        """Closeness of chosen training images.
 
         Args:
             vectors: ``(n, values)`` of the queries.
             candidates: ``(n, r)`` indices; those below 0 are no candidates.
-            background: ``(n,)`` of ``likeness``.
+            background: ``(n,)`` of ``closeness``.
 
         Returns:
             ``(n, r)``; minus infinity where there is no candidate.
         """
-        result = np.full(candidates.shape, -np.inf)
-        for column in range(candidates.shape[1]):
-            rows = np.flatnonzero(candidates[:, column] >= 0)
-            others = self.training[candidates[rows, column]]
-            errors = [((vectors[rows] - side) ** 2).sum(axis=1) for side in (others, self.mirrored(others))]
-            logs = -np.log(np.maximum(np.minimum(*errors), SMALLEST_ERROR))
-            result[rows, column] = logs - background[rows] - self._crowding(candidates[rows, column])
-        return result
+        which = candidates.clamp(min=0)
+        sides = torch.stack([vectors, self.mirrored(vectors)], dim=1)
+        errors = torch.stack([
+            (self.vectors[some].float()[:, None] - both[None]).pow(2).sum(dim=2).amin(dim=1)
+            for some, both in zip(which, sides, strict=True)
+        ])  # fmt: skip
+        values = -errors.clamp(min=SMALLEST_ERROR).double().log() - background[:, None] - self.crowding(which)
+        return torch.where(candidates < 0, -torch.inf, values)
 
 
 @dataclass(frozen=True)
 class CommonScale:
-    """Brings likeness to the scale of the place-by-place similarity, so that equal values are equally rare.
+    """Brings closeness to the scale of the local similarity, so that equal values are equally rare.
 
     Both are measured on training images that are looked up among the other patients' ones: held-out images stay
     unused, so that thresholds and p-values that come from them remain valid.
 
     Attributes:
-        likeness, similarity: median and 90th percentile of each; similarity on Fisher's scale.
+        closeness, similarity: median and 90th percentile of each; similarity on Fisher's scale.
     """
 
-    likeness: tuple[float, float]
+    closeness: tuple[float, float]
     similarity: tuple[float, float]
 
     @classmethod
-    def between(cls, likeness: NDArray[np.float64], similarity: NDArray[np.float64]) -> CommonScale | None:
+    def between(cls, closeness: NDArray[np.float64], similarity: NDArray[np.float64]) -> CommonScale | None:
         """From values of the same cohort; None where one of them does not vary."""
         both = []
-        for values in (likeness, np.arctanh(np.clip(similarity, -1 + SMALLEST_ERROR, 1 - SMALLEST_ERROR))):
+        for values in (closeness, np.arctanh(np.clip(similarity, -1 + SMALLEST_ERROR, 1 - SMALLEST_ERROR))):
             middle, high = np.quantile(values, [0.5, 0.9])
             if not high > middle:
                 return None
             both.append((float(middle), float(high)))
         return cls(*both)
 
-    def __call__(self, likeness: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Likeness to a similarity from -1 to 1."""
-        (middle, high), (to_middle, to_high) = self.likeness, self.similarity
-        scaled: NDArray[np.float64] = np.tanh(to_middle + (likeness - middle) * (to_high - to_middle) / (high - middle))
+    def __call__(self, closeness: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Closeness to a similarity from -1 to 1."""
+        (middle, high), (to_middle, to_high) = self.closeness, self.similarity
+        scaled: NDArray[np.float64] = np.tanh(to_middle + (closeness - middle) * (to_high - to_middle) / (high - middle))
         return np.minimum(scaled, 1 - SMALLEST_ERROR)

@@ -1,0 +1,104 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The images that queries are looked up among."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from monai_memo.search.runner import Runner
+
+SHARE_OF_CARD = 0.25  # of its free memory that a gallery may take
+
+
+def grey(images: Tensor) -> Tensor:
+    """``(n, channels, *spatial)`` to ``(n, 1, *spatial)``."""
+    return images if images.shape[1] == 1 else images.mean(dim=1, keepdim=True)
+
+
+def as_tensor(pixels: NDArray[np.floating], device: torch.device) -> Tensor:
+    """Pixels of an array, which may be memory-mapped or of half precision, as float32 on a device."""
+    return torch.from_numpy(np.ascontiguousarray(pixels, dtype=np.float32)).to(device)
+
+
+@dataclass
+class Gallery:
+    """Training images with their patients.
+
+    Attributes:
+        pixels: ``(n, channels, *spatial)`` in [0, 1], may be memory-mapped; read in blocks.
+        patients: ``(n,)`` a number for each image's patient; without them every image is taken for a patient.
+        embeddings: ``(n, dim)`` by the encoder of the first ``EmbeddingRetriever``, if they are at hand.
+    """
+
+    pixels: NDArray[np.floating]
+    patients: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    embeddings: NDArray[np.float32] | None = None
+    derived: dict[str, Tensor] = field(default_factory=dict, repr=False)  # what several parts of a search need
+    _resident: Tensor | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.pixels.ndim not in (4, 5):
+            raise ValueError(
+                f"a gallery needs images of shape (n, channels, *spatial) in 2D or 3D, got {self.pixels.shape}"
+            )
+        if len(self.pixels) == 0:
+            raise ValueError("a gallery needs at least one image")
+        if len(self.patients) == 0:
+            self.patients = np.arange(len(self.pixels))
+        for name, values in (("patients", self.patients), ("embeddings", self.embeddings)):
+            if values is not None and len(values) != len(self.pixels):
+                raise ValueError(f"{name} must be as many as the images, {len(self.pixels)}, got {len(values)}")
+
+    @classmethod
+    def of(
+        cls,
+        pixels: NDArray[np.floating],
+        patient_ids: Sequence[str] | None = None,
+        embeddings: NDArray[np.float32] | None = None,
+    ) -> Gallery:
+        """A gallery whose patients are known by their ids."""
+        codes = np.arange(len(pixels)) if patient_ids is None else np.unique(patient_ids, return_inverse=True)[1]
+        return cls(pixels, codes.astype(np.int64), embeddings)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Spatial shape."""
+        return tuple(self.pixels.shape[2:])
+
+    def blocks(self, runner: Runner, size: int = 256) -> list[slice]:
+        """In which all images are read."""
+        return list(runner.blocks(len(self), size))
+
+    def block(self, rows: slice, runner: Runner) -> Tensor:
+        """``(n, channels, *spatial)`` float32 on the device."""
+        return as_tensor(self.pixels[rows], runner.device)
+
+    def reside(self, runner: Runner) -> None:
+        """Bring the grey images to the device once, if they fit there; on the CPU they stay where they are."""
+        if runner.device.type == "cpu":
+            self._resident = None
+            return
+        free = torch.cuda.mem_get_info(runner.device)[0] if torch.cuda.is_available() else 2**40
+        needed = 4 * len(self) * int(np.prod(self.shape))
+        if needed <= SHARE_OF_CARD * free:
+            self._resident = torch.cat([grey(self.block(rows, runner)) for rows in self.blocks(runner)])
+
+    def images(self, chosen: Tensor, runner: Runner) -> Tensor:
+        """Chosen images in grey, ``(n, 1, *spatial)`` float32 on the device.
+
+        Args:
+            chosen: ``(n,)`` indices.
+        """
+        if self._resident is not None and self._resident.device == chosen.device:
+            return self._resident[chosen]
+        return grey(as_tensor(self.pixels[chosen.cpu().numpy()], runner.device))

@@ -1,0 +1,91 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What a search found: for each query the candidates that were registered and scored, best first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+NOT_SCORED = -1.0
+NAMES = ("candidates", "similarity", "transforms", "profiles", "whole_image")
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Scored candidates of ``n`` queries, best first.
+
+    Attributes:
+        candidates: ``(n, r)`` index of the training image; -1 where a query has fewer candidates.
+        similarity: ``(n, r)`` what counts, -1 to 1; -1 where there is no candidate.
+        transforms: ``(n, r, dims, dims + 1)`` affine, see ``registration.affine``.
+        profiles: ``(n, r, bands)`` agreement in each frequency band, finest first.
+        whole_image: ``(n, r)`` similarity of the whole images (``score_norm``); -1 where it was not measured.
+    """
+
+    candidates: NDArray[np.int64]
+    similarity: NDArray[np.float64]
+    transforms: NDArray[np.float32]
+    profiles: NDArray[np.float32]
+    whole_image: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.candidates)
+
+    def rows(self, chosen: NDArray[np.int64] | slice) -> Matches:
+        """Some of the queries."""
+        return Matches(*(getattr(self, name)[chosen] for name in NAMES))
+
+    @classmethod
+    def concat(cls, parts: Sequence[Matches]) -> Matches:
+        """Matches of several blocks or shards of queries, one after the other."""
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in NAMES))
+
+    @classmethod
+    def empty(cls, n: int, refined: int, dims: int, bands: int) -> Matches:
+        """``n`` queries without any candidate."""
+        return cls(
+            np.full((n, refined), -1, dtype=np.int64),
+            np.full((n, refined), NOT_SCORED),
+            np.zeros((n, refined, dims, dims + 1), dtype=np.float32),
+            np.zeros((n, refined, bands), dtype=np.float32),
+            np.full((n, refined), NOT_SCORED),
+        )
+
+    def with_whole_image(self, values: NDArray[np.float64]) -> Matches:
+        """The better of both similarities counts, and the candidates are put in its order.
+
+        Args:
+            values: ``(n, r)`` on the scale of ``similarity``.
+        """
+        similarity = np.maximum(self.similarity, values)
+        return Matches(self.candidates, similarity, self.transforms, self.profiles, values).in_order()
+
+    def in_order(self) -> Matches:
+        """Best candidates first."""
+        order = np.argsort(-self.similarity, axis=1, kind="stable")
+        rows = np.arange(len(self))[:, None]
+        return Matches(*(getattr(self, name)[rows, order] for name in NAMES))
+
+    @classmethod
+    def best_of(cls, parts: Sequence[Matches]) -> Matches:
+        """Several look-ups of the same queries (turned, or in parts of a gallery): each training image once, at its best.
+
+        Args:
+            parts: equally many queries each.
+        """
+        whole = {name: np.concatenate([getattr(one, name) for one in parts], axis=1) for name in NAMES}
+        order = np.argsort(-whole["similarity"], axis=1, kind="stable")
+        rows = np.arange(len(order))[:, None]
+        whole = {name: values[rows, order] for name, values in whole.items()}
+        for row, candidates in enumerate(whole["candidates"]):
+            _, first = np.unique(candidates, return_index=True)
+            again = np.ones(len(candidates), dtype=bool)
+            again[first] = False
+            whole["candidates"][row, again] = -1
+            whole["similarity"][row, again] = NOT_SCORED
+        order = np.argsort(whole["candidates"] < 0, axis=1, kind="stable")  # the most similar stay in front
+        return cls(*(whole[name][rows, order] for name in NAMES))

@@ -1,0 +1,94 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What a search is made of. Anything with these methods fits: no class has to be inherited from.
+
+A search retrieves candidates for each query, registers and scores them, and takes the best. Put in your own parts:
+
+    search = CopySearch([EmbeddingRetriever(my_network), ShapeRetriever()], RegisteredReranker())
+    search.fit(Gallery(training_pixels, training_patients))
+    matches = search.search(synthetic_pixels)
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from monai_memo.search.gallery import Gallery
+from monai_memo.search.runner import Runner
+
+
+class Encoder(Protocol):
+    """Images to vectors: any torch module, frozen and in evaluation mode. Moved to the device if it can be moved."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """``(batch, channels, *spatial)`` in [0, 1] to ``(batch, dim)``."""
+        ...
+
+
+class Retriever(Protocol):
+    """Finds candidates among many images, quickly."""
+
+    def fit(self, gallery: Gallery, runner: Runner) -> None:
+        """Get ready to look queries up in a gallery."""
+        ...
+
+    def __call__(self, queries: Tensor, runner: Runner) -> Tensor:
+        """Candidates of each query.
+
+        Args:
+            queries: ``(batch, channels, *spatial)`` in [0, 1], on the runner's device.
+
+        Returns:
+            ``(batch, k)`` int64 indices into the gallery, in any order; -1 fills rows up.
+        """
+        ...
+
+
+class Reranker(Protocol):
+    """Scores candidates, slowly and well.
+
+    Attributes:
+        refined: candidates that are kept for each query.
+    """
+
+    refined: int
+
+    def fit(self, gallery: Gallery, runner: Runner) -> None:
+        """Get ready to score images of a gallery."""
+        ...
+
+    def __call__(self, queries: Tensor, candidates: Tensor, kept: Tensor | None, runner: Runner) -> Scored:
+        """The best candidates of each query.
+
+        Args:
+            queries: ``(batch, channels, *spatial)`` in [0, 1], on the runner's device.
+            candidates: ``(batch, k)``, padded with -1.
+            kept: ``(batch,)`` a candidate of each query that is scored in any case; None: no such candidate.
+        """
+        ...
+
+
+class Scored(Protocol):
+    """Tensors like the arrays of ``Matches``: -1 where a query has fewer candidates."""
+
+    @property
+    def candidates(self) -> Tensor:
+        """``(batch, refined)``."""
+        ...
+
+    @property
+    def similarity(self) -> Tensor:
+        """``(batch, refined)``, highest first."""
+        ...
+
+    @property
+    def transforms(self) -> Tensor:
+        """``(batch, refined, dims, dims + 1)``."""
+        ...
+
+    @property
+    def profiles(self) -> Tensor:
+        """``(batch, refined, bands)``."""
+        ...

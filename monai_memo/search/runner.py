@@ -1,0 +1,83 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""How work is done: where, in blocks of which size, which share of it, and with how much said about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+AT_HAND = 3 * 2**20  # bytes that a processor keeps near: larger blocks wait for memory
+SHARE_OF_FREE = 0.25  # of a graphics card's free memory, for one step
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Device, blocks, shard, folder for what is done, seed and progress of a long computation.
+
+    Attributes:
+        device: where tensors live and networks run.
+        block: queries that go through a search together; by default 16 on the CPU, 64 elsewhere.
+        memory: bytes that one step may take; by default what a processor keeps at hand, or a share of what is free on
+            the card when the runner is made.
+        shard: this process' number, and how many processes share the queries.
+        folder: keeps what is done, so that a call that was killed continues; None keeps nothing.
+        seed: of every random choice.
+        progress: show a bar.
+    """
+
+    device: torch.device = torch.device("cpu")
+    block: int | None = None
+    memory: int | None = None
+    shard: tuple[int, int] = (0, 1)
+    folder: Path | None = None
+    seed: int = 0
+    progress: bool = False
+
+    @classmethod
+    def on(cls, device: str | torch.device, **settings: object) -> Runner:
+        """A runner on a device given by its name."""
+        return replace(cls(device=torch.device(device)), **settings)  # type: ignore[arg-type]
+
+    @property
+    def queries_at_once(self) -> int:
+        """Size of a block of queries."""
+        return self.block or (16 if self.device.type == "cpu" else 64)
+
+    def at_once(self, bytes_each: int) -> int:
+        """How many items of this size one step takes."""
+        return max(1, self._memory() // max(1, bytes_each))
+
+    def _memory(self) -> int:
+        if self.memory is not None:
+            return self.memory
+        if self.device.type == "cuda" and torch.cuda.is_available():
+            return int(SHARE_OF_FREE * torch.cuda.mem_get_info(self.device)[0])
+        return AT_HAND if self.device.type == "cpu" else 2**30
+
+    @property
+    def waits(self) -> bool:
+        """Whether asking a tensor for its values makes a card wait; then shapes stay as they are."""
+        return self.device.type != "cpu"
+
+    def blocks(self, count: int, of: int | None = None) -> Iterator[slice]:
+        """Slices of a range, in order."""
+        size = of or self.queries_at_once
+        for start in range(0, count, size):
+            yield slice(start, min(start + size, count))
+
+    def mine(self, count: int) -> slice:
+        """This process' share of a number of queries: consecutive ones, of nearly equal number."""
+        rank, world = self.shard
+        return slice(count * rank // world, count * (rank + 1) // world)
+
+    def bar(self, total: int, what: str, done: int = 0) -> tqdm[None]:
+        """A progress bar, silent if the runner is."""
+        hidden = True if not self.progress or done >= total or self.shard[0] else None
+        return tqdm(total=total, initial=done, desc=what, disable=hidden)
+
+
