@@ -45,7 +45,8 @@ from monai_memo.detector.recipe import Recipe
 from monai_memo.detector.training import train_detector
 from monai_memo.errors import CohortError, ConfigurationError, OutputError
 from monai_memo.redaction import names_hidden, without_names
-from monai_memo.search.copy_search import CopySearch
+from monai_memo.search.protocols import Search
+from monai_memo.search.runner import Runner
 from monai_memo.statistics.calibration import require_heldout
 from monai_memo.statistics.rates import audit_rates
 from monai_memo.workspace.manifest import AUDIT_FILES
@@ -185,8 +186,9 @@ class Audit:
             def similarity_of(images: NDArray[np.floating]) -> NDArray[np.float64]:
                 images = images if softening is None else softening(images)
                 if search is not None:
-                    return search(images, progress=False).similarity[:, 0]
+                    return search.search(images).similarity[:, 0]
                 views = embed_views(images, self._symmetries(detector), self._embedder(detector))
+                assert comparison.training_index is not None
                 return best_of_views(comparison.training_index, views)[0][:, 0]
 
             def through(copies: NDArray[np.float32]) -> ReadBack:
@@ -303,14 +305,13 @@ class Audit:
         device = resolve_device(self.configuration.device)
         return lambda images: detector.embed(images, self.configuration.batch_size, device, progress=False)
 
-    def _search(
-        self, detector: Detector, training: PreparedCohort, embeddings: NDArray[np.float32]
-    ) -> CopySearch | None:
+    def _search(self, detector: Detector, training: PreparedCohort, embeddings: NDArray[np.float32]) -> Search | None:
         settings = self.configuration
         if not settings.verifies(detector.recipe.name):
             return None
-        device = resolve_device(settings.device)
-        search = search_in(training, embeddings, detector, settings.batch_size, device, settings.progress)
+        device = torch.device(resolve_device(settings.device))
+        runner = Runner(device, seed=settings.seed, progress=settings.progress)
+        search = search_in(training, embeddings, detector, runner, settings.batch_size)
         symmetries = self._symmetries(detector)
         return search if len(symmetries) == 1 else TurnedSearch(search, symmetries)
 
@@ -322,7 +323,7 @@ class Audit:
         prepared: Mapping[str, PreparedCohort],
         embeddings: Mapping[str, NDArray[np.float32]],
         detector: Detector,
-        search: CopySearch | None,
+        search: Search | None,
     ) -> Comparison:
         if search is None:
             patients = (prepared[name].cohort.patient_ids for name in ("training", "heldout"))
@@ -334,8 +335,7 @@ class Audit:
                 }
                 return compare({**embeddings, **views}, *patients)
             return compare(embeddings, *patients)
-        progress = self.configuration.progress
-        return compare_verified(prepared, embeddings, search, detector.sha256, self.work / "verified", progress)
+        return compare_verified(prepared, search, detector.sha256, self.work / "verified")
 
     def _write(self, result: AuditResult, prepared: Mapping[str, PreparedCohort], detector: Detector) -> None:
         """Write everything beside the old result, then put it in place: either all of it is new or none."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from monai_memo.audit.comparison import Comparison
 from monai_memo.audit.parts import DiscoveriesPart, SamePatient, SamplingCurve, VerificationPart
-from monai_memo.search.copy_search import CopySearch
+from monai_memo.search.protocols import Search
 from monai_memo.statistics.discoveries import Discoveries, discover
 from monai_memo.statistics.sampling_curve import sampling_curve
 
@@ -50,7 +50,7 @@ class Certainty:
 
 def judge(
     comparison: Comparison,
-    search: CopySearch | None,
+    search: Search | None,
     pixels: NDArray[np.floating],
     patient_ids: Sequence[str],
     patients_known: bool,
@@ -77,11 +77,12 @@ def judge(
     same_patient: SamePatient | None = None
     verification: VerificationPart | None = None
     if search is not None:
+        kind = search.describe()
         verification = {
-            "neighbours": search.neighbours,
-            "refined": search.verifier.refined,
-            "whole_images": search.scale is not None,
-            "sentence": SENTENCE + (WHOLE_SENTENCE if search.scale is not None else ""),
+            "neighbours": kind["neighbours"],
+            "refined": kind["refined"],
+            "whole_images": kind["whole_images"],
+            "sentence": SENTENCE + (WHOLE_SENTENCE if kind["whole_images"] else ""),
         }
         if patients_known:
             same_patient = same_patient_similarity(search, pixels, patient_ids, tau, seed, soften)
@@ -144,7 +145,7 @@ def same_patient_pairs(patient_ids: Sequence[str], most: int, seed: int) -> list
 
 
 def same_patient_similarity(
-    search: CopySearch,
+    search: Search,
     pixels: NDArray[np.floating],
     patient_ids: Sequence[str],
     tau: float,
@@ -161,9 +162,10 @@ def same_patient_similarity(
     if len(pairs) < FEWEST_PAIRS:
         return None
     first = np.array([first for first, _ in pairs])
-    others = [np.array([second]) for _, second in pairs]
+    second = np.array([[second] for _, second in pairs], dtype=np.int64)
+    codes = np.unique(np.asarray(patient_ids), return_inverse=True)[1].astype(np.int64)
     images = np.asarray(pixels[first])
-    found = search.verify(images if soften is None else soften(images), others, progress=False, own=first, only=True)
+    found = search.score(images if soften is None else soften(images), second, codes[first])
     similarity = found.similarity[:, 0]
     return {
         "pairs": len(pairs),

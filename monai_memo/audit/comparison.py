@@ -22,12 +22,12 @@ class Comparison:
     Attributes:
         sims: see ``statistics.similarities``.
         nearest_training: ``(n_synthetic,)`` index into the training cohort.
-        training_index: to look further embeddings up.
+        training_index: to look further embeddings up, where embeddings alone are compared.
     """
 
     sims: Similarities
     nearest_training: NDArray[np.int64]
-    training_index: EmbeddingIndex
+    training_index: EmbeddingIndex | None = None
 
 
 def patient_codes(patient_ids: Sequence[str]) -> NDArray[np.int64]:

@@ -19,7 +19,8 @@ from torch.nn import functional
 from monai_memo.data.orientation import Symmetry, name_of
 from monai_memo.search.copy_search import CopySearch
 from monai_memo.search.embedding_index import EmbeddingIndex
-from monai_memo.search.reranker import NAMES, NOT_VERIFIED, Verified
+from monai_memo.search.matches import Matches
+from monai_memo.search.protocols import SearchDescription
 
 Images = NDArray[np.floating]
 Embed = Callable[[Images], NDArray[np.float32]]
@@ -90,48 +91,34 @@ class ViewsIndex:
         return similarity, nearest
 
 
-class TurnedSearch(CopySearch):
+class TurnedSearch:
     """The same search in the same cohort, every query looked up under several symmetries.
 
     Args:
-        search: under none.
+        plain: under none.
         symmetries: the identity first.
     """
 
-    def __init__(self, search: CopySearch, symmetries: Sequence[Symmetry]) -> None:
-        self.__dict__.update(search.__dict__)
-        self.symmetries = tuple(symmetries)
+    def __init__(self, plain: CopySearch, symmetries: Sequence[Symmetry]) -> None:
+        self.plain, self.symmetries = plain, tuple(symmetries)
 
-    def __call__(
-        self,
-        queries: Images,
-        own: NDArray[np.float32] | None = None,
-        progress: bool = True,
-        store: str | Path | None = None,
-    ) -> Verified:
-        """Candidates under all symmetries, best first; a training image counts under its best one.
+    def search(
+        self, queries: Images, store: str | Path | None = None, patients: NDArray[np.int64] | None = None
+    ) -> Matches:
+        """Matches under all symmetries, best first; a training image counts under its best one.
 
-        Placements are those of the turned query.
+        Transforms are those of the turned query.
         """
         found = []
         for one in self.symmetries:
             kept = None if store is None else Path(store).with_suffix(f".{name_of(one)}.npz")
-            first = own if one.is_identity else None
-            found.append(super().__call__(turned(np.asarray(queries), one), first, progress, kept))
-        return merged(found)
+            found.append(self.plain.search(turned(np.asarray(queries), one), kept, patients))
+        return Matches.best_of(found)
 
+    def score(self, queries: Images, candidates: NDArray[np.int64], patients: NDArray[np.int64]) -> Matches:
+        """Given pairs, as they lie."""
+        return self.plain.score(queries, candidates, patients)
 
-def merged(found: Sequence[Verified]) -> Verified:
-    """Candidates of several look-ups of the same queries; each training image once, where it is most similar."""
-    whole = {name: np.concatenate([getattr(one, name) for one in found], axis=1) for name in NAMES}
-    order = np.argsort(-whole["similarity"], axis=1, kind="stable")
-    rows = np.arange(len(order))[:, None]
-    whole = {name: values[rows, order] for name, values in whole.items()}
-    for row, candidates in enumerate(whole["candidates"]):
-        _, first = np.unique(candidates, return_index=True)
-        again = np.ones(len(candidates), dtype=bool)
-        again[first] = False
-        whole["candidates"][row, again] = -1
-        whole["similarity"][row, again] = NOT_VERIFIED
-    order = np.argsort(whole["candidates"] < 0, axis=1, kind="stable")  # the most similar stay in front
-    return Verified(*(whole[name][rows, order] for name in NAMES))
+    def describe(self) -> SearchDescription:
+        """As without symmetries."""
+        return self.plain.describe()

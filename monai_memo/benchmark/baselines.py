@@ -96,7 +96,8 @@ class EmbeddingSimilarity:
 
     def __init__(self, name: str, detector: Detector, training: NDArray[np.floating], device: str = "cpu") -> None:
         self.name, self.detector, self.device = name, detector, device
-        self.index = EmbeddingIndex(self.embed(training))
+        self.embeddings = self.embed(training)
+        self.index = EmbeddingIndex(self.embeddings)
 
     def embed(self, images: NDArray[np.floating]) -> NDArray[np.float32]:
         """``(n, dim)`` embeddings."""
@@ -114,7 +115,7 @@ class VerifiedSimilarity:
         self.name, self.search = name, search
 
     def __call__(self, queries: NDArray[np.float32]) -> Found:
-        found = self.search(queries, progress=False)
+        found = self.search.search(queries)
         return found.similarity[:, 0], found.candidates[:, 0]
 
 

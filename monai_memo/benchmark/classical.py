@@ -8,16 +8,17 @@ from importlib.util import find_spec
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
 from monai_memo.benchmark.baselines import Found, Scorer
-from monai_memo.search.reranker import grey
+from monai_memo.search.gallery import as_tensor, grey
 
 
 def _grey(images: NDArray[np.floating]) -> NDArray[np.uint8]:
     """``(n, channels, height, width)`` in 0 to 1 as ``(n, height, width)`` in 0 to 255."""
-    return (255 * grey(images)[:, 0].numpy().clip(0, 1)).round().astype(np.uint8)
+    return (255 * grey(as_tensor(images, torch.device("cpu")))[:, 0].numpy().clip(0, 1)).round().astype(np.uint8)
 
 
 class PerceptualHash:

@@ -147,7 +147,7 @@ def _one(folder: Path, planted: dict[str, Any], seed: int, arguments: dict[str, 
     if result.verification is None:
         unseen = EmbeddingIndex(embeddings).search(detector.embed(pixels, progress=False))[0][:, 0]
     else:
-        unseen = search_in(training, embeddings, detector, progress=False)(pixels, progress=False).similarity[:, 0]
+        unseen = search_in(training, embeddings, detector).search(pixels).similarity[:, 0]
     truth = planted["truth"]
     planted_names = {f"copy_{number:04d}" for number in range(truth["planted"])}
     found = [match.copy for match in result.matches if Path(match.synthetic).name.split(".")[0] in planted_names]

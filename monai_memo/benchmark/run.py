@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -46,6 +47,8 @@ from monai_memo.generators.small import train_small_generator
 from monai_memo.sampling import Reconstructor
 from monai_memo.sealing import fingerprint, is_sealed, write_sealed
 from monai_memo.search.copy_search import CopySearch
+from monai_memo.search.gallery import Gallery
+from monai_memo.search.runner import Runner
 from monai_memo.workspace.output_folder import OutputFolder
 from monai_memo.workspace.place import check_images
 
@@ -235,7 +238,9 @@ class Benchmark:
         pixels = training.pixels
         plain = EmbeddingSimilarity(UNVERIFIED, detector, pixels, self.device)
         patients = training.cohort.patient_ids
-        search = CopySearch(pixels, plain.index, plain.embed, patients, progress=self.progress)
+        gallery = Gallery.of(pixels, patients, plain.embeddings)
+        runner = Runner(torch.device(self.device), progress=self.progress)
+        search = CopySearch.default(detector.network).fit(gallery, runner)
         found: list[Scorer] = [VerifiedSimilarity(DEFAULT, search), plain]
         if self.arguments["baselines"]:
             untrained = random_network(preprocessing, self.seed)

@@ -10,7 +10,7 @@ the order of ``affine_grid`` (last axis first).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import combinations, product
 
@@ -21,7 +21,7 @@ from torch.nn import functional
 
 def half_lengths(shape: Sequence[int], device: torch.device | None = None) -> Tensor:
     """Half-length of each axis, last axis first, in units of half the longest axis."""
-    return torch.tensor([length / max(shape) for length in reversed(shape)], device=device)
+    return torch.tensor([length / max(shape) for length in reversed(shape)]).to(device)
 
 
 def identity(dims: int, device: torch.device | None = None) -> Tensor:
@@ -100,8 +100,10 @@ def resized(images: Tensor, shape: Sequence[int]) -> Tensor:
     """Shrunk to ``shape`` by averaging: ``(batch, channels, *spatial)`` to ``(batch, channels, *shape)``."""
     if images.shape[2:] == tuple(shape):
         return images
-    pool = functional.adaptive_avg_pool2d if images.ndim == 4 else functional.adaptive_avg_pool3d
-    small: Tensor = pool(images, tuple(shape))  # type: ignore[operator]
+    pool: Callable[[Tensor, tuple[int, ...]], Tensor] = (
+        functional.adaptive_avg_pool2d if images.ndim == 4 else functional.adaptive_avg_pool3d  # type: ignore[assignment]
+    )
+    small = pool(images, tuple(shape))
     return small
 
 

@@ -29,14 +29,18 @@ class ShiftCorrelation:
     """
 
     def __init__(self, shape: Sequence[int], reach: float) -> None:
-        self.shape, self.dims = tuple(shape), len(shape)
+        self.shape, self.dims, self.reach = tuple(shape), len(shape), reach
         kept = KEPT[self.dims]
         self.offsets = [torch.arange(-round(reach * length), round(reach * length) + 1) for length in shape]
         self.frequencies = []
         for axis, length in enumerate(shape):
-            all_of_them = torch.fft.rfftfreq(length) if axis == self.dims - 1 else torch.fft.fftfreq(length)
-            whole = (all_of_them * length).round().long()
-            self.frequencies.append(whole[whole.abs() <= kept])
+            # In the order of a Fourier transform; of the last axis half is enough, since images are real.
+            whole = (
+                range(length // 2 + 1)
+                if axis == self.dims - 1
+                else [*range((length + 1) // 2), *range(-(length // 2), 0)]
+            )
+            self.frequencies.append([one for one in whole if abs(one) <= kept])
 
     def taper(self, device: torch.device) -> Tensor:
         """``(*shape)`` weights that fall off to the ends of the image."""
@@ -57,7 +61,8 @@ class ShiftCorrelation:
         standard = tapered / tapered.pow(2).sum(dim=axes, keepdim=True).sqrt().clamp(min=1e-6)
         spectra: Tensor = torch.fft.rfftn(standard, dim=axes)
         for axis, kept in enumerate(self.frequencies):
-            spectra = spectra.index_select(axis + 1, (kept % self.shape[axis]).to(images.device))
+            chosen = torch.tensor([one % self.shape[axis] for one in kept]).to(images.device)
+            spectra = spectra.index_select(axis + 1, chosen)
         return spectra
 
     def rows(self, spectra: Tensor) -> Tensor:
@@ -121,7 +126,8 @@ class ShiftCorrelation:
         return result.reshape(batch, *done, -1, first, n)
 
     def _phase(self, axis: int, device: torch.device) -> Tensor:
-        return _phase(self.shape[axis], tuple(self.offsets[axis].tolist()), tuple(self.frequencies[axis].tolist()), device)
+        most = round(self.reach * self.shape[axis])
+        return _phase(self.shape[axis], most, tuple(self.frequencies[axis]), device)
 
     def _inverse(self, axis: int, device: torch.device) -> Tensor:
         """Real matrix of the inverse transform along a further axis; the last one sums up to real numbers."""
@@ -130,7 +136,7 @@ class ShiftCorrelation:
             real = torch.stack([phase.real, -phase.imag], dim=2).flatten(1)
             imaginary = torch.stack([phase.imag, phase.real], dim=2).flatten(1)
             return torch.cat([real, imaginary])
-        length, kept = self.shape[axis], self.frequencies[axis].to(device)
+        length, kept = self.shape[axis], torch.tensor(self.frequencies[axis]).to(device)
         # Half of the spectrum is stored: all but the frequencies that are their own mirror image count twice.
         twice = torch.where((kept == 0) | (2 * kept == length), 1.0, 2.0) / math.prod(self.shape)
         return torch.stack([phase.real * twice, -phase.imag * twice], dim=2).flatten(1)
@@ -141,11 +147,15 @@ def _taper(shape: tuple[int, ...], device: torch.device) -> Tensor:
     result = torch.ones(shape, device=device)
     for axis, length in enumerate(shape):
         position = (torch.arange(length, device=device) + 0.5) * 2 / length - 1
-        result = result * (1 - position.abs() ** 6).view([length if axis == other else 1 for other in range(len(shape))])
+        result = result * (1 - position.abs() ** 6).view(
+            [length if axis == other else 1 for other in range(len(shape))]
+        )
     return result
 
 
 @lru_cache(maxsize=64)
-def _phase(length: int, offsets: tuple[int, ...], frequencies: tuple[int, ...], device: torch.device) -> Tensor:
-    angle = torch.outer(torch.tensor(offsets, dtype=torch.float64), torch.tensor(frequencies, dtype=torch.float64))
+def _phase(length: int, most: int, frequencies: tuple[int, ...], device: torch.device) -> Tensor:
+    angle = torch.outer(
+        torch.arange(-most, most + 1, dtype=torch.float64), torch.tensor(frequencies, dtype=torch.float64)
+    )
     return torch.exp(2j * math.pi * angle / length).to(torch.complex64).to(device)

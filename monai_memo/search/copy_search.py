@@ -20,7 +20,7 @@ from monai_memo.sealing import fingerprint, is_sealed, write_sealed
 from monai_memo.search.embedding_retriever import EmbeddingRetriever
 from monai_memo.search.gallery import Gallery, as_tensor, grey
 from monai_memo.search.matches import NAMES, NOT_SCORED, Matches
-from monai_memo.search.protocols import Encoder, Reranker, Retriever, Scored
+from monai_memo.search.protocols import Encoder, Reranker, Retriever, Scored, SearchDescription
 from monai_memo.search.reranker import RegisteredReranker
 from monai_memo.search.runner import Runner
 from monai_memo.search.score_norm import CommonScale, WholeImages
@@ -108,6 +108,17 @@ class CopySearch:
             patients: ``(n,)`` of the queries; no other patients either.
         """
         return self._run(queries, None, patients, candidates)
+
+    def describe(self) -> SearchDescription:
+        """What kind of search this is, for records."""
+        embeddings = [one for one in self.retrievers if isinstance(one, EmbeddingRetriever)]
+        parts = [*self.retrievers, *([] if self.scale is None else [self.whole_images])]
+        return {
+            "neighbours": sum(one.neighbours for one in embeddings),
+            "refined": self.reranker.refined,
+            "whole_images": self.scale is not None,
+            "exact": all(getattr(part, "exact", True) for part in parts),
+        }
 
     def _run(
         self,
@@ -208,7 +219,7 @@ class CopySearch:
         return CommonScale.between(closeness[usable], similarity[usable])
 
     def _identity(self, queries: Pixels, patients: NDArray[np.int64] | None) -> str:
-        parts = [*self.retrievers, self.reranker]
+        parts: list[Retriever | Reranker] = [*self.retrievers, self.reranker]
         settings = [[type(part).__name__, sorted(_plain(part).items())] for part in parts]
         arrays = [self.gallery.pixels, self.gallery.patients, queries]
         arrays += [] if patients is None else [patients]

@@ -99,6 +99,8 @@ class EmbeddingRetriever:
 
     def __call__(self, queries: Tensor, runner: Runner) -> Tensor:
         """``(batch, 2 k)``: the nearest of each query, then the nearest of its versions."""
+        if isinstance(self.encoder, nn.Module):
+            self.encoder.to(runner.device)  # others may have moved it since
         k = min(self.neighbours, len(self.vectors))
         nearest = [(self.encode(queries) @ self.vectors.T).topk(k, dim=1).indices]
         best: Tensor | None = None

@@ -72,7 +72,7 @@ class Matches:
 
     @classmethod
     def best_of(cls, parts: Sequence[Matches]) -> Matches:
-        """Several look-ups of the same queries (turned, or in parts of a gallery): each training image once, at its best.
+        """Several look-ups of the same queries (turned, or in parts of a gallery): each image once, at its best.
 
         Args:
             parts: equally many queries each.

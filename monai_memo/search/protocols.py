@@ -11,11 +11,15 @@ A search retrieves candidates for each query, registers and scores them, and tak
 
 from __future__ import annotations
 
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, TypedDict
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from monai_memo.search.gallery import Gallery
+from monai_memo.search.matches import Matches
 from monai_memo.search.runner import Runner
 
 
@@ -92,3 +96,39 @@ class Scored(Protocol):
     def profiles(self) -> Tensor:
         """``(batch, refined, bands)``."""
         ...
+
+
+class Search(Protocol):
+    """What an audit asks of a search: ``CopySearch``, or one that looks images up turned as well."""
+
+    def search(
+        self, queries: NDArray[np.floating], store: str | Path | None = None, patients: NDArray[np.int64] | None = None
+    ) -> Matches:
+        """See ``CopySearch.search``."""
+        ...
+
+    def score(
+        self, queries: NDArray[np.floating], candidates: NDArray[np.int64], patients: NDArray[np.int64]
+    ) -> Matches:
+        """See ``CopySearch.score``."""
+        ...
+
+    def describe(self) -> SearchDescription:
+        """See ``CopySearch.describe``."""
+        ...
+
+
+class SearchDescription(TypedDict):
+    """For the record of an audit.
+
+    Attributes:
+        neighbours: candidates by embedding, of the query itself and of its versions each; 0 without embeddings.
+        refined: candidates that are registered to the pixel.
+        whole_images: whether whole images are compared as well.
+        exact: whether every training image is looked at by every part of the search.
+    """
+
+    neighbours: int
+    refined: int
+    whole_images: bool
+    exact: bool

@@ -176,7 +176,7 @@ class RegisteredReranker:
         return torch.where(stays, still, moved), torch.where(stays.unsqueeze(2), in_place, refined)
 
     def _blurred(self, pairs: Pairs, thetas: Tensor, profiles: Tensor, chosen: Tensor, runner: Runner) -> Tensor:
-        """Profiles with candidates as blurred as the query. The blur is the query's, read off its likeliest candidate."""
+        """Profiles with candidates as blurred as the query, which is read off its likeliest candidate."""
         n, r = chosen.shape
         sharp = torch.where(chosen < 0, -ABOVE_ALL, combine(profiles).view(n, r))
         likeliest = sharp.argmax(dim=1) + r * torch.arange(n, device=chosen.device)
@@ -219,7 +219,7 @@ class Look:
     def candidates(self, which: Tensor) -> Tensor:
         """``(n * k, 1, *small)`` images of ``(n, k)`` candidates."""
         flat, pixels = which.clamp(min=0).flatten(), self.images[0].numel()
-        parts = flat.split(self.runner.at_once(4 * 2 ** self.images.ndim * pixels))
+        parts = flat.split(self.runner.at_once(4 * 2**self.images.ndim * pixels))
         return torch.cat([self._small(self.gallery.images(part, self.runner)) for part in parts])
 
     def agreement(self, others: Tensor, which: Tensor, thetas: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+CPU = torch.device("cpu")
 AT_HAND = 3 * 2**20  # bytes that a processor keeps near: larger blocks wait for memory
 SHARE_OF_FREE = 0.25  # of a graphics card's free memory, for one step
 
@@ -30,7 +31,7 @@ class Runner:
         progress: show a bar.
     """
 
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
     block: int | None = None
     memory: int | None = None
     shard: tuple[int, int] = (0, 1)
@@ -79,5 +80,3 @@ class Runner:
         """A progress bar, silent if the runner is."""
         hidden = True if not self.progress or done >= total or self.shard[0] else None
         return tqdm(total=total, initial=done, desc=what, disable=hidden)
-
-

@@ -219,5 +219,7 @@ class CommonScale:
     def __call__(self, closeness: NDArray[np.float64]) -> NDArray[np.float64]:
         """Closeness to a similarity from -1 to 1."""
         (middle, high), (to_middle, to_high) = self.closeness, self.similarity
-        scaled: NDArray[np.float64] = np.tanh(to_middle + (closeness - middle) * (to_high - to_middle) / (high - middle))
+        scaled: NDArray[np.float64] = np.tanh(
+            to_middle + (closeness - middle) * (to_high - to_middle) / (high - middle)
+        )
         return np.minimum(scaled, 1 - SMALLEST_ERROR)

@@ -103,11 +103,10 @@ class ShapeRetriever:
         self.size, self.small = len(gallery), Templates(gallery.shape)
         self.coarse = CoarseRegistration(gallery.shape)
         dims = len(gallery.shape)
-        linear = (
-            linear_transforms(dims, (), SHIFTED_ZOOMS),
-            linear_transforms(dims, SHIFTED_ROTATIONS[dims], (1.0,)),
-        )
-        self.linear = torch.cat(linear).unique(dim=0)
+        turned = linear_transforms(dims, SHIFTED_ROTATIONS[dims], (1.0,)).unflatten(0, (2, -1))[
+            :, 1:
+        ]  # not upright again
+        self.linear = torch.cat([linear_transforms(dims, (), SHIFTED_ZOOMS), turned.flatten(0, 1)])
         self.rows = coarse_rows(gallery, runner)
         found = []
         for rows in gallery.blocks(runner):
@@ -136,12 +135,12 @@ class ShapeRetriever:
         scores = torch.stack([
             (one @ self.vectors[which].T).amax(dim=0) for one, which in zip(versions, short, strict=True)
         ])  # fmt: skip
-        by_template = short.gather(1, scores.topk(self.templates).indices)
+        by_template = short.gather(1, scores.topk(min(self.templates, short.shape[1])).indices)
         peaks = torch.cat([
             self._peaks(self.coarse.kernels(one[None], self.linear), self.rows[which].movedim(0, -1), runner)
             for one, which in zip(features, pool, strict=True)
         ])  # fmt: skip
-        by_shift = pool.gather(1, peaks.topk(self.shifted).indices)
+        by_shift = pool.gather(1, peaks.topk(min(self.shifted, pool.shape[1])).indices)
         return torch.cat([by_template, by_shift], dim=1)
 
     @staticmethod

@@ -24,6 +24,7 @@ from monai_memo.errors import UnusableImageError
 from monai_memo.generators.evaluation import COLUMNS, sheet
 from monai_memo.generators.scores import distribution_distances, diversity, features
 from monai_memo.search.copy_search import CopySearch
+from monai_memo.search.runner import Runner
 from monai_memo.statistics.calibration import expected_floor
 from monai_memo.statistics.discoveries import discover
 from monai_memo.statistics.rates import AuditRates, audit_rates
@@ -88,9 +89,7 @@ class RunAudit:
         # The paper knows no softening of the held-out images.
         as_they_are = compare({**embeddings, "heldout": self._embed(self.heldout)}, *patients)
         search = self._search(training, embeddings["training"])
-        verified = compare_verified(
-            prepared, embeddings, search, self.detector.sha256, self.folder / "verified", self.progress
-        )
+        verified = compare_verified(prepared, search, self.detector.sha256, self.folder / "verified")
         rates = {
             name: audit_rates(comparison.sims, mode, n_bootstrap=self.n_bootstrap, seed=seed)
             for name, mode, comparison in (
@@ -141,7 +140,7 @@ class RunAudit:
         """The search of an audit in these training images; kept, since many runs are trained on the same ones."""
         key = training.content_sha256
         if key not in self.searches:
-            self.searches[key] = search_in(training, embeddings, self.detector, progress=self.progress)
+            self.searches[key] = search_in(training, embeddings, self.detector, Runner(progress=self.progress))
         return self.searches[key]
 
     def _embed(self, prepared: PreparedCohort) -> NDArray[np.float32]:

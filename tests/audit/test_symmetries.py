@@ -20,6 +20,8 @@ from monai_memo.data.phantoms import chest_phantom, knee_phantom
 from monai_memo.data.writing import save_image
 from monai_memo.search.copy_search import CopySearch
 from monai_memo.search.embedding_index import EmbeddingIndex
+from monai_memo.search.embedding_retriever import ArrayEncoder
+from monai_memo.search.gallery import Gallery
 
 
 def as_vectors(images: np.ndarray) -> np.ndarray:
@@ -27,19 +29,19 @@ def as_vectors(images: np.ndarray) -> np.ndarray:
 
 
 def search_among(pixels: np.ndarray) -> CopySearch:
-    return CopySearch(pixels, EmbeddingIndex(as_vectors(pixels)), as_vectors, progress=False)
+    return CopySearch.default(ArrayEncoder(as_vectors)).fit(Gallery(pixels))
 
 
 def test_a_copy_turned_in_any_way_is_found_with_all_and_missed_without() -> None:
     training = np.stack([chest_phantom(i, (32, 32)) for i in range(30)])
     queries = np.concatenate([one.inverse()(training[10:11]) for one in symmetries(2)])
     plain, every = search_among(training), search_among(training)
-    alone = plain(queries, progress=False)
-    found = TurnedSearch(every, symmetries(2))(queries, progress=False)
+    alone = plain.search(queries)
+    found = TurnedSearch(every, symmetries(2)).search(queries)
     assert (found.candidates[:, 0] == 10).all() and (found.similarity[:, 0] > 0.98).all()
     seen_anyway = np.array([one.is_identity or one == left_right(2) for one in symmetries(2)])
     assert ((alone.similarity[:, 0] > 0.98) == seen_anyway).all()
-    mirrored = TurnedSearch(every, mirrors(2))(queries, progress=False)
+    mirrored = TurnedSearch(every, mirrors(2)).search(queries)
     flips = np.array([one in mirrors(2) for one in symmetries(2)])
     assert ((mirrored.similarity[:, 0] > 0.98) == flips).all()
     # A training image stands once among the candidates, and places without one come last.
@@ -52,7 +54,7 @@ def test_volumes_are_looked_up_along_exchanged_axes() -> None:
     training = np.stack([knee_phantom(i, (16, 16, 16)) for i in range(6)])
     axes = [one for one in searched("all", 3) if one.axes == (2, 0, 1)][:1]
     query = axes[0].inverse()(training[3:4])
-    found = TurnedSearch(search_among(training), [symmetries(3)[0], *axes])(query, progress=False)
+    found = TurnedSearch(search_among(training), [symmetries(3)[0], *axes]).search(query)
     assert found.candidates[0, 0] == 3 and found.similarity[0, 0] > 0.98
 
 

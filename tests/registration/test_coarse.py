@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from monai_memo.data.phantoms import chest_phantom, knee_phantom
-from monai_memo.registration.coarse import CoarseSearch, local_contrast, refine, sampling_grid, warp
-from monai_memo.registration.filters import band, octaves, smooth, structured
+from monai_memo.registration.affine import sampling_grid, warp
+from monai_memo.registration.coarse import CoarseRegistration
+from monai_memo.registration.filters import band, local_contrast, octaves, smooth, structured
+from monai_memo.registration.gauss_newton import refine
 
 
 def placement(degrees: float, zoom: float, shift: tuple[float, float]) -> torch.Tensor:
@@ -49,17 +51,23 @@ def test_a_rim_of_one_grey_value_is_hidden_however_thin() -> None:
     assert not bool(hidden[:-3, 2:].any())
 
 
+def coarse(query: torch.Tensor, mask: torch.Tensor, images: torch.Tensor, best: int) -> torch.Tensor:
+    """The best transforms ``(k, best, dims, dims + 1)`` of one query against images."""
+    registration = CoarseRegistration(images.shape[2:])
+    rows = registration.rows(registration.features(images, torch.ones_like(images)))
+    return registration(registration.features(query, mask), rows[None], best)[0]
+
+
 def aligned_error(images: torch.Tensor, truth: torch.Tensor) -> float:
     """Coarse search and refinement of a warped image; largest error of a corner in units of half the length."""
     shape = images.shape[2:]
     query, inside = warp(images, truth)
     query = query * inside
-    search = CoarseSearch(shape)
     mask = structured(query)
-    _, found = search(search.features(query, mask)[0], search.features(images, torch.ones_like(images)), 2)
+    found = coarse(query, mask, images, 2)
     first = local_contrast(query, mask, 1, 4, 5)
     second = local_contrast(images, torch.ones_like(images), 1, 4, 5)
-    refined = refine(found[:, 0], first, second, 8)
+    refined = refine(found[0, :1], first, second, 8)
     corners = sampling_grid(refined, shape) - sampling_grid(truth, shape)
     return float(corners.abs().max())
 
@@ -83,9 +91,7 @@ def test_the_coarse_search_sees_parts_of_a_coarse_pixel() -> None:
     image = torch.from_numpy(chest_phantom(3))[None]
     truth = placement(0, 1.0, (0.5 * 2 / 32, -0.4 * 2 / 32))  # of the 32 coarse pixels
     query, _ = warp(image, truth)
-    search = CoarseSearch((64, 64))
-    ones = torch.ones_like(image)
-    _, found = search(search.features(query, ones)[0], search.features(image, ones), 1)
+    found = coarse(query, torch.ones_like(image), image, 1)
     assert float((found[0, 0] - truth[0]).abs().max()) < 0.2 * 2 / 32
 
 

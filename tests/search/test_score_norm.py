@@ -9,8 +9,11 @@ import torch
 from monai_memo.data.phantoms import chest_phantom
 from monai_memo.registration.filters import smooth
 from monai_memo.search.copy_search import CopySearch
-from monai_memo.search.embedding_index import EmbeddingIndex
+from monai_memo.search.embedding_retriever import EmbeddingRetriever
+from monai_memo.search.gallery import Gallery
+from monai_memo.search.runner import Runner
 from monai_memo.search.score_norm import CommonScale, WholeImages
+from monai_memo.search.shape_retriever import ShapeRetriever
 
 TRAINING = np.stack([chest_phantom(i, (32, 32)) for i in range(40)])
 UNSEEN = np.stack([chest_phantom(100 + i, (32, 32)) for i in range(20)])
@@ -24,97 +27,113 @@ def redrawn(images: np.ndarray, seed: int = 0) -> np.ndarray:
     return np.clip(smooth(torch.from_numpy(images), 1.5).numpy() + (tensor - smooth(tensor, 1.5)).numpy(), 0, 1)
 
 
-def whole() -> WholeImages:
-    return WholeImages([torch.from_numpy(TRAINING[:30]), torch.from_numpy(TRAINING[30:])], (32, 32), np.arange(40) // 2)
+def whole(pixels: np.ndarray = TRAINING, patients: np.ndarray | None = None) -> WholeImages:
+    found = WholeImages()
+    found.fit(Gallery(pixels, np.arange(len(pixels)) // 2 if patients is None else patients), Runner())
+    return found
 
 
-def search(**arguments: bool) -> CopySearch:
-    def embed(images: np.ndarray) -> np.ndarray:
-        return np.asarray(images).reshape(len(images), -1)
+def vectors_of(found: WholeImages, images: np.ndarray) -> torch.Tensor:
+    return found.vectors_of(torch.from_numpy(np.ascontiguousarray(images)))
 
-    return CopySearch(TRAINING, EmbeddingIndex(embed(TRAINING)), embed, progress=False, **arguments)
+
+def search(pixels: np.ndarray = TRAINING, whole_images: bool = True) -> CopySearch:
+    encoder = EmbeddingRetriever(lambda images: images.flatten(1))
+    return CopySearch([encoder, ShapeRetriever()], whole_images=whole_images).fit(Gallery(pixels))
 
 
 def test_nearest_image_and_its_mirror_image() -> None:
     found = whole()
     for queries in (TRAINING[5:9], TRAINING[5:9, ..., ::-1]):
-        vectors = found.vectors(torch.from_numpy(queries.copy()))
-        likeness = found.likeness(vectors)
-        assert likeness.nearest.tolist() == [5, 6, 7, 8]
-        chosen = np.array([[5, 0], [6, 0], [7, -1], [8, 0]])
-        values = found.of_candidates(vectors, chosen, likeness.background)
-        np.testing.assert_allclose(values[:, 0], likeness.value, rtol=1e-3)
+        vectors = vectors_of(found, queries)
+        closest = found.closeness(vectors)
+        assert closest.nearest.tolist() == [5, 6, 7, 8]
+        chosen = torch.tensor([[5, 0], [6, 0], [7, -1], [8, 0]])
+        values = found.of_candidates(vectors, chosen, closest.background)
+        np.testing.assert_allclose(values[:, 0], closest.value, rtol=1e-3)
         assert (values[:, 0] > values[:, 1]).all() and values[2, 1] == -np.inf
 
 
 def test_own_patient_is_passed_over() -> None:
     found = whole()
-    likeness = found.likeness(found.training, found.patients)
-    assert (found.patients[likeness.nearest] != found.patients).all()
-    plain = found.likeness(found.training)
-    assert (plain.value > likeness.value).all()
+    closest = found.closeness(found.vectors, found.patients)
+    assert bool((found.patients[closest.nearest] != found.patients).all())
+    plain = found.closeness(found.vectors)
+    assert bool((plain.value > closest.value).all())
 
 
 def test_an_image_in_a_crowd_counts_for_less() -> None:
     rng = np.random.default_rng(0)
     crowd = TRAINING[:1] + rng.normal(0, 0.02, (12, 1, 32, 32)).astype(np.float32)  # of twelve patients
     cohort = np.concatenate([crowd, TRAINING[1:20]])
-    found = WholeImages([torch.from_numpy(cohort)], (32, 32), np.arange(len(cohort)))
+    found = whole(cohort, np.arange(len(cohort)))
     noisy = cohort[[0, 20]] + rng.normal(0, 0.05, (2, 1, 32, 32)).astype(np.float32)
-    likeness = found.likeness(found.vectors(torch.from_numpy(noisy)))
-    assert likeness.nearest.tolist() == [0, 20]
-    assert likeness.value[1] > likeness.value[0] + 1
+    closest = found.closeness(vectors_of(found, noisy))
+    assert closest.nearest.tolist() == [0, 20]
+    assert closest.value[1] > closest.value[0] + 1
 
 
 def test_an_image_that_stands_twice_is_not_in_a_crowd() -> None:
-    vectors = whole().vectors(torch.from_numpy(redrawn(TRAINING[5:6])))
+    vectors = vectors_of(whole(), redrawn(TRAINING[5:6]))
     twice = np.concatenate([TRAINING, TRAINING[5:6]])
-    doubled = WholeImages([torch.from_numpy(twice)], (32, 32), np.arange(41))
-    single = WholeImages([torch.from_numpy(TRAINING)], (32, 32), np.arange(40))
-    assert doubled.likeness(vectors).nearest[0] in (5, 40)
-    assert doubled.likeness(vectors).value[0] > single.likeness(vectors).value[0] - 0.1
+    doubled = whole(twice, np.arange(41))
+    single = whole(TRAINING, np.arange(40))
+    assert doubled.closeness(vectors).nearest[0] in (5, 40)
+    assert doubled.closeness(vectors).value[0] > single.closeness(vectors).value[0] - 0.1
 
 
 def test_a_patient_looked_up_among_others_is_nowhere_among_them() -> None:
     found = whole()
-    without = np.flatnonzero(found.patients != 3)
-    others = WholeImages([torch.from_numpy(TRAINING[without])], (32, 32), found.patients[without])
-    own = np.flatnonzero(found.patients == 3)
-    among = found.likeness(found.training[own], found.patients[own])
-    np.testing.assert_allclose(among.value, others.likeness(found.training[own]).value, rtol=1e-5)
-    assert (without[others.likeness(found.training[own]).nearest] == among.nearest).all()
+    patients = found.patients.numpy()
+    without, own = np.flatnonzero(patients != 3), torch.from_numpy(np.flatnonzero(patients == 3))
+    others = whole(TRAINING[without], patients[without])
+    among, apart = found.closeness(found.vectors[own], found.patients[own]), others.closeness(found.vectors[own])
+    np.testing.assert_allclose(among.value, apart.value, rtol=1e-4)
+    assert (without[apart.nearest] == among.nearest.numpy()).all()
+
+
+def test_large_galleries_are_looked_through_by_small_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    exact, queries = whole(), np.concatenate([redrawn(TRAINING[:10]), UNSEEN[:10]])
+    wanted = exact.closeness(vectors_of(exact, queries))
+    monkeypatch.setattr("monai_memo.search.score_norm.EXACT_UP_TO", 10)
+    coarse = whole()
+    found = coarse.closeness(vectors_of(coarse, queries))
+    assert exact.vectors.shape == coarse.vectors.shape and not coarse.exact and len(coarse.columns) == 256
+    assert found.nearest[:10].tolist() == list(range(10)) == wanted.nearest[:10].tolist()
+    np.testing.assert_allclose(found.value, wanted.value, atol=0.02)
 
 
 def test_error_is_the_mean_over_pixels() -> None:
     found = whole()
-    a, b = found.vectors(torch.zeros(1, 1, 32, 32)), found.vectors(torch.full((1, 1, 32, 32), 0.3))
-    assert ((a - b) ** 2).sum() == pytest.approx(0.09, rel=1e-5)
+    a, b = (found.vectors_of(torch.full((1, 1, 32, 32), grey)) for grey in (0.0, 0.3))
+    assert float(((a - b) ** 2).sum()) == pytest.approx(0.09, rel=1e-5)
 
 
 def test_scale_matches_median_and_tail() -> None:
     rng = np.random.default_rng(0)
-    similarity, likeness = np.tanh(rng.normal(1, 0.2, 500)), rng.normal(3, 2, 500)
-    scale = CommonScale.between(likeness, similarity)
+    similarity, closeness = np.tanh(rng.normal(1, 0.2, 500)), rng.normal(3, 2, 500)
+    scale = CommonScale.between(closeness, similarity)
     assert scale is not None
-    np.testing.assert_allclose(np.quantile(scale(likeness), [0.5, 0.9]), np.quantile(similarity, [0.5, 0.9]), rtol=1e-2)
+    np.testing.assert_allclose(
+        np.quantile(scale(closeness), [0.5, 0.9]), np.quantile(similarity, [0.5, 0.9]), rtol=1e-2
+    )
     assert scale(np.array([1e9]))[0] < 1 and scale(np.array([-np.inf]))[0] == -1
     assert CommonScale.between(np.ones(30), similarity) is None
 
 
 def test_redrawn_copies_are_found_by_the_whole_image() -> None:
     copies = redrawn(TRAINING[:15])
-    both, local = search(), search(whole=False)
-    found, unseen = both(copies, progress=False), both(redrawn(UNSEEN, 1), progress=False)
+    both, local = search(), search(whole_images=False)
+    found, unseen = both.search(copies), both.search(redrawn(UNSEEN, 1))
     assert (found.candidates[:, 0] == np.arange(15)).all()
-    without, without_unseen = local(copies, progress=False), local(redrawn(UNSEEN, 1), progress=False)
+    without, without_unseen = local.search(copies), local.search(redrawn(UNSEEN, 1))
     recall = (found.similarity[:, 0] > unseen.similarity[:, 0].max()).mean()
     assert recall >= 0.9 > (without.similarity[:, 0] > without_unseen.similarity[:, 0].max()).mean()
-    assert (found.similarity >= found.whole).all() and (np.diff(found.similarity, axis=1) <= 0).all()
-    assert (without.whole == -1).all()
+    assert (found.similarity >= found.whole_image).all() and (np.diff(found.similarity, axis=1) <= 0).all()
+    assert (without.whole_image == -1).all()
 
 
 def test_small_cohorts_do_without() -> None:
-    flat = TRAINING[:12].reshape(12, -1)
-    small = CopySearch(TRAINING[:12], EmbeddingIndex(flat), lambda x: x.reshape(len(x), -1), progress=False)
+    small = search(TRAINING[:12])
     assert small.scale is None
-    assert (small(UNSEEN[:3], progress=False).whole == -1).all()
+    assert (small.search(UNSEEN[:3]).whole_image == -1).all()
