@@ -35,7 +35,10 @@ if TYPE_CHECKING:
     from monai_memo.metrics.copy_rate import CopyRate as CopyRate
     from monai_memo.networks.copy_detector import CopyDetector as CopyDetector
     from monai_memo.sampling import Generator as Generator
+    from monai_memo.search.copy_search import CopySearch as CopySearch
     from monai_memo.search.embedding_index import EmbeddingIndex as EmbeddingIndex
+    from monai_memo.search.gallery import Gallery as Gallery
+    from monai_memo.search.runner import Runner as Runner
     from monai_memo.views import Views as Views
 
 __version__ = "0.1.0"
@@ -48,15 +51,18 @@ _MODULES = {
     "CopyDetector": "monai_memo.networks.copy_detector",
     "CopyRate": "monai_memo.metrics.copy_rate",
     "CopyRateMonitor": "monai_memo.handlers.copy_rate_monitor",
+    "CopySearch": "monai_memo.search.copy_search",
     "Detector": "monai_memo.detector.detector",
     "EmbeddingIndex": "monai_memo.search.embedding_index",
     "Evaluation": "monai_memo.benchmark.evaluate",
     "FolderGenerator": "monai_memo.generators.folder",
+    "Gallery": "monai_memo.search.gallery",
     "Generator": "monai_memo.sampling",
     "LatentDiffusion": "monai_memo.generators.latent_diffusion",
     "MemoError": "monai_memo.errors",
     "Preprocessing": "monai_memo.data.loading",
     "Recipe": "monai_memo.detector.recipe",
+    "Runner": "monai_memo.search.runner",
     "Sampler": "monai_memo.generators.sampler",
     "StopAtCopyRate": "monai_memo.handlers.copy_rate_limit",
     "Views": "monai_memo.views",

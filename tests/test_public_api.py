@@ -19,7 +19,7 @@ import pytest
 from pydantic import BaseModel
 
 PACKAGE = Path(__file__).resolve().parents[1] / "monai_memo"
-ROOMS = ("handlers", "metrics", "detector", "generators", "statistics", "data", "audit")
+ROOMS = ("handlers", "metrics", "detector", "generators", "statistics", "data", "audit", "search")
 PACKAGES = ("monai_memo", *(f"monai_memo.{room}" for room in ROOMS))
 
 # What a type would not say more about, by method name.

@@ -52,7 +52,6 @@ TOO_MANY_PARAMETERS = {
     # The audit and its search get nested records and a Runner for device, block size, seeds and progress.
     "audit/certainty.py:judge": 10,
     "audit/record.py:build_result": 14,
-    "search/copy_search.py:CopySearch.__init__": 10,
     # The bundles' configs name these arguments one by one, as MONAI's own components have them.
     "generators/autoencoder_trainer.py:AutoencoderTrainer.__init__": 10,
     "generators/bundle_model.py:assemble": 11,

@@ -44,10 +44,8 @@ def test_a_block_of_queries_goes_through_without_leaving_the_card(dims: int, exa
     phantom, size = (chest_phantom, 64) if dims == 2 else (knee_phantom, 32)
     pixels = np.stack([phantom(i, (size,) * dims) for i in range(24)])
     weights = torch.empty(size**dims, 8, device=CARD)
-    retrievers = [
-        EmbeddingRetriever(lambda images: images.flatten(1) @ weights),
-        ShapeRetriever(exact_up_to=100 if exact else 4, pool=12),
-    ]
+    shape = ShapeRetriever(exact_up_to=100 if exact else 4, pool=12)
+    retrievers = [EmbeddingRetriever(lambda images: images.flatten(1) @ weights), shape]
     search, card = CopySearch(retrievers, whole_images=False), Runner.on(CARD)
     gallery = Gallery(pixels)
     search.fit(gallery, card)
