@@ -87,6 +87,8 @@ class CheckpointFolder:
         if self.newest is not None:
             loader = CheckpointLoader(str(self.newest), state, map_location=torch.device(device))  # type: ignore[arg-type]
             loader.attach(engine)
+            if idist.get_rank() == 0:
+                logger.info("training goes on after epoch %s", self.newest.stem.rpartition("=")[2])
         if idist.get_rank() == 0:
             AtomicCheckpointSaver(str(self.folder), state, save_interval=1, n_saved=2).attach(engine)
 
