@@ -1,0 +1,34 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What the search found before it was batched (one query at a time, whole Fourier transforms): it stays within this."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from monai_memo.data.phantoms import chest_phantom, knee_phantom
+from monai_memo.data.planting import plant_mixture
+from monai_memo.search.copy_search import CopySearch
+from monai_memo.search.embedding_retriever import EmbeddingRetriever
+from monai_memo.search.gallery import Gallery
+from monai_memo.search.shape_retriever import ShapeRetriever
+
+FROZEN = json.loads((Path(__file__).parent / "frozen.json").read_text(encoding="utf-8"))
+LARGEST, USUAL = 0.03, 0.002  # differences of similarity
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_the_search_finds_what_it_found_one_query_at_a_time(dims: int) -> None:
+    phantom, size, n = (chest_phantom, (64, 64), 64) if dims == 2 else (knee_phantom, (32, 32, 32), 24)
+    gallery = np.stack([phantom(i, size) for i in range(n)])
+    copies, _ = plant_mixture(gallery[: 24 if dims == 2 else 8], seed=1)
+    unseen = np.stack([phantom(1000 + i, size) for i in range(12 if dims == 2 else 4)])
+    search = CopySearch([EmbeddingRetriever(lambda images: images.flatten(1)), ShapeRetriever()]).fit(Gallery(gallery))
+    found, frozen = search.search(np.concatenate([copies, unseen])), FROZEN[f"{dims}d"]
+    difference = np.abs(found.similarity[:, 0] - frozen["similarity"])
+    assert difference.max() < LARGEST and np.median(difference) < USUAL
+    assert found.candidates[: len(copies), 0].tolist() == frozen["candidates"][: len(copies)]
