@@ -132,6 +132,8 @@ class CopySearch:
                 f"queries must have shape (n, {', '.join(map(str, self.gallery.pixels.shape[1:]))}) like the images "
                 f"that they are looked up among, got {queries.shape}"
             )
+        if len(queries) == 0:  # a process of many can have no share
+            return Matches.empty(0, self.reranker.refined, queries.ndim - 2, 0)
         identity = "" if store is None else self._identity(queries, patients)
         kept = _stored(store, identity)
         parts: list[Matches] = [] if kept is None else [kept]

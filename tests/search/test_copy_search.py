@@ -103,6 +103,11 @@ def test_queries_have_the_shape_of_the_gallery() -> None:
         Gallery(CHEST, np.arange(3))
 
 
+def test_no_queries_have_no_matches() -> None:
+    found = CopySearch(whole_images=False).fit(Gallery(CHEST)).search(CHEST[:0])
+    assert len(found) == 0 and found.candidates.shape == (0, 5)
+
+
 def test_own_patient_is_passed_over_and_pairs_stand_alone() -> None:
     patients = np.arange(24) // 2
     search = CopySearch().fit(Gallery(CHEST, patients))
