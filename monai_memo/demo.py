@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from monai_memo.audit.configuration import AuditOptions
-from monai_memo.data.demo_cohorts import PHANTOMS, write_demo_cohorts
-from monai_memo.settings import Choice, Epochs, Folder, Seed, Share, Whole
+from monai_memo.settings import MODALITIES, Choice, Epochs, Folder, Seed, Share, Whole
 from monai_memo.workspace.place import check_place
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ class DemoSettings(AuditOptions):
     """
 
     out: Folder = "demo_audit"
-    modality: Annotated[str, Choice(*PHANTOMS)] = "chest"
+    modality: Annotated[str, Choice(*MODALITIES)] = "chest"
     n_train: Images = 300
     n_heldout: Images = 200
     n_synthetic: Images = 150
@@ -50,7 +49,9 @@ def run_demo(**arguments: Any) -> tuple[AuditResult, dict[str, int]]:
     Returns:
         The result, and the truth: ``copies`` planted and distinct training images ``memorized`` by them.
     """
-    from monai_memo.audit.audit import Audit  # PyTorch, which the help of the command line does without
+    # PyTorch, SciPy and readers of images, which the help of the command line does without.
+    from monai_memo.audit.audit import Audit
+    from monai_memo.data.demo_cohorts import write_demo_cohorts
 
     settings = DemoSettings(**arguments)
     check_place(settings.out)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Self
 from pydantic import model_validator
 
 from monai_memo.data.cohort import Reading
-from monai_memo.data.orientation import PICTURES, SYMMETRIES, check_name
+from monai_memo.data.orientation_names import PICTURE_NAMES, SYMMETRIES, check_name
 from monai_memo.errors import ConfigurationError
 from monai_memo.settings import (
     Amount,
@@ -61,7 +61,7 @@ class OrientationName(Kind):
 
     @property
     def allowed(self) -> str:
-        return f"{', '.join(PICTURES)}, or three axis codes such as LPS or PIR"
+        return f"{', '.join(PICTURE_NAMES)}, or three axis codes such as LPS or PIR"
 
     def read(self, value: Any) -> str:
         try:

@@ -9,8 +9,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-
 from monai_memo.errors import CohortError
 from monai_memo.files import parts_of
 from monai_memo.redaction import Named
@@ -201,6 +199,8 @@ def split_by_patient(cohort: Cohort, fractions: Mapping[str, float], seed: int) 
     """
     if not fractions or min(fractions.values()) <= 0 or sum(fractions.values()) > 1 + 1e-9:
         raise CohortError(f"fractions must be positive and add up to at most 1, got {dict(fractions)}")
+    import numpy as np  # late: options know how cohorts are read, and help shall be quick
+
     patients = np.unique(cohort.patient_ids)
     order = np.random.default_rng(seed).permutation(len(patients))
     ends = np.round(np.cumsum(list(fractions.values())) * len(patients)).astype(int)

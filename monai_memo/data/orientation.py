@@ -11,16 +11,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import permutations, product
 
 import numpy as np
 from numpy.typing import NDArray
 
+# Names as themselves: whoever turns images finds them here.
+from monai_memo.data.orientation_names import AS_IS as AS_IS
+from monai_memo.data.orientation_names import RAS, VOLUME_NAMES
+from monai_memo.data.orientation_names import SYMMETRIES as SYMMETRIES
+from monai_memo.data.orientation_names import check_name as check_name
 from monai_memo.errors import ConfigurationError
-
-AS_IS = "as_is"
-SYMMETRIES = ("none", "mirror", "all")
-RAS = (("R", "L"), ("A", "P"), ("S", "I"))
 
 
 @dataclass(frozen=True)
@@ -106,11 +106,7 @@ def _volume(codes: str) -> Symmetry:
     return Symmetry(axes, tuple(codes[axis] != RAS[place][0] for place, axis in enumerate(axes)))
 
 
-VOLUMES = {
-    "".join(codes): _volume("".join(codes))
-    for ends in permutations(RAS)
-    for codes in product(*ends)
-}  # fmt: skip
+VOLUMES = {codes: _volume(codes) for codes in VOLUME_NAMES}
 NAMED = {2: PICTURES, 3: VOLUMES}
 
 
@@ -155,23 +151,6 @@ def words_for(symmetry: Symmetry) -> str:
     if symmetry.is_identity:
         return "as stored"
     return f"when their axes, read as R, A and S, are taken to point to {name[0]}, {name[1]} and {name[2]}"
-
-
-def check_name(name: str) -> str:
-    """The name of an orientation in its usual case.
-
-    Raises:
-        ConfigurationError: not a name of any.
-    """
-    text = str(name).strip()
-    if text.upper() in VOLUMES:
-        return text.upper()
-    if text.lower() in PICTURES:
-        return text.lower()
-    raise ConfigurationError(
-        f"orientation must be {', '.join(PICTURES)} (what brings 2D images upright) or three axis codes such as LPS or "
-        f"PIR (where the axes of 3D images really point: L or R, P or A, I or S in any order), got {name!r}"
-    )
 
 
 def orientation(name: str, dims: int) -> Symmetry:

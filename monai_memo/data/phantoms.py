@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from monai_memo.settings import MODALITIES
+
 Volume = NDArray[np.float32]
 
 
@@ -171,8 +173,6 @@ def coronary_phantom(patient: int, size: Sequence[int] = (32, 32, 32), visit: in
     return _finish(image, exam, 0.02)
 
 
-PHANTOMS: Mapping[str, Callable[..., Volume]] = {
-    "chest": chest_phantom,
-    "knee": knee_phantom,
-    "coronary": coronary_phantom,
-}
+PHANTOMS: Mapping[str, Callable[..., Volume]] = dict(
+    zip(MODALITIES, (chest_phantom, knee_phantom, coronary_phantom), strict=True)
+)

@@ -43,6 +43,7 @@ from monai_memo.settings.values import Whole as Whole
 
 RECIPES = ("default", "paper")
 CALIBRATIONS = ("size_matched", "paper")
+MODALITIES = ("chest", "knee", "coronary")  # of phantoms
 
 Boolean = Annotated[bool, Flag()]
 Seed = Annotated[int, Whole(0, 2**63 - 1)]
@@ -71,6 +72,7 @@ Title = Annotated[str, Text(300)]
 
 __all__ = [
     "CALIBRATIONS",
+    "MODALITIES",
     "RECIPES",
     "Amount",
     "BatchSize",
