@@ -23,6 +23,7 @@ from monai_memo import __version__
 from monai_memo.command_line import command_help, first_sentence, load, nearest, overview, settings_from, shown_name
 from monai_memo.errors import ConfigurationError, MemoError
 from monai_memo.files import exhausted, quiet_threads
+from monai_memo.progress import Progress
 from monai_memo.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
@@ -291,7 +292,8 @@ def _main(words: list[str]) -> None:
             print(asked)
         else:
             command, settings = asked
-            status = command.run(**settings.given())
+            with Progress(None, words[0], shown=getattr(settings, "progress", False)):  # no step without a word
+                status = command.run(**settings.given())
             if status == SKIPPED:
                 print(f"exit status {SKIPPED}: finished, but {command.skips}")
     except MemoError as error:

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "monai_memo"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Each room may import from itself, from what everybody may use, and from the rooms named here.
-COMMON = ("lazy", "errors", "files", "settings", "sealing", "text", "redaction", "workspace")
+COMMON = ("lazy", "errors", "files", "settings", "sealing", "text", "progress", "redaction", "workspace")
 GROUND = ("data", "views", "networks", "losses", "registration", "statistics", "training", "sampling")
 SEARCHES = (*GROUND, "detector", "search")
 AUDIT = (*SEARCHES, "audit")
@@ -30,6 +30,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "command_line": ("settings",),
     "sealing": (),
     "text": (),
+    "progress": (),
     "redaction": (),
     "workspace": (),
     "detector": ("data", "views", "networks", "losses", "training"),

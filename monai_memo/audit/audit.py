@@ -44,6 +44,7 @@ from monai_memo.detector.detector import Detector
 from monai_memo.detector.recipe import Recipe
 from monai_memo.detector.training import train_detector
 from monai_memo.errors import CohortError, ConfigurationError, OutputError
+from monai_memo.progress import Progress
 from monai_memo.redaction import names_hidden, without_names
 from monai_memo.search.protocols import Search
 from monai_memo.search.runner import Runner
@@ -97,7 +98,8 @@ class Audit:
     def _timed(self, step: str) -> Iterator[None]:
         logger.info("%s ...", step)
         start = time.perf_counter()
-        yield
+        with Progress(None, step, shown=self.configuration.progress):
+            yield
         self._seconds[step] = round(time.perf_counter() - start, 3)
 
     def run(self) -> AuditResult:

@@ -7,11 +7,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from tqdm import tqdm
-
 from monai_memo.audit.record import software_versions
 from monai_memo.benchmark.settings import CoverageSettings
 from monai_memo.files import write_json, write_text
+from monai_memo.progress import following
 from monai_memo.statistics.calibration import MODES, expected_floor
 from monai_memo.statistics.simulation import World, coverage, null_rates
 from monai_memo.workspace.output_folder import OutputFolder
@@ -38,7 +37,7 @@ COVERAGE_WORLDS = {
 def floor_table(audits: int, seed: int, progress: bool = True) -> list[dict[str, float]]:
     """Mean rates with nothing copied, for ratios of held-out to candidate images from 1:10 to 10:1."""
     rows = []
-    for n_train, n_heldout, n_synthetic in tqdm(FLOOR_SIZES, desc="floor", disable=None if progress else True):
+    for n_train, n_heldout, n_synthetic in following(FLOOR_SIZES, "floor", shown=progress):
         world = World(n_train, n_heldout, n_synthetic, copy_share=0.0, dim=64, decay=0.0)
         row: dict[str, float] = {"n_train": n_train, "n_heldout": n_heldout, "n_synthetic": n_synthetic}
         row["expected_paper"] = expected_floor(n_train, n_heldout)
@@ -69,7 +68,7 @@ def _record(audits: int, seed: int, progress: bool) -> dict[str, Any]:
     floors = floor_table(audits, seed, progress)
     rows = []
     cases = [(mode, name, world) for mode in MODES for name, world in COVERAGE_WORLDS.items()]
-    for mode, name, world in tqdm(cases, desc="coverage", disable=None if progress else True):
+    for mode, name, world in following(cases, "coverage", shown=progress):
         for quantity, row in coverage(world, mode, audits, seed).items():
             rows.append({"mode": mode, "world": name, "quantity": quantity, **row})
     return {

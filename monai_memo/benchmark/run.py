@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from monai_memo import __version__
 from monai_memo.audit.audit import resolve_device
@@ -44,6 +43,7 @@ from monai_memo.detector.recipe import Recipe
 from monai_memo.detector.training import train_detector
 from monai_memo.errors import ConfigurationError, DetectorError
 from monai_memo.generators.small import train_small_generator
+from monai_memo.progress import following
 from monai_memo.sampling import Reconstructor
 from monai_memo.sealing import fingerprint, is_sealed, write_sealed
 from monai_memo.search.copy_search import CopySearch
@@ -97,7 +97,7 @@ class Benchmark:
         levels = ladder(preprocessing.spatial_dims, generator is not None, self.arguments["kinds"])
         queries: dict[str, NDArray[np.float32]] = {}
         originals: dict[str, NDArray[np.int64]] = {}
-        for number, level in enumerate(tqdm(levels, desc="plant", disable=None if self.progress else True)):
+        for number, level in enumerate(following(levels, "plant", shown=self.progress)):
             originals[level.name] = self._originals(number, len(training))
             queries[level.name] = self._planted(level, sources, originals[level.name], preprocessing, generator)
         for name in ("negatives", "heldout", "same patient"):
@@ -258,7 +258,7 @@ class Benchmark:
                 names = [name.removesuffix("|s") for name in kept.files if name.endswith("|s")]
                 found = {name: (kept[f"{name}|s"], kept[f"{name}|n"]) for name in names}
         start, done = time.perf_counter(), 0
-        for name in tqdm(queries, desc=scorer.name, disable=None if self.progress else True):
+        for name in following(queries, scorer.name, shown=self.progress):
             if name not in found:
                 found[name] = scorer(queries[name])
                 done += len(queries[name])

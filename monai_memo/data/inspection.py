@@ -12,13 +12,13 @@ from os import cpu_count
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from monai_memo.data.cohort import Cohort, CohortImage, SkippedImage
 from monai_memo.data.header import ImageHeader
 from monai_memo.data.intensities import Intensities
 from monai_memo.data.reading import read_header
 from monai_memo.errors import UnusableImageError
+from monai_memo.progress import Progress
 
 NOT_SAID = "not said"
 COLOURS = {1: "grey", 2: "grey with transparency", 3: "colour", 4: "colour with transparency"}
@@ -123,7 +123,7 @@ def read_headers(
     found: list[ImageHeader | str] = []
     with (
         ThreadPoolExecutor(workers or cpu_count() or 1) as pool,
-        tqdm(total=len(cohort), desc=f"headers of {cohort.name}", disable=None if progress else True) as bar,
+        Progress(len(cohort), f"headers of {cohort.name}", shown=progress) as bar,
     ):
         for chunk in pool.map(some, range(0, len(cohort), CHUNK)):
             found += chunk

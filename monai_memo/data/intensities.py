@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from monai_memo.data.cohort import Cohort, CohortImage
 from monai_memo.data.loading import LUMINANCE
 from monai_memo.data.reading import read_image
 from monai_memo.errors import UnusableImageError
+from monai_memo.progress import following
 
 SAMPLE = 100  # images
 PIXELS = 2000  # of each image
@@ -143,5 +143,5 @@ def sample_intensities(
     chosen = sample_of(cohort, most, seed)
     with ThreadPoolExecutor(workers or cpu_count() or 1) as pool:
         found = pool.map(lambda item: _one(item[1], seed + item[0]), enumerate(chosen))
-        shown = tqdm(found, total=len(chosen), desc=f"intensities of {cohort.name}", disable=not progress or None)
+        shown = following(found, f"intensities of {cohort.name}", len(chosen), progress)
         return join([item for item in shown if item is not None])

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from monai_memo.data.cohort import Cohort, SkippedImage, by_reason
 from monai_memo.data.loading import Preprocessing
@@ -20,6 +19,7 @@ from monai_memo.data.store import PixelStore
 from monai_memo.data.workers import blocks_of, load
 from monai_memo.errors import CohortError, OutputError
 from monai_memo.files import rows_at_once
+from monai_memo.progress import Progress
 from monai_memo.sealing import NUMERIC, READERS, fingerprint, require_space
 
 logger = logging.getLogger(__name__)
@@ -63,8 +63,7 @@ def _fingerprint(cohort: Cohort, preprocessing: Preprocessing) -> str:
 
 def _fill(store: PixelStore, cohort: Cohort, preprocessing: Preprocessing, workers: int | None, progress: bool) -> None:
     blocks = blocks_of(preprocessing, cohort.images, store.seen, min(BLOCK, rows_at_once(store.shape)), workers, load)
-    shown = None if progress else True
-    with tqdm(total=len(cohort), initial=store.seen, desc=f"read {cohort.name}", disable=shown) as bar:
+    with Progress(len(cohort), f"read {cohort.name}", store.seen, progress) as bar:
         try:
             for block in blocks:
                 store.append(block)

@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from monai_memo.data.loading import Preprocessing
 from monai_memo.detector.recipe import NAMES, Recipe
 from monai_memo.errors import DetectorError, MemoError
 from monai_memo.files import release, write_json, write_with
 from monai_memo.networks.copy_detector import CopyDetector
+from monai_memo.progress import Progress
 from monai_memo.sealing import DamagedError, fingerprint, is_sealed, load_torch, save_torch, write_sealed
 
 KIND, FORMAT = "monai_memo detector", 1
@@ -235,9 +235,7 @@ class Detector:
                 done = len(found)
                 result[:done] = found
         network = self.network.to(device).eval()
-        bar = tqdm(
-            total=len(pixels), initial=done, desc="embed", disable=None if progress and done < len(pixels) else True
-        )
+        bar = Progress(len(pixels), "embed", done, progress)
         since, next_time = 0, 0.0
         with torch.inference_mode(), bar:
             for start in range(done, len(pixels), batch_size):

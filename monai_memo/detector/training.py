@@ -21,7 +21,7 @@ from monai_memo.errors import DetectorError, TrainingError
 from monai_memo.settings.keywords import with_defaults
 from monai_memo.training.batches import PixelDataset
 from monai_memo.training.checkpoints import CheckpointFolder
-from monai_memo.training.progress import EpochBar
+from monai_memo.training.progress import TrainingProgress
 from monai_memo.training.seeds import deterministic
 
 
@@ -99,7 +99,7 @@ def train_detector(
     kept, held = split_validation(ids, chosen["validation_fraction"], plan.seed)
     origin = None if start_from is None else start_from.sha256
     checkpoints = CheckpointFolder(folder, fingerprint(pixels, preprocessing, plan, (kept, held), origin))
-    with deterministic(plan.seed):
+    with deterministic(plan.seed), TrainingProgress("train detector", chosen["progress"]) as shown:
         network = plan.place(recipe.build_network())
         if start_from is not None:
             _take_weights(network, start_from, preprocessing)
@@ -109,7 +109,7 @@ def train_detector(
             plan,
             PixelDataset(pixels, held) if held else None,
             checkpoints,
-            [EpochBar("train detector")] if chosen["progress"] else [],
+            [shown],
         )
         trainer.run()
         detector = trainer.detector(preprocessing, **({} if origin is None else {"started_from": origin}))

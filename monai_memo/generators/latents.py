@@ -17,10 +17,10 @@ from monai.networks.nets import AutoencoderKL, DiffusionModelUNet
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from monai_memo.errors import ConfigurationError, GeneratorError
 from monai_memo.generators.weights import weights_sha256
+from monai_memo.progress import following
 from monai_memo.sealing import fingerprint, is_sealed, read_sealed_json, write_sealed, write_sealed_json
 from monai_memo.views import Views
 
@@ -183,7 +183,7 @@ def _encode(
     generator = torch.Generator().manual_seed(seed)
     starts = range(0, len(pixels), batch_size)
     with torch.inference_mode():
-        for start in tqdm(starts, desc="encode", disable=None if progress else True):
+        for start in following(starts, "encode", shown=progress):
             images = torch.from_numpy(np.asarray(pixels[start : start + batch_size], dtype=np.float32)).to(device)
             for variant in range(variants):
                 seen = images if variant == 0 or views is None else views(images, generator)

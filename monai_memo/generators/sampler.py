@@ -13,12 +13,12 @@ from pathlib import Path
 import ignite.distributed as idist
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from monai_memo.data.writing import save_image
 from monai_memo.errors import ConfigurationError, OutputError
 from monai_memo.files import sha256_of, write_text
 from monai_memo.generators.latent_diffusion import sample_seeds, starting_noise
+from monai_memo.progress import Progress
 from monai_memo.sampling import Generator, Identified
 from monai_memo.sealing import fingerprint
 from monai_memo.workspace.locking import hold, let_go
@@ -141,8 +141,7 @@ class Sampler:
                 self._write([])  # before the first image, so that those of a killed run are known for ours
         done = int(idist.broadcast(len(written), src=0))  # and no rank draws before this is settled
         batches = [rows[start : start + self.batch_size] for start in range(done, len(rows), self.batch_size)]
-        shown = self.progress and rank == 0
-        with tqdm(total=len(rows), initial=done, desc="sample", disable=None if shown else True) as bar:
+        with Progress(len(rows), "sample", done, self.progress and rank == 0) as bar:
             for start in range(0, len(batches), world):
                 turn = batches[start : start + world]
                 digests = self._save(turn[rank]) if rank < len(turn) else []

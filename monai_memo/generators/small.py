@@ -17,10 +17,10 @@ from monai.utils import set_determinism
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
-from tqdm import tqdm
 
 from monai_memo.generators.latent_diffusion import LatentDiffusion
 from monai_memo.generators.latents import latent_shape
+from monai_memo.progress import Progress
 from monai_memo.sealing import fingerprint, is_sealed, load_torch, save_torch, write_sealed
 
 STEPS, INFERENCE_STEPS, BATCH, DIFFUSION_BATCH = 1000, 50, 8, 32
@@ -63,10 +63,11 @@ class _Stage:
 
     def run(self, loss_of: Callable[[torch.Generator], Tensor], seed: int, progress: bool) -> None:
         self.network.train()
-        bar = tqdm(
-            total=self.steps, initial=self.done, desc=self.name,
-            disable=None if progress and self.done < self.steps else True,
-        )  # fmt: skip
+        with Progress(self.steps, self.name, self.done, progress) as bar:
+            self._steps(loss_of, seed, bar)
+        self.network.eval()
+
+    def _steps(self, loss_of: Callable[[torch.Generator], Tensor], seed: int, bar: Progress) -> None:
         while self.done < self.steps:
             draws = torch.Generator().manual_seed(seed * 1_000_003 + self.done)
             torch.manual_seed(seed * 1_000_003 + self.done)  # the autoencoder samples from torch's own generator
@@ -84,8 +85,6 @@ class _Stage:
                     "schedule": self.schedule.state_dict(), "done": self.done,
                 }  # fmt: skip
                 write_sealed(self.path, partial(_save_state, state), self.identity)
-        bar.close()
-        self.network.eval()
 
 
 def train_small_generator(

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 from monai.transforms import GaussianSmooth, Orientation, Spacing
-from tqdm import tqdm
 
 from monai_memo.data.cohort import Cohort, CohortImage
 from monai_memo.data.loading import AXIS_LABELS
@@ -21,6 +20,7 @@ from monai_memo.data.reading import read_image, with_affine
 from monai_memo.data.writing import save_image
 from monai_memo.errors import CohortError, ConfigurationError, UnusableImageError
 from monai_memo.files import write_text
+from monai_memo.progress import following
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def cut_subvolumes(
             f"{list(size)}, {list(window)} and {foreground!r}"
         )
     cohort, folder, rows = Cohort.from_source(source, "volumes", patient_pattern), Path(out), []
-    for image in tqdm(cohort.images, desc="cut", disable=None if progress else True):
+    for image in following(cohort.images, "cut", shown=progress):
         try:
             volume = _volume(image, spacing)
         except UnusableImageError as error:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from monai_memo.audit.evidence import PLANES, fit
 from monai_memo.data.cohort import CohortImage
@@ -20,6 +19,7 @@ from monai_memo.data.reading import read_image
 from monai_memo.data.writing import save_image
 from monai_memo.errors import MemoError, UnusableImageError
 from monai_memo.label.study import Study, StudyPair
+from monai_memo.progress import Progress
 
 LONGEST = {2: 512, 3: 96}
 ENDING = {2: ".png", 3: ".nii.gz"}
@@ -160,7 +160,7 @@ def write_pairs(
     written = []
     with (
         ThreadPoolExecutor(cpu_count() or 1) as pool,
-        tqdm(total=len(study.pairs), desc="pairs", disable=None if progress else True) as bar,
+        Progress(len(study.pairs), "pairs", shown=progress) as bar,
     ):
         for start in range(0, len(study.pairs), BLOCK):  # holds only a few pictures in memory
             for pair, picture in pool.map(one, study.pairs[start : start + BLOCK]):

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
+
+from monai_memo.progress import Progress
 
 CPU = torch.device("cpu")
 AT_HAND = 3 * 2**20  # bytes that a processor keeps near: larger blocks wait for memory
@@ -28,7 +29,7 @@ class Runner:
         shard: this process' number, and how many processes share the queries.
         folder: keeps what is done, so that a call that was killed continues; None keeps nothing.
         seed: of every random choice.
-        progress: show a bar.
+        progress: show a bar, or lines where there is no terminal.
     """
 
     device: torch.device = CPU
@@ -76,7 +77,6 @@ class Runner:
         rank, world = self.shard
         return slice(count * rank // world, count * (rank + 1) // world)
 
-    def bar(self, total: int, what: str, done: int = 0) -> tqdm[None]:
-        """A progress bar, silent if the runner is."""
-        hidden = True if not self.progress or done >= total or self.shard[0] else None
-        return tqdm(total=total, initial=done, desc=what, disable=hidden)
+    def bar(self, total: int, what: str, done: int = 0) -> Progress:
+        """A progress bar or lines, silent if the runner is; only the first of several processes speaks."""
+        return Progress(total, what, done, self.progress and self.shard[0] == 0)

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from monai_memo.audit.audit import resolve_device
 from monai_memo.audit.record import software_versions
@@ -23,6 +22,7 @@ from monai_memo.errors import GeneratorError
 from monai_memo.files import sha256_of, write_json
 from monai_memo.generators.evaluation import sheet
 from monai_memo.generators.latent_diffusion import sample_seeds
+from monai_memo.progress import following
 from monai_memo.sampling import TrainedGenerator
 from monai_memo.sealing import fingerprint, is_sealed, read_sealed_json, write_sealed, write_sealed_json
 from monai_memo.study.audit import RunAudit
@@ -87,7 +87,7 @@ class GeneratorStudy:
         audit = RunAudit(data.detector, data.prepared(data.heldout_cohort()), self.out / "shared", 1000, self.progress)
         folders = {planned.run: self._folder(planned.run, data) for planned in plan}
         if not self.report_only:
-            for planned in tqdm(plan, desc="study", disable=None if self.progress else True):
+            for planned in following(plan, "study", shown=self.progress):
                 folder = folders[planned.run]
                 if result_in(folder) is None:
                     self._attempt(planned.run, folder, data, audit)
