@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from monai_memo.audit.configuration import AuditOptions
+from monai_memo.errors import ConfigurationError
 from monai_memo.settings import MODALITIES, Choice, Epochs, Folder, Seed, Share, Whole
+from monai_memo.workspace.manifest import require_unredacted
 from monai_memo.workspace.place import check_place
 
 if TYPE_CHECKING:
@@ -55,7 +57,9 @@ def run_demo(**arguments: Any) -> tuple[AuditResult, dict[str, int]]:
 
     settings = DemoSettings(**arguments)
     check_place(settings.out)
+    require_unredacted(settings.out)
     out = Path(settings.out)
+    _require_ours(out)
     images = out / "images"
     write_demo_cohorts(
         images, settings.modality, settings.n_train, settings.n_heldout, settings.n_synthetic, settings.copy_share,
@@ -72,3 +76,19 @@ def run_demo(**arguments: Any) -> tuple[AuditResult, dict[str, int]]:
         **{"epochs": settings.epochs, **settings.audit_options()},
     )
     return audit.run(), {"copies": len(copied), "memorized": len(set(copied))}
+
+
+def _require_ours(out: Path) -> None:
+    """Phantoms and images of somebody else do not mix, whatever their names.
+
+    Raises:
+        ConfigurationError: the folder holds something, and not from a demo.
+    """
+    from monai_memo.data.demo_cohorts import MARKER
+
+    if not out.is_dir() or (out / "images" / MARKER).is_file() or not any(out.iterdir()):
+        return
+    raise ConfigurationError(
+        f"{out} holds something already that no demo wrote. It is left as it is: name another folder with --out.",
+        "the folder of --out holds something already that no demo wrote. It is left as it is: name another folder.",
+    )

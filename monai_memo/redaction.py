@@ -10,16 +10,27 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import PurePath
 from typing import Any
 
 from monai_memo.errors import CalibrationError, ConfigurationError, MemoError
+from monai_memo.files import exhausted
 
 MOST = 10
+HIDDEN = "(a file or folder)"
+LEFT_OUT = "a message that names files is left out of this redacted run"
+SHORTEST = 3  # letters of a word that can name somebody
+OUR_WORDS = (
+    "audit", "cohort", "cohorts", "copies", "detector", "heldout", "held-out", "image", "images", "out", "patient",
+    "patients", "report", "result", "results", "synthetic", "test", "train", "training",
+)  # fmt: skip
+ABSOLUTE = re.compile(r"(?<![\w.:/)\]])(?:[A-Za-z]:[\\/]|\\\\|/)(?=[^\s/])")  # where a path begins; "and/or" is none
 _state = threading.Lock()
 _hidden = 0
 
@@ -65,13 +76,15 @@ def names_are_hidden() -> bool:
 
 
 @contextmanager
-def names_hidden(active: bool = True) -> Iterator[None]:
+def names_hidden(active: bool = True, secrets: Sequence[str] = ()) -> Iterator[None]:
     """Keep names off screen and logs while a redacted run goes on.
 
-    Our messages lose their names; those of other libraries are left out, also where they are written past Python.
+    Our messages lose their names and paths; those of other libraries are left out, also where they are written past
+    Python or come from a thread that fails.
 
     Args:
         active: False does nothing.
+        secrets: words that may not be shown, for example the paths that were given.
     """
     global _hidden
     if not active:
@@ -83,7 +96,8 @@ def names_hidden(active: bool = True) -> Iterator[None]:
             first = _hidden == 1
         stack.callback(_show)
         if first:
-            stack.enter_context(_records_without_names())
+            stack.enter_context(_records_without_names(secrets))
+            stack.enter_context(_failures_without_names())
             stack.enter_context(_others_silent())
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore")
@@ -97,7 +111,7 @@ def _show() -> None:
 
 
 @contextmanager
-def _records_without_names() -> Iterator[None]:
+def _records_without_names(secrets: Sequence[str]) -> Iterator[None]:
     original = logging.getLogRecordFactory()
 
     def factory(*values: Any, **named: Any) -> logging.LogRecord:
@@ -106,9 +120,17 @@ def _records_without_names() -> Iterator[None]:
         if record.name.partition(".")[0] not in ("monai_memo", "__main__"):
             record.msg, record.args = f"a message of {record.name} is left out of this redacted run", ()
             return record
-        record.msg = plain(record.msg)
+        record.msg = _shown(record.msg)
         if isinstance(record.args, tuple):
-            record.args = tuple(plain(value) if isinstance(value, str) else value for value in record.args)
+            record.args = tuple(_shown(value) for value in record.args)
+        elif isinstance(record.args, Mapping):
+            record.args = {key: _shown(value) for key, value in record.args.items()}
+        try:
+            text = record.getMessage()
+        except Exception:  # logging itself would print the arguments
+            text = ""
+        # As a whole: where a path in a finished sentence ends, nobody can tell.
+        record.msg, record.args = (LEFT_OUT if not text or names_a_path(text, secrets) else text), ()
         return record
 
     logging.setLogRecordFactory(factory)
@@ -116,6 +138,58 @@ def _records_without_names() -> Iterator[None]:
         yield
     finally:
         logging.setLogRecordFactory(original)
+
+
+def _shown(value: Any) -> Any:
+    """A part of a message as a redacted run may show it."""
+    if isinstance(value, Named):
+        return value.plain
+    if isinstance(value, PurePath | os.DirEntry):
+        return HIDDEN
+    if isinstance(value, BaseException):
+        return getattr(value, "plain", None) or type(value).__name__
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_shown(item) for item in value]
+    return value
+
+
+def names_a_path(text: str, secrets: Sequence[str] = ()) -> bool:
+    """Whether a finished sentence holds an absolute path, one of the words, or a path below one of them.
+
+    A word that this library says itself (``train``) counts only where a path goes on from it.
+
+    Example:
+        >>> names_a_path("/data/anna.png is damaged"), names_a_path("copies and/or twins, 3/4 of them"), names_a_path(
+        ...     "train/anna.png is damaged", ["train"]), names_a_path("train detector ...", ["train", "."])
+        (True, False, True, False)
+    """
+    if ABSOLUTE.search(text):
+        return True
+    for secret in filter(None, secrets):
+        if not re.search(r"\w", secret):
+            continue  # the current folder, or a pattern without letters
+        ours = secret.lower() in OUR_WORDS or len(secret) < SHORTEST
+        end = r"[/\\]" if ours else r"(?!\w)"
+        if re.search(rf"(?<!\w){re.escape(secret)}{end}", text):
+            return True
+    return False
+
+
+@contextmanager
+def _failures_without_names() -> Iterator[None]:
+    """What threads and destructors say of an error of theirs: its kind alone."""
+    threads, destructors = threading.excepthook, sys.unraisablehook
+
+    def told(kind: type[BaseException] | None) -> None:
+        with suppress(Exception):
+            print(f"{kind.__name__ if kind else 'an error'} in the background of this redacted run", file=sys.stderr)
+
+    threading.excepthook = lambda arguments: told(arguments.exc_type)
+    sys.unraisablehook = lambda arguments: told(arguments.exc_type)
+    try:
+        yield
+    finally:
+        threading.excepthook, sys.unraisablehook = threads, destructors
 
 
 @contextmanager
@@ -164,12 +238,12 @@ def without_names(error: Exception, secrets: Sequence[str] = ()) -> MemoError:
         secrets: words that may not be in it, for example the paths that were given.
     """
     kind = type(error) if isinstance(error, MemoError) else MemoError
-    text = error.plain if isinstance(error, MemoError) else None
+    text = error.plain if isinstance(error, MemoError) else exhausted(error)
     if text is None and isinstance(error, CalibrationError | ConfigurationError):
         text = str(error)
     if text is None and isinstance(error, OSError) and error.strerror:
         text = f"{error.strerror}. Earlier results are unchanged."
-    if text is None or any(secret and secret in text for secret in secrets):
+    if text is None or names_a_path(text, secrets):
         text = (
             f"refused ({type(error).__name__}). The message names files or patients and is left out of a redacted run: "
             "run the same command without --redacted, with another --out, to read it."

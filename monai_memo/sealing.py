@@ -244,11 +244,15 @@ def write_sealed(path: str | Path, writer: Callable[[Path], Any], identity: str 
 
 
 def save_torch(path: Path, record: Any) -> None:
-    """``torch.save``, whose complaint about a full disk is an ``OSError`` like everybody else's."""
+    """``torch.save``, whose complaint about a full disk is an ``OSError`` like everybody else's.
+
+    Equal records give equal bytes: written by its name, the archive would keep that of the temporary file.
+    """
     import torch
 
     try:
-        torch.save(record, path)
+        with open(path, "wb") as stream:
+            torch.save(record, stream)
     except RuntimeError as error:
         # PyTorch's writer says "[enforce fail at inline_container.cc ...] unexpected pos": it has lost errno.
         if any(words in str(error) for words in ("inline_container", "PytorchStreamWriter", "unexpected pos")):

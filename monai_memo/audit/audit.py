@@ -87,10 +87,10 @@ class Audit:
                 "keep_work leaves images of patients in the output folder, which redacted rules out: leave one of "
                 "them away"
             )
-        sources = {"train": settings.train, "heldout": settings.heldout, "synthetic": settings.synthetic}
         self.output = OutputFolder(
-            settings.out, "audit", sources, AUDIT_FILES, settings.to_dict(), redacted=settings.redacted
-        )
+            settings.out, "audit", settings.cohort_options(), AUDIT_FILES, settings.to_dict(),
+            redacted=settings.redacted,
+        )  # fmt: skip
         self.work = self.output.work
         self._seconds: dict[str, float] = {}
 
@@ -108,7 +108,7 @@ class Audit:
         Raises:
             MemoError: bad input or output folder; the message says what to do.
         """
-        with names_hidden(self.configuration.redacted):
+        with names_hidden(self.configuration.redacted, self._secrets()):
             try:
                 with self.output:
                     return self._run()

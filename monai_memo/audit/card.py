@@ -25,11 +25,12 @@ from monai_memo.data.ladder import UNITS
 from monai_memo.errors import ConfigurationError, MemoError, OutputError
 from monai_memo.files import sha256_of, write_text, write_with
 from monai_memo.text import code, markdown
+from monai_memo.workspace.manifest import CARD_HEADING, require_unredacted
+from monai_memo.workspace.place import check_place
 from monai_memo.workspace.transaction import require_settled
 
 logger = logging.getLogger(__name__)
 
-HEADING = "# Memorization card"
 TODO = "**TO FILL IN**"
 TITLES = {"training": "Training", "heldout": "Held-out", "synthetic": "Synthetic"}
 
@@ -50,8 +51,9 @@ def write_card(audit: str | Path, out: str | Path = "card.md", **options: Any) -
     """
     settings = CardSettings(audit=str(audit), out=str(out), **options)
     folder, title, before = Path(settings.audit), settings.title, settings.before
-    earlier = _earlier_card(Path(settings.out))
     result = _read_audit(folder, "audit")
+    _check_out(Path(settings.out), folder)
+    earlier = _earlier_card(Path(settings.out))
     environment = Environment(
         loader=PackageLoader("monai_memo.audit"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         autoescape=False,  # Markdown; text that comes from elsewhere goes through the filter md
@@ -79,6 +81,14 @@ def write_card(audit: str | Path, out: str | Path = "card.md", **options: Any) -
     return write_text(settings.out, text)
 
 
+def _check_out(path: Path, audit: Path) -> None:
+    """A card lies neither among the images of a cohort, nor in a redacted result, which is handed on as it is."""
+    place = path.parent
+    require_unredacted(place)
+    asked = AuditResult.from_json((audit / "audit.json").read_text(encoding="utf-8")).configuration
+    check_place(place.resolve(), {name: asked.get(name) for name in ("train", "heldout", "synthetic")})
+
+
 def _earlier_card(path: Path) -> str | None:
     """The card that is there already; None if nothing is. Anything else is somebody's and stays."""
     if not os.path.lexists(path):
@@ -87,7 +97,7 @@ def _earlier_card(path: Path) -> str | None:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         text = ""
-    if not path.is_file() or not text.startswith(HEADING):
+    if not path.is_file() or not text.startswith(CARD_HEADING):
         raise OutputError(f"{path} is there already and no memorization card. It is left as it is: name another --out")
     return text
 

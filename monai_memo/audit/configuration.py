@@ -180,6 +180,10 @@ class AuditConfiguration(AuditOptions):
         """Source of each cohort by its name."""
         return {"training": self.train, "heldout": self.heldout, "synthetic": self.synthetic}
 
+    def cohort_options(self) -> dict[str, str]:
+        """Source of each cohort by the name of its option."""
+        return {"train": self.train, "heldout": self.heldout, "synthetic": self.synthetic}
+
     def readings(self) -> dict[str, Reading]:
         """How the images of each cohort are read."""
         return recorded_readings(self.to_dict())
@@ -230,6 +234,11 @@ class InspectionSettings(Settings):
     def cohort_sources(self) -> dict[str, str]:
         """Source of each cohort that is named."""
         named = {"training": self.train, "heldout": self.heldout, "synthetic": self.synthetic}
+        return {name: source for name, source in named.items() if source is not None}
+
+    def cohort_options(self) -> dict[str, str]:
+        """Source of each cohort that is named, by the name of its option."""
+        named = {"train": self.train, "heldout": self.heldout, "synthetic": self.synthetic}
         return {name: source for name, source in named.items() if source is not None}
 
     def readings(self) -> dict[str, Reading]:

@@ -40,6 +40,7 @@ from monai_memo.data.windows import check_windows
 from monai_memo.errors import CohortError
 from monai_memo.files import write_json, write_text, write_with
 from monai_memo.redaction import listed
+from monai_memo.workspace.manifest import require_unredacted
 from monai_memo.workspace.output_folder import OutputFolder
 from monai_memo.workspace.place import check_place
 
@@ -86,7 +87,8 @@ class Inspection:
         """
         settings, readings = self.settings, self.settings.readings()
         if not self._is_one_file():
-            check_place(settings.out, settings.cohort_sources())
+            check_place(settings.out, settings.cohort_options())
+        require_unredacted(self.out)
         for name, source in settings.cohort_sources().items():
             pattern = settings.patient_pattern if name != "synthetic" else None
             cohort = Cohort.from_source(source, name, pattern, readings[name])
@@ -231,7 +233,7 @@ class Inspection:
         )
         if self._is_one_file():
             return write_text(self.out, text)
-        with OutputFolder(self.out, "inspect", self.settings.cohort_sources(), FOLDER_NAMES) as output:
+        with OutputFolder(self.out, "inspect", self.settings.cohort_options(), FOLDER_NAMES) as output:
             staging = output.staging()
             write_text(staging / FOLDER_NAMES[0], text)
             write_json(staging / FOLDER_NAMES[1], self.to_dict())

@@ -49,7 +49,8 @@ class Evaluation:
         self.arguments["kinds"] = list(settings.kinds or KINDS)
         self.out = Path(settings.out)
         cohorts = {"train": settings.train, "negatives": settings.negatives}
-        self.output = OutputFolder(settings.out, "evaluate", cohorts, RESULT, self.arguments)
+        writes = [name for name in RESULT if settings.detector is None or name != "detector.pt"]
+        self.output = OutputFolder(settings.out, "evaluate", cohorts, writes, self.arguments)
         self.skipped, self.trained_here = 0, False
         self.device, self.workers, self.progress = resolve_device(settings.device), settings.workers, settings.progress
 

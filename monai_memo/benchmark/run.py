@@ -76,7 +76,8 @@ class Benchmark:
         self.asked = settings.given()
         self.arguments = settings.to_dict()
         cohorts = {"train": settings.train, "negatives": settings.negatives, "heldout": settings.heldout}
-        self.output = OutputFolder(settings.out, "benchmark", cohorts, RESULT, self.arguments)
+        writes = [name for name in RESULT if settings.detector is None or name != "detector.pt"]
+        self.output = OutputFolder(settings.out, "benchmark", cohorts, writes, self.arguments)
         self.out, self.work = Path(settings.out), self.output.work
         self.trained_here = False
         self.device, self.workers, self.progress = resolve_device(settings.device), settings.workers, settings.progress

@@ -73,6 +73,18 @@ class AuditFolder:
         record = {key: value for key, value in self.result.preprocessing.items() if key != "sentence"}
         return Preprocessing.from_dict(record)
 
+    def require_named(self) -> None:
+        """Refuse a redacted audit.
+
+        Raises:
+            ConfigurationError: its record names no images, and nothing of patients may be written beside it.
+        """
+        if self.result.redacted or self.result.configuration["train"] == REMOVED:
+            raise ConfigurationError(
+                f"{self.folder} was made with --redacted: it does not say which images form a pair. Run the audit "
+                "again without --redacted and review that."
+            )
+
     def cohort(self, name: str) -> Cohort:
         """The training or the synthetic cohort, read again.
 
@@ -82,11 +94,7 @@ class AuditFolder:
         """
         given = {"training": self.train, "synthetic": self.synthetic}[name]
         recorded = str(self.result.configuration["train" if name == "training" else "synthetic"])
-        if recorded == REMOVED:
-            raise ConfigurationError(
-                f"{self.folder} was made with --redacted: it does not say which images form a pair. Run the audit "
-                "again without --redacted and review that."
-            )
+        self.require_named()
         option = "--train" if name == "training" else "--synthetic"
         try:
             return Cohort.from_source(

@@ -53,6 +53,7 @@ def prepare_review(audit: str | Path, **options: Any) -> Study:
     """
     settings = ReviewPrepareSettings(audit=str(audit), **options)
     folder = AuditFolder(Path(settings.audit), settings.train, settings.synthetic)
+    folder.require_named()
     with FolderLock(folder.folder, "review-prepare"):
         return _prepare(folder, settings)
 

@@ -151,7 +151,7 @@ def review(audit: str | Path, **options: Any) -> ReviewResult:
     """
     settings = ReviewSettings(audit=str(audit), **options)
     folder = AuditFolder(Path(settings.audit))
-    with OutputFolder(folder.folder, "review", writes=["review.json", "report.html"]) as output:
+    with OutputFolder(folder.folder, "review", writes=["review.json", "report.html"], shared=["report.html"]) as output:
         result = evaluate_review(folder)
         if settings.redacted or folder.result.redacted:
             result = result.pseudonymous()

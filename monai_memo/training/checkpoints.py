@@ -21,6 +21,7 @@ from monai.handlers import CheckpointLoader, CheckpointSaver
 from monai_memo.errors import OutputError, TrainingError
 from monai_memo.files import write_json
 from monai_memo.sealing import NO_FINGERPRINT, save_torch, sealed_identity, write_sealed
+from monai_memo.workspace.place import WORK
 
 logger = logging.getLogger(__name__)
 
@@ -35,9 +36,18 @@ class _SealedSaver(DiskSaver):
         try:
             write_sealed(path, lambda temporary: save_torch(temporary, checkpoint), identity)
         except OutputError as error:
+            before = any(item.name != Path(path).name for item in Path(self.dirname).glob("checkpoint_epoch=*.pt"))
+            goes_on = (
+                "The one before is whole: free some space and run the same command again, and the training goes on "
+                "from there."
+                if before
+                else "It was the first one: free some space and run the same command again, and the training begins "
+                "anew."
+            )
+            reason = getattr(error.__cause__, "strerror", None) or "the write failed"
             raise OutputError(
-                f"cannot write the checkpoint {path}: {error.__cause__ or error}. The one before is whole: free some "
-                "space and run the same command again, and the training goes on from there."
+                f"cannot write the checkpoint {path}: {error.__cause__ or error}. {goes_on}",
+                f"cannot write a checkpoint: {reason}. {goes_on}",
             ) from error
 
 
@@ -153,19 +163,39 @@ def last_checkpoint(folder: Path, identity: str) -> Path | None:
     if earlier == identity:
         return _newest_whole(found, identity)
     mine = [path for path in found if _identity(path) == identity]
-    if earlier is None and not mine:
-        raise TrainingError(
-            f"{folder} holds {MARKER}, {LOGS} or checkpoints, but not of a training of this library. They are "
-            "left as they are: name another folder."
-        )
     if mine:  # the marker was damaged, or a process was killed while it made room
         write_json(marker, {"fingerprint": identity})
         return _newest_whole(mine, identity)
+    if earlier is None:
+        sealed = next((known for path in found if (known := _identity(path)) is not None), None)
+        if sealed is None:
+            _begin_anew(folder, found)
+            write_json(marker, {"fingerprint": identity})
+            return None
+        write_json(marker, {"fingerprint": sealed})
     logger.info("%s holds another training: starting anew, the earlier one is kept in %s", folder, SUPERSEDED)
     _move_aside(folder, found)
     # Last, so that a kill before this line leaves a folder that is still cleared next time.
     write_json(marker, {"fingerprint": identity})
     return None
+
+
+def _begin_anew(folder: Path, found: list[Path]) -> None:
+    """Clear a folder of whose training nothing whole is left; what may be somebody else's is refused and stays.
+
+    Raises:
+        TrainingError: nothing shows that the files are ours.
+    """
+    if WORK not in folder.absolute().parts:  # a working folder is ours, whatever has happened to its files
+        rest = (
+            f"{MARKER}, {LOGS} or checkpoints there are damaged, or not of a training of this library. They are left "
+            "as they are: move them away, and the training begins anew, or name another folder."
+        )
+        raise TrainingError(f"cannot train in {folder}: {rest}", f"cannot train in the folder: {rest}")
+    logger.warning("%s holds a training of which nothing whole is left: it begins anew", folder)
+    for path in found:
+        path.unlink()
+    shutil.rmtree(folder / LOGS, ignore_errors=True)
 
 
 def _newest_whole(found: list[Path], identity: str) -> Path | None:

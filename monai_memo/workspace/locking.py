@@ -136,11 +136,14 @@ def hold(folder: str | Path, command: str) -> None:
     distributed training only the first one holds.
 
     Raises:
-        OutputError: another process has it.
+        OutputError: another process has it, or a redacted result is there or in a folder above.
     """
+    from monai_memo.workspace.manifest import require_unredacted  # it knows of locks
+
     folder = Path(folder)
     if _rank() != 0:
         return
+    require_unredacted(folder)
     folder.mkdir(parents=True, exist_ok=True)
     key = folder.resolve()
     if key not in _held:

@@ -26,6 +26,10 @@ AUDIT_FILES = (
 )  # fmt: skip
 
 
+COMPANIONS = ("review", "inspect")  # commands whose results stand beside that of an audit and go with it
+CARD_HEADING = "# Memorization card"
+
+
 @dataclass(frozen=True)
 class Written:
     """The result of one command.
@@ -85,23 +89,32 @@ def hash_of(path: Path) -> str:
 def leftovers(out: Path, command: str, results: Mapping[str, Written], new: Iterable[str]) -> list[str]:
     """Files and folders of the command's earlier result that the new one does not write, relative to ``out``.
 
-    A review belongs to the audit that it was made of.
+    A review, a look at the cohorts (``inspect``) and a card belong to the audit that they were made beside.
     """
     written, found = set(new), []
-    if command not in results:
-        return []
-    old = list(results[command].files)
+    old = [*results[command].files] if command in results else []
     if command == "audit":
-        old += [*results["review"].files] if "review" in results else []
+        old += [name for other in COMPANIONS if other in results for name in results[other].files]
+    if command == "audit" and command in results:
         old += [
             "figures/sampling_curve.png",
             "review.json",
             *(path.name for path in sorted(out.glob("review*")) if is_review(out, path.name)),
+            *(path.name for path in sorted(out.glob("*.md")) if is_card(path)),
         ]
     for name in dict.fromkeys(old):
         if name not in written and os.path.lexists(out / name):
             found.append(name)
     return found
+
+
+def is_card(path: Path) -> bool:
+    """Whether a file is a memorization card."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            return path.is_file() and stream.read(len(CARD_HEADING)) == CARD_HEADING
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def is_review(out: Path, name: str) -> bool:
@@ -147,6 +160,49 @@ def require_redacted(out: Path) -> None:
     raise OutputError(
         f"a redacted result cannot go to {out}: {rest}", f"a redacted result cannot go to the folder of --out: {rest}"
     )
+
+
+def require_unredacted(out: str | Path) -> None:
+    """Refuse to write in or below a folder with a redacted result: it is handed on as it is.
+
+    Args:
+        out: where something is to be written that can name or show patients; need not exist.
+
+    Raises:
+        OutputError: a redacted result is there, or in a folder above.
+    """
+    place = Path(out).resolve()
+    for folder in (place, *place.parents):
+        redacted = [command for command, item in read_manifest(folder).items() if item.redacted]
+        if redacted:
+            rest = (
+                f"the redacted result of monai-memo {' and '.join(sorted(redacted))} is there, which is handed on as "
+                "it is, and what this run writes can name or show patients. Name another folder with --out."
+            )
+            raise OutputError(f"cannot write to {out}: {rest}", f"cannot write to the folder of --out: {rest}")
+
+
+def require_own(out: Path, command: str, writes: Iterable[str], shared: Iterable[str] = ()) -> None:
+    """Refuse a run whose files would take the place of some that belong to the result of another command.
+
+    Args:
+        out: output folder.
+        command: that is about to write there.
+        writes: its files, relative to ``out``.
+        shared: those that it brings up to date for another command.
+
+    Raises:
+        OutputError: naming the other command and the files. The other result would stay, but be mixed.
+    """
+    wanted = set(writes) - set(shared)
+    for other, item in read_manifest(out).items():
+        both = sorted(wanted & {name for name in item.files if os.path.lexists(out / name)})
+        if other != command and both:
+            rest = (
+                f"{', '.join(both)} there {'belongs' if len(both) == 1 else 'belong'} to the result of monai-memo "
+                f"{other}. Nothing was changed. Name another folder with --out."
+            )
+            raise OutputError(f"cannot write to {out}: {rest}", f"cannot write to the folder of --out: {rest}")
 
 
 def _all_redacted(folder: Path) -> bool:

@@ -21,7 +21,9 @@ from monai_memo.workspace.manifest import (
     hash_of,
     leftovers,
     read_manifest,
+    require_own,
     require_redacted,
+    require_unredacted,
     write_manifest,
 )
 from monai_memo.workspace.place import EARLIER, WORK, check_place, check_targets
@@ -48,7 +50,8 @@ class OutputFolder:
         cohorts: source of each cohort by the name of its option; ``out`` may not lie in one.
         writes: files of the result, relative to ``out``; refused early if something is in the way.
         identity: settings of the run (JSON types).
-        redacted: refuse a folder that holds anything but redacted results.
+        redacted: refuse a folder that holds anything but redacted results; a folder with one is refused without it.
+        shared: of ``writes``, those that belong to another command's result and are brought up to date.
 
     Example:
         >>> with OutputFolder("result", "audit") as output:  # doctest: +SKIP
@@ -65,7 +68,9 @@ class OutputFolder:
         writes: Sequence[str] = (),
         identity: Any = None,
         redacted: bool = False,
+        shared: Sequence[str] = (),
     ) -> None:
+        self.shared = tuple(shared)
         self.out, self.command, self.redacted = Path(str(out)), command, redacted
         self.given, self.cohorts, self.writes = str(out), cohorts, tuple(writes)
         self._workspace = Workspace(self.out, command, identity)
@@ -79,6 +84,8 @@ class OutputFolder:
 
     def __enter__(self) -> OutputFolder:
         check_place(self.given, self.cohorts)
+        if not self.redacted:
+            require_unredacted(self.out)
         self._made = not self.out.exists()
         try:
             self.out.mkdir(parents=True, exist_ok=True)
@@ -89,6 +96,7 @@ class OutputFolder:
             self._workspace.require_ours()
             if recover(self.out):
                 logger.info("a result that was only half written was taken back; the earlier one is whole")
+            require_own(self.out, self.command, self.writes, self.shared)
             check_targets(self.out, self.writes)
             for name in leftovers(self.out, self.command, read_manifest(self.out), self.writes):
                 require_free(self.out / name, self.command)  # a review that is being served cannot move away
@@ -170,7 +178,13 @@ class OutputFolder:
         move_all(self.out, moves)
         self._workspace.discard(BACKUP)
         if aside:
-            logger.warning("moved to %s, since the new result does not hold them: %s", place, ", ".join(aside))
+            outdated = [name for name in aside if name not in replaced]
+            foreign = [name for name in aside if name in replaced]
+            if outdated:
+                logger.warning("moved to %s, since the new result does not hold them: %s", place, ", ".join(outdated))
+            if foreign:
+                text = "moved to %s, since they were not written by monai-memo or have been changed: %s"
+                logger.warning(text, place, ", ".join(foreign))
         return aside
 
     def _ours(self, name: str, new: str, results: Mapping[str, Written], others: Mapping[str, str]) -> bool:

@@ -181,3 +181,21 @@ def test_a_card_that_was_filled_in_is_kept(folder: Path, tmp_path: Path) -> None
         out.write_text(filled)
         assert write_card(str(folder), str(out)).read_text() != filled
         assert (tmp_path / f"card.earlier-{number}.md").read_text() == filled
+
+
+def test_a_card_goes_neither_to_a_cohort_nor_into_a_redacted_result(
+    record: AuditResult, folder: Path, tmp_path: Path
+) -> None:
+    for name in ("train", "heldout", "synthetic"):
+        (tmp_path / name / "deep").mkdir(parents=True)
+        configuration = {**record.configuration, name: str(tmp_path / name)}
+        with_software(replace(record, configuration=configuration)).write(folder)
+        for out in (tmp_path / name / "card.md", tmp_path / name / "deep" / "card.md"):
+            with pytest.raises(ConfigurationError, match=f"lies in the folder of --{name}"):
+                write_card(str(folder), str(out))
+            assert not out.exists()
+    with_software(record.without_patients()).write(tmp_path / "redacted")
+    for out in (tmp_path / "redacted" / "card.md", tmp_path / "redacted" / "figures" / "card.md"):
+        with pytest.raises(OutputError, match="the redacted result of monai-memo audit is there"):
+            write_card(str(folder), str(out))
+        assert not out.exists()

@@ -88,6 +88,38 @@ def test_training_a_detector_leaves_what_is_there(cohorts: Path, tmp_path: Path)
     assert kept.read_text() == "of somebody else"
 
 
+def test_no_command_writes_into_the_result_of_another(
+    cohorts: Path, detector: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing that shows patients comes to a redacted result, and no detector takes the place of an audit's."""
+    monkeypatch.chdir(tmp_path)
+    Audit(**settings(cohorts, tmp_path / "redacted", detector, redacted=True)).run()
+    Audit(**settings(cohorts, tmp_path / "whole", detector)).run()
+    before = files(tmp_path)
+    train, held, made = (f"--{name}={cohorts / name}" for name in ("train", "heldout", "synthetic"))
+    negatives = f"--negatives={cohorts / 'heldout'}"
+    commands = {
+        "audit": (train, held, made), "inspect": (train,), "train-detector": (train,), "evaluate": (train, negatives),
+        "benchmark": (train, negatives), "demo": (), "coverage": (),
+        "planted-audit": (f"--cohort={cohorts / 'train'}",),
+    }  # fmt: skip
+    refusals = [
+        (command, options, place) for command, options in commands.items() for place in ("redacted", "redacted/figures")
+    ]
+    refusals += [("inspect", (train,), "redacted/look.html"), ("train-detector", (train,), "whole")]
+    refusals += [("evaluate", (train, negatives), "whole"), ("benchmark", (train, negatives), "whole")]
+    for command, options, place in refusals:
+        with pytest.raises(SystemExit) as ended:
+            main([command, *options, f"--out={place}"])
+        told = capsys.readouterr().err
+        reason = "detector.pt there belongs to the result of" if place == "whole" else "the redacted result of"
+        assert ended.value.code == 2 and f"{reason} monai-memo audit" in told, (command, place, told)
+    with pytest.raises(SystemExit):
+        main(["review-prepare", "--audit=redacted"])
+    assert "was made with --redacted" in capsys.readouterr().err
+    assert files(tmp_path) == before
+
+
 def test_an_image_that_the_result_would_replace_is_refused(cohorts: Path, detector: Path, tmp_path: Path) -> None:
     (tmp_path / "figures").mkdir()
     picture(999).save(tmp_path / "figures" / "rates.png")

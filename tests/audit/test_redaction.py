@@ -7,9 +7,13 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import logging
 import os
+import shutil
 import subprocess
 import sys
+import threading
+import warnings
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -25,6 +29,8 @@ from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, ge
 
 from monai_memo.audit.audit import Audit
 from monai_memo.detector.detector import Detector, known_summary
+from monai_memo.errors import UnusableImageError
+from monai_memo.redaction import LEFT_OUT, names_hidden
 from tests.audit.small import SIZE, picture, settings, untrained, write_cohorts
 
 MARK = "Zorgmarke"  # every marker begins with it
@@ -131,7 +137,12 @@ def test_no_marker_is_left_by_a_redacted_run(place: Path) -> None:
     loaded = Detector.load(out / "detector.pt")
     assert loaded.training_summary == {"epochs": 1, "fine_tuned": {"epochs": 2}}
     assert loaded.versions == {"torch": "2.3.1+cpu"}
+    before = dict(everything(out))
+    unredacted = run(place, "--allow_overlap", redacted=False)[1]
+    assert unredacted.returncode == 2 and b"the redacted result of monai-memo audit is there" in unredacted.stderr
+    assert dict(everything(out)) == before
     refused = run(place)[1]  # the cohorts overlap
+    shutil.rmtree(out)
     unredacted = run(place, "--allow_overlap", redacted=False)[1]
     assert unredacted.returncode == 3 and MARK.encode() in unredacted.stderr + unredacted.stdout
     again = run(place, "--allow_overlap")[1]
@@ -173,6 +184,43 @@ def test_an_interrupted_redacted_run_says_what_it_leaves(
     assert not work.exists() and said not in caplog.text
 
 
+def test_no_marker_is_left_by_a_redacted_run_that_meets_others_and_damage(
+    place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """An earlier training, damaged pixels, embeddings, checkpoints and marker of it: each is told without a path."""
+    caplog.set_level(logging.INFO)
+    out = place / f"{MARK}results" / "out"
+    work = out / ".monai_memo_work"
+    given = {
+        "train": place / f"{MARK}train.csv", "heldout": place / f"{MARK}heldout",
+        "synthetic": place / f"{MARK}synthetic", "out": out, "epochs": 1, "size": 16, "n_bootstrap": 100, "planted": 0,
+        "limit_copies": 0, "verification": False, "gallery": 1, "device": "cpu", "allow_overlap": True,
+        "redacted": True,
+    }  # fmt: skip
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Audit, "_compare", _interrupted)
+        Audit(**given, seed=0).run()
+    (work / "pixels" / "training.json").write_text("{}")
+    (work / "pixels" / "heldout.f16").write_bytes(b"x")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Audit, "_compare", _interrupted)
+        Audit(**given, seed=1).run()
+    (work / "training" / "run.json").write_text("{")
+    for path in [*(work / "training").glob("*.pt"), *(work / "embeddings").glob("*.npy")]:
+        path.write_bytes(path.read_bytes()[:-9])
+    Audit(**given, seed=1).run()
+    for words in (
+        "holds another training: starting anew",
+        "is damaged or of an earlier version: it is made again",
+        "is damaged: its images are read again",
+        "of which nothing whole is left: it begins anew",
+    ):
+        assert words in caplog.text, words
+    shown = caplog.text + "".join(capfd.readouterr())
+    for name, content in [*everything(out), ("the screen", shown.encode())]:
+        assert MARK.lower().encode() not in content.lower() and str(place.parent).encode() not in content, name
+
+
 def _interrupted(*_: object) -> None:
     raise KeyboardInterrupt
 
@@ -190,3 +238,34 @@ def test_a_detector_keeps_no_words(tmp_path: Path) -> None:
     assert named.without_free_text().recipe.name == "custom"
     odd = Detector(detector.network, detector.recipe, replace(detector.preprocessing, orientation="RAS"), 0, {})
     assert odd.without_free_text().sha256 == detector.sha256
+
+
+def test_paths_in_messages_are_hidden_however_they_come(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    ours = logging.getLogger("monai_memo.anything")
+    folder, name = tmp_path / f"{MARK}s files", f"{MARK} anna.png"
+    with caplog.at_level(logging.INFO), names_hidden(True, [str(folder), f"{MARK}cohort", "train", "."]):
+        ours.warning("%s is damaged", folder / name)
+        ours.warning("%(file)s is damaged", {"file": folder / name})
+        ours.warning("%s are damaged", [folder / name])
+        ours.warning(f"{folder / name} is damaged")
+        ours.warning("%s is damaged", f"{MARK}cohort/{name}")
+        ours.warning("%s is damaged", f"train/{name}")
+        ours.warning("left out: %s", UnusableImageError(folder / name, "unreadable"))
+        ours.warning("left out: %s", ValueError(name))
+        ours.warning("%d of %s", name, name)
+        ours.info("train detector ...")
+        ours.info("3/4 of the copies and/or twins")
+        warnings.warn(f"{folder / name} is odd", stacklevel=1)
+        thread = threading.Thread(target=lambda: (folder / name).read_text())
+        thread.start()
+        thread.join()
+    shown = caplog.text + "".join(capfd.readouterr())
+    assert MARK not in shown and str(tmp_path) not in shown
+    assert [record.getMessage() for record in caplog.records] == [
+        "(a file or folder) is damaged", "(a file or folder) is damaged", "['(a file or folder)'] are damaged",
+        *[LEFT_OUT] * 3, "left out: an image cannot be used: unreadable", "left out: ValueError", LEFT_OUT,
+        "train detector ...", "3/4 of the copies and/or twins",
+    ]  # fmt: skip
+    assert "FileNotFoundError in the background of this redacted run" in shown

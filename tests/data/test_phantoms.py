@@ -11,6 +11,7 @@ import pytest
 from monai_memo.data.demo_cohorts import write_demo_cohorts
 from monai_memo.data.loading import Preprocessing
 from monai_memo.data.phantoms import PHANTOMS
+from monai_memo.demo import run_demo
 from monai_memo.errors import ConfigurationError
 
 
@@ -60,3 +61,17 @@ def test_phantoms_do_not_mix_with_other_images(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="name another folder"):
         write_demo_cohorts(tmp_path / "new", "chest", 2, 2, 1, 0, size=16)  # patient_00002 would be left
     assert len(list((tmp_path / "new" / "training").iterdir())) == 3
+
+
+def test_a_demo_goes_to_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("monai_memo.audit.audit.Audit.run", lambda audit: audit.out)
+    cohort = tmp_path / "cohort"
+    cohort.mkdir()
+    (cohort / "patient_1.png").write_bytes(b"mine")
+    sizes = {"n_train": 3, "n_heldout": 2, "n_synthetic": 2}
+    with pytest.raises(ConfigurationError, match="holds something already that no demo wrote"):
+        run_demo(out=str(cohort), **sizes)
+    assert [path.name for path in cohort.iterdir()] == ["patient_1.png"]
+    (tmp_path / "new").mkdir()
+    for _ in range(2):  # an empty folder, and the one of the same demo
+        assert run_demo(out=str(tmp_path / "new"), **sizes)[0] == tmp_path / "new" / "audit"

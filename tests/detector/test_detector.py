@@ -50,6 +50,12 @@ def test_damaged_and_foreign_files_are_refused(detector_file: Path, tmp_path: Pa
         Detector.load(tmp_path / "lacking.pt")
 
 
+def test_equal_detectors_are_equal_files(detector_file: Path, tmp_path: Path) -> None:
+    detector = Detector.load(detector_file)
+    saved = {detector.save(tmp_path / name).read_bytes() for name in ("detector.pt", "other.pt", "detector.pt")}
+    assert len(saved) == 1 and Detector.load(tmp_path / "other.pt").sha256 == detector.sha256
+
+
 def test_single_changed_bytes_are_noticed(detector_file: Path, tmp_path: Path) -> None:
     content = bytearray(detector_file.read_bytes())
     for share in (0.3, 0.5, 0.7):  # in the weights, where torch.load itself notices nothing

@@ -16,6 +16,7 @@ from ignite.engine import Engine
 
 from monai_memo.errors import OutputError, TrainingError
 from monai_memo.training.checkpoints import AtomicCheckpointSaver, GradScalers, last_checkpoint
+from monai_memo.workspace.place import WORK
 
 MINE, OTHER = "a" * 64, "b" * 64
 
@@ -108,6 +109,30 @@ def test_a_damaged_marker_does_not_cost_the_training(tmp_path: Path) -> None:
         assert json.loads((tmp_path / "run.json").read_text()) == {"fingerprint": MINE}
 
 
+def test_with_marker_and_checkpoints_damaged_the_training_begins_anew_or_the_remedy_is_told(tmp_path: Path) -> None:
+    for folder in (tmp_path / WORK / "training", tmp_path / "training"):
+        train(folder, MINE)
+        (folder / "run.json").write_text("{")
+        for path in folder.glob("*.pt"):
+            path.write_bytes(path.read_bytes()[:-1])
+    assert float(train(tmp_path / WORK / "training", MINE)) == 6
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(
+        TrainingError, match=r"are damaged, or not of a training.*move them away.*begins anew"
+    ) as refused:
+        train(folder, MINE)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert refused.value.plain is not None and str(tmp_path) not in refused.value.plain
+
+
+def test_with_a_damaged_marker_another_training_is_kept_aside(tmp_path: Path) -> None:
+    train(tmp_path, OTHER)
+    (tmp_path / "run.json").write_text("{")
+    assert float(train(tmp_path, MINE)) == 6
+    assert names(tmp_path / "superseded") == ["checkpoint_epoch=2.pt", "checkpoint_epoch=3.pt"]
+    assert json.loads((tmp_path / "superseded" / "run.json").read_text()) == {"fingerprint": OTHER}
+
+
 def test_a_checkpoint_that_was_copied_from_another_training_is_not_used(tmp_path: Path) -> None:
     train(tmp_path / "a", MINE)
     train(tmp_path / "b", OTHER, 2)
@@ -135,6 +160,8 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: py
         patch.setattr(torch, "save", full)
         with pytest.raises(OutputError, match=r"cannot write the checkpoint .*epoch=3\.pt.*No space.*The one before"):
             train(tmp_path, MINE, 4)
+        with pytest.raises(OutputError, match=r"No space.*It was the first one.*begins anew"):
+            train(tmp_path / "new", MINE, 4)
     assert {path.name: path.read_bytes() for path in tmp_path.glob("*.pt")} == before
     assert float(train(tmp_path, MINE, 4)) == 8
 

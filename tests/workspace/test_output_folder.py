@@ -11,6 +11,7 @@ import pytest
 
 from monai_memo.errors import ConfigurationError, MemoError, OutputError
 from monai_memo.workspace import transaction
+from monai_memo.workspace.locking import hold
 from monai_memo.workspace.manifest import MANIFEST, read_manifest
 from monai_memo.workspace.output_folder import OutputFolder
 from monai_memo.workspace.place import WORK, check_images, check_place
@@ -306,9 +307,13 @@ def test_redacted_follows_redacted_but_not_unredacted(out: Path, tmp_path: Path)
     assert run(tmp_path / "new", OLD, redacted=True) == []
     assert run(tmp_path / "new", NEW, redacted=True) == ["figures/b.png"]
     assert run(tmp_path / "new", OLD, redacted=True) == ["figures/c.png"]
-    run(tmp_path / "new", NEW)
-    with pytest.raises(OutputError, match="the unredacted result of monai-memo audit"):
-        run(tmp_path / "new", NEW, redacted=True)
+    before = content(tmp_path / "new")
+    for command, place in (("audit", "new"), ("inspect", "new"), ("evaluate", "new/figures"), ("study", "new/deep/er")):
+        with pytest.raises(OutputError, match="the redacted result of monai-memo audit is there, which is handed on"):
+            run(tmp_path / place, NEW, command)
+    with pytest.raises(OutputError, match="the redacted result of monai-memo audit is there"):
+        hold(tmp_path / "new" / "training", "training")
+    assert content(tmp_path / "new") == before and not (tmp_path / "new" / "deep").exists()
 
 
 def test_a_review_moves_away_with_its_audit(out: Path) -> None:
@@ -325,4 +330,27 @@ def test_results_of_two_commands_live_together(out: Path) -> None:
     assert {**OLD, "evaluation.json": "x"}.items() <= content(out).items()
     run(out, NEW)
     assert (out / "evaluation.json").read_text() == "x" and set(read_manifest(out)) == {"audit", "evaluate"}
-    assert run(out, {"report.html": "of another command"}, "evaluate") == ["evaluation.json", "report.html"]
+    before = content(out)
+    with pytest.raises(OutputError, match=r"report\.html there belongs to the result of monai-memo audit"):
+        run(out, {"report.html": "of another command"}, "evaluate")
+    assert content(out) == before
+
+
+def test_what_was_looked_at_and_cards_move_away_with_their_audit(out: Path) -> None:
+    run(out, {"inspection.html": "faces", "contact_sheet.png": "more of them"}, "inspect")
+    write(out, {"card.md": "# Memorization card: 1\n\nfilled in", "notes.md": "# Notes"})
+    moved = run(out, NEW)
+    assert set(moved) == {"figures/b.png", "inspection.html", "contact_sheet.png", "card.md"}
+    (earlier,) = (out / "earlier").iterdir()
+    assert content(earlier) == {
+        "figures/b.png": "old b", "inspection.html": "faces", "contact_sheet.png": "more of them",
+        "card.md": "# Memorization card: 1\n\nfilled in",
+    }  # fmt: skip
+    assert (out / "notes.md").exists() and set(read_manifest(out)) == {"audit"}
+
+
+def test_what_is_moved_away_is_told_with_the_reason(out: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (out / "report.html").write_text("with my remarks")
+    run(out, NEW)
+    assert "since the new result does not hold them: figures/b.png" in caplog.text
+    assert "since they were not written by monai-memo or have been changed: report.html" in caplog.text
