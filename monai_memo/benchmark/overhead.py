@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import time
 from pathlib import Path
@@ -77,6 +78,9 @@ def overhead(
 
 
 if __name__ == "__main__":
-    import fire
-
-    print(json.dumps(fire.Fire(overhead, serialize=lambda _: ""), indent=2))
+    parser = argparse.ArgumentParser("python -m monai_memo.benchmark.overhead", description=str(__doc__))
+    for name in ("train", "heldout", "synthetic", "detector", "out"):
+        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--batch_size", type=int, default=64)
+    print(json.dumps(overhead(**vars(parser.parse_args())), indent=2))

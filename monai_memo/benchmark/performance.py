@@ -1,0 +1,239 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What the search costs: ``python -m monai_memo.benchmark.performance``. Results stand in ``docs/performance.md``.
+
+Parts: ``query`` (time of a query in galleries of several sizes, also paired with an earlier state of this package),
+``recall`` (what the coarse stage of large galleries loses), ``peers`` (other methods on the same images) and
+``device`` (many queries on one device, for a graphics card).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from monai_memo.audit.record import software_versions
+from monai_memo.benchmark.baselines import Found
+from monai_memo.benchmark.classical import classical_baselines
+from monai_memo.benchmark.peers import FlatPixels, PhaseCorrelation
+from monai_memo.benchmark.scores import kind_score
+from monai_memo.data.phantoms import chest_phantom, knee_phantom
+from monai_memo.data.planting import plant_mixture
+from monai_memo.detector.recipe import Recipe
+from monai_memo.files import write_json
+from monai_memo.search.copy_search import CopySearch
+from monai_memo.search.gallery import Gallery
+from monai_memo.search.runner import Runner
+from monai_memo.search.shape_retriever import ShapeRetriever
+
+Images = NDArray[np.floating]
+PARTS = ("query", "recall", "peers", "device")
+
+
+def read_images(source: str, dims: int, size: int, n: int) -> Images:
+    """``(n, 1, *spatial)`` images in [0, 1]: of an ``.npy`` file, or phantoms."""
+    if source != "phantoms":
+        images: Images = np.load(source, mmap_mode="r")
+        if images.ndim != dims + 2 or set(images.shape[2:]) != {size}:
+            raise SystemExit(f"--images {source} must be (n, 1, {', '.join([str(size)] * dims)}), got {images.shape}")
+        return images[:n]
+    phantom = chest_phantom if dims == 2 else knee_phantom
+    return np.stack([phantom(i, (size,) * dims) for i in range(n)])
+
+
+def filled(images: Images, n: int, seed: int = 0) -> NDArray[np.float16]:
+    """As many images as are asked for: what is there, then blends of two patients, altered as copies are planted."""
+    result = np.empty((n, *images.shape[1:]), dtype=np.float16)
+    result[: len(images)] = images[:n]
+    rng = np.random.default_rng(seed)
+    for start in range(len(images), n, len(images)):
+        count = min(len(images), n - start)
+        first, second = (np.asarray(images[np.sort(rng.permutation(len(images))[:count])]) for _ in range(2))
+        share = rng.uniform(0.35, 0.65, (count, *(1,) * (images.ndim - 1))).astype(np.float32)
+        blend = (share * first + (1 - share) * second[rng.permutation(count)]).astype(np.float32)
+        result[start : start + count] = plant_mixture(blend, seed=int(rng.integers(2**30)))[0]
+    return result
+
+
+def default_search(gallery: Images, dims: int, size: int, runner: Runner) -> CopySearch:
+    """The search of an audit, with an untrained network: it costs what a trained one costs."""
+    torch.manual_seed(0)
+    network = Recipe.named("default", dims, (size,) * dims).build_network().eval()
+    return CopySearch.default(network).fit(Gallery(gallery), runner)
+
+
+def time_queries(given: argparse.Namespace) -> list[dict[str, Any]]:
+    """CPU milliseconds a query on one core, for each size of the gallery; alternating with an earlier state."""
+    rows = []
+    for n in given.gallery:
+        folder = Path(given.out) / "query"
+        folder.mkdir(parents=True, exist_ok=True)
+        images = read_images(given.images, given.dims, given.size, given.real + given.queries)
+        np.save(folder / "gallery.npy", filled(images[: given.real], n))
+        np.save(folder / "queries.npy", np.asarray(images[given.real : given.real + given.queries], dtype=np.float32))
+        states = {"now": Path(__file__).resolve().parents[2]}
+        states |= {"before": Path(given.before).resolve()} if given.before else {}
+        workers = {name: _worker(state, folder, given) for name, state in states.items()}
+        times: dict[str, list[float]] = {name: [] for name in workers}
+        for _ in range(given.rounds):
+            for name, worker in workers.items():
+                times[name].append(_ask(worker))
+        for worker in workers.values():
+            worker.kill()
+        row: dict[str, Any] = {"gallery": n} | {
+            f"ms_{name}": round(median(values), 2) for name, values in times.items()
+        }
+        if given.before:
+            row["ratio"] = round(median(b / a for a, b in zip(times["before"], times["now"], strict=True)), 3)
+        rows.append(row)
+        print(row, flush=True)
+    return rows
+
+
+def _worker(state: Path, folder: Path, given: argparse.Namespace) -> subprocess.Popen[str]:
+    """A process of one state of the package; ``performance_worker`` knows how the search was called before."""
+    code = (Path(__file__).with_name("performance_worker.py")).read_text(encoding="utf-8")
+    command = [sys.executable, "-c", code, str(folder), str(given.dims), str(given.size)]
+    environment = {**os.environ, "PYTHONPATH": str(state), "OMP_NUM_THREADS": "1"}
+    worker = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=state, env=environment
+    )
+    if _line(worker) != "ready":
+        raise SystemExit(f"the search of {state} did not start: see above")
+    return worker
+
+
+def _line(worker: subprocess.Popen[str]) -> str:
+    assert worker.stdout is not None
+    return worker.stdout.readline().strip()
+
+
+def _ask(worker: subprocess.Popen[str]) -> float:
+    assert worker.stdin is not None
+    worker.stdin.write("go\n")
+    worker.stdin.flush()
+    return float(_line(worker))
+
+
+def measure_recall(given: argparse.Namespace) -> list[dict[str, Any]]:
+    """Of planted copies whose original is among the candidates of the exact search: how many the coarse one keeps."""
+    rows = []
+    for n in given.gallery:
+        images = read_images(given.images, given.dims, given.size, given.real)
+        gallery = filled(images, n)
+        chosen = np.sort(np.random.default_rng(1).choice(n, given.queries, replace=False))
+        copies, _ = plant_mixture(np.asarray(gallery[chosen], dtype=np.float32), seed=2)
+        held: dict[str, NDArray[np.bool_]] = {}
+        for name, exact_up_to in (("exact", n), ("coarse", 0)):
+            retriever, runner = ShapeRetriever(exact_up_to=exact_up_to), Runner()
+            with torch.inference_mode():
+                retriever.fit(Gallery(gallery), runner)
+                blocks = [retriever(torch.from_numpy(copies[rows_]), runner) for rows_ in runner.blocks(len(copies))]
+            held[name] = (torch.cat(blocks).numpy() == chosen[:, None]).any(axis=1)
+        both = int((held["exact"] & held["coarse"]).sum())
+        rows.append({
+            "gallery": n, "copies": len(copies), "exact": int(held["exact"].sum()), "coarse": int(held["coarse"].sum()),
+            "kept": both,
+        })  # fmt: skip
+        print(rows[-1], flush=True)
+    return rows
+
+
+def compare_peers(given: argparse.Namespace) -> list[dict[str, Any]]:
+    """Planted copies against unseen images, by this search and by methods that are older, on the same images."""
+    n = given.gallery[0]
+    images = read_images(given.images, given.dims, given.size, n + given.queries)
+    gallery, unseen = np.asarray(images[:n], dtype=np.float32), np.asarray(images[n:], dtype=np.float32)
+    chosen = np.sort(np.random.default_rng(1).choice(n, min(n, len(unseen)), replace=False))
+    copies, _ = plant_mixture(gallery[chosen], seed=2)
+    search = default_search(gallery, given.dims, given.size, Runner())
+
+    def found(queries: Images) -> Found:
+        matches = search.search(queries)
+        return matches.similarity[:, 0], matches.candidates[:, 0]
+
+    methods: list[tuple[str, Callable[[Images], Found]]] = [("this search", found)]
+    methods += [(one.name, one) for one in (FlatPixels(gallery), PhaseCorrelation(gallery))]
+    methods += [(one.name, one) for one in classical_baselines(gallery)]
+    rows = []
+    for name, method in methods:
+        start = time.process_time()
+        similarity, nearest = method(copies)
+        negatives, _ = method(unseen)
+        seconds = time.process_time() - start
+        score = kind_score(name, similarity, negatives, nearest == chosen)
+        tpr = score.tpr["0.01"]
+        rows.append({
+            "method": name, "ms": round(1000 * seconds / (len(copies) + len(unseen)), 2),
+            "tpr": None if tpr is None else [round(x, 3) for x in (tpr.value, tpr.low, tpr.high)],
+            "nearest": round(score.retrieval.value, 3),
+        })  # fmt: skip
+        print(rows[-1], flush=True)
+    return rows
+
+
+def time_device(given: argparse.Namespace) -> list[dict[str, Any]]:
+    """Many queries on one device: seconds to fit and to search, and the memory of the card."""
+    device, rows = torch.device(given.device), []
+    on_card = device.type == "cuda"
+    for n in given.gallery:
+        images = read_images(given.images, given.dims, given.size, given.real)
+        gallery, queries = filled(images, n), filled(images, given.queries, seed=1)
+        if on_card:
+            torch.cuda.reset_peak_memory_stats(device)
+        start = time.perf_counter()
+        search = default_search(gallery, given.dims, given.size, Runner(device))
+        fitted = time.perf_counter()
+        search.search(queries)
+        end = time.perf_counter()
+        rows.append({
+            "device": torch.cuda.get_device_name(device) if on_card else platform.processor() or "cpu",
+            "gallery": n, "queries": len(queries), "size": [given.size] * given.dims,
+            "fit_seconds": round(fitted - start, 2), "search_seconds": round(end - fitted, 2),
+            "peak_gib": round(torch.cuda.max_memory_allocated(device) / 2**30, 2) if on_card else None,
+        })  # fmt: skip
+        print(rows[-1], flush=True)
+    return rows
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the chosen part and write ``performance_<part>.json``."""
+    parser = argparse.ArgumentParser("python -m monai_memo.benchmark.performance", description="Cost of the search.")
+    parser.add_argument("--part", choices=PARTS, required=True)
+    parser.add_argument("--out", required=True, help="folder for inputs and results")
+    parser.add_argument("--images", default="phantoms", help="(n, 1, *spatial) in [0, 1] as .npy; by default phantoms")
+    parser.add_argument("--dims", type=int, choices=(2, 3), default=2)
+    parser.add_argument("--size", type=int, default=64, help="pixels or voxels of each axis")
+    parser.add_argument("--gallery", type=int, nargs="+", default=[1300, 13000], help="training images")
+    parser.add_argument("--real", type=int, default=1300, help="images that larger galleries are filled up from")
+    parser.add_argument("--queries", type=int, default=48)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--before", help="checkout of an earlier state, timed in turns")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    given = parser.parse_args(arguments)
+    if given.part != "device":
+        torch.set_num_threads(1)
+    parts: dict[str, Callable[[argparse.Namespace], list[dict[str, Any]]]] = {
+        "query": time_queries, "recall": measure_recall, "peers": compare_peers, "device": time_device,
+    }  # fmt: skip
+    rows = parts[given.part](given)
+    record = {"arguments": vars(given), "rows": rows, "software": software_versions(), "machine": platform.machine()}
+    path = write_json(Path(given.out) / f"performance_{given.part}.json", record)
+    print(json.dumps(rows), path, sep="\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The performance command: that it measures what it says, on a few phantoms. No time is asserted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from monai_memo.benchmark.peers import FlatPixels, PhaseCorrelation
+from monai_memo.benchmark.performance import filled, main, read_images
+from monai_memo.data.phantoms import chest_phantom
+
+CHESTS = np.stack([chest_phantom(i, (32, 32)) for i in range(12)])
+
+
+def rows_of(out: Path, part: str) -> list[dict[str, object]]:
+    record = json.loads((out / f"performance_{part}.json").read_text(encoding="utf-8"))
+    assert record["software"] and record["arguments"]["part"] == part
+    rows: list[dict[str, object]] = record["rows"]
+    return rows
+
+
+def test_queries_are_timed_in_a_process_of_their_own(tmp_path: Path) -> None:
+    small = ["--size", "32", "--gallery", "24", "--real", "12", "--queries", "4", "--rounds", "1"]
+    main(["--part", "query", "--out", str(tmp_path), *small])
+    row = rows_of(tmp_path, "query")[0]
+    assert row["gallery"] == 24 and isinstance(row["ms_now"], float) and row["ms_now"] > 0
+
+
+def test_recall_and_device_count_what_they_looked_at(tmp_path: Path) -> None:
+    small = ["--size", "32", "--gallery", "40", "--real", "12", "--queries", "8"]
+    main(["--part", "recall", "--out", str(tmp_path), *small])
+    row = rows_of(tmp_path, "recall")[0]
+    assert row["copies"] == 8 and row["kept"] == row["exact"] == row["coarse"] == 8  # the pool holds all forty
+    main(["--part", "device", "--out", str(tmp_path), "--device", "cpu", *small])
+    assert rows_of(tmp_path, "device")[0]["queries"] == 8
+
+
+def test_galleries_are_filled_up_with_blends_of_two() -> None:
+    gallery = filled(CHESTS, 30)
+    assert gallery.shape == (30, 1, 32, 32) and gallery.dtype == np.float16
+    np.testing.assert_allclose(gallery[:12], CHESTS, atol=1e-3)
+    assert len(np.unique(gallery.reshape(30, -1), axis=0)) == 30
+
+
+def test_images_of_another_size_are_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "images.npy", CHESTS)
+    with pytest.raises(SystemExit, match=r"must be \(n, 1, 64, 64\), got \(12, 1, 32, 32\)"):
+        read_images(str(tmp_path / "images.npy"), 2, 64, 4)
+
+
+def test_peers_find_what_they_are_made_for() -> None:
+    moved = np.roll(CHESTS[3:5], (3, -2), axis=(2, 3))
+    assert PhaseCorrelation(CHESTS)(moved)[1].tolist() == [3, 4]
+    assert FlatPixels(CHESTS)(CHESTS[3:5, ..., ::-1])[1].tolist() == [3, 4]
