@@ -32,14 +32,18 @@ def searcher(folder: Path, dims: int, size: int) -> Callable[[np.ndarray], objec
         from monai_memo.search.embedding_index import EmbeddingIndex
         from monai_memo.verification import copy_search as before  # type: ignore[import-not-found, unused-ignore]
 
-        before.SCALE_IMAGES = 24
+        setattr(before, "SCALE_IMAGES", 24)  # noqa: B010
         detector = Detector(network, recipe, Preprocessing(dims, (size,) * dims), 0, {})
 
         def embed(images: np.ndarray) -> np.ndarray:
             return detector.embed(images, progress=False)
 
         search = before.CopySearch(gallery, EmbeddingIndex(embed(gallery)), embed, progress=False)
-        return lambda queries: search(queries, progress=False)
+
+        def quiet(queries: np.ndarray) -> object:
+            return search(queries, progress=False)
+
+        return quiet
     from monai_memo.search.gallery import Gallery
 
     copy_search.SCALE_IMAGES = 24
