@@ -59,7 +59,7 @@ TOO_MANY_PARAMETERS = {
     "generators/latent_diffusion.py:LatentDiffusion.__init__": 8,
     "generators/latents.py:encode_latents": 11,
     "generators/latents.py:_encode": 9,
-    "generators/monitoring.py:CopyRateHandlers.__init__": 15,
+    "generators/monitoring.py:CopyRateHandlers.__init__": 12,
     # Their arguments are the options of a command.
     "generators/subvolumes.py:cut_subvolumes": 9,
     "data/demo_cohorts.py:write_demo_cohorts": 8,

@@ -70,6 +70,11 @@ class OrientationName(Kind):
             raise Refused from None
 
 
+def is_verified(asked: bool | None, recipe: str, calibration: str = "size_matched") -> bool:
+    """Whether matches by a detector of this recipe are verified: as asked; else unless the paper is followed."""
+    return recipe != "paper" and calibration != "paper" if asked is None else asked
+
+
 class AuditOptions(Settings):
     """How an audit is done: what every command that runs one takes.
 
@@ -83,7 +88,7 @@ class AuditOptions(Settings):
         quantile: level of the thresholds; 0.95 lets 5 % of unseen patients pass as copies.
         confidence: of all intervals.
         n_bootstrap: resamples of patients.
-        verification: align and compare each synthetic image's candidates (see ``monai_memo.verification``) instead of
+        verification: align and compare each synthetic image's candidates (see ``monai_memo.search``) instead of
             trusting the embeddings; by default on, except for the paper's recipe and the paper's calibration.
         match_sharpness: where the synthetic images are softer than the held-out ones, soften the held-out images alike
             before thresholds and control are taken from them (size-matched calibration only).
@@ -154,9 +159,7 @@ class AuditOptions(Settings):
 
     def verifies(self, recipe: str) -> bool:
         """Whether an audit with a detector of this recipe verifies its matches."""
-        if self.verification is None:
-            return recipe != "paper" and self.calibration != "paper"
-        return self.verification
+        return is_verified(self.verification, recipe, self.calibration)
 
 
 class AuditConfiguration(AuditOptions):

@@ -105,6 +105,8 @@ class GeneratorSettings(Settings):
         scale_factor: of the latents.
         monitor_every: epochs between two measurements of the copy rate.
         monitor_samples: images of each measurement.
+        verification: count copies as an audit does; ``False`` compares embeddings alone. By default on, except for a
+            detector by the paper's recipe.
         keep_under, stop_above: copy rates at which weights are kept, and training stops.
         val_interval: epochs between two validations.
     """
@@ -171,6 +173,7 @@ class GeneratorSettings(Settings):
     scale_factor: Annotated[float, Number(1e-6, 1e6)] | None = None
     monitor_every: Epochs | None = None
     monitor_samples: Quantity | None = None
+    verification: Boolean | None = None
     keep_under: Limit | None = None
     stop_above: Limit | None = None
     val_interval: Epochs | None = None

@@ -15,11 +15,15 @@ if TYPE_CHECKING:
     from monai_memo.metrics.reference import ReferenceOptions as ReferenceOptions
     from monai_memo.metrics.reference import copy_rate_from_cohorts as copy_rate_from_cohorts
     from monai_memo.metrics.reference import embed_images as embed_images
+    from monai_memo.metrics.verified import VerifiedCopyRate as VerifiedCopyRate
+    from monai_memo.metrics.verified import VerifiedOptions as VerifiedOptions
 
 _MODULES = {
     "CopyRate": "monai_memo.metrics.copy_rate",
     "RateOptions": "monai_memo.metrics.copy_rate",
     "ReferenceOptions": "monai_memo.metrics.reference",
+    "VerifiedCopyRate": "monai_memo.metrics.verified",
+    "VerifiedOptions": "monai_memo.metrics.verified",
     "copy_rate_from_cohorts": "monai_memo.metrics.reference",
     "copy_rates": "monai_memo.metrics.copy_rate",
     "embed_images": "monai_memo.metrics.reference",

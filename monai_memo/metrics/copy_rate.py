@@ -1,6 +1,9 @@
 # Copyright (c) monai_memo contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Copy rate of synthetic images as a MONAI cumulative metric: embeddings in, rates out."""
+"""Copy rate of synthetic images as a MONAI cumulative metric: embeddings in, rates out.
+
+Embeddings alone are quick and coarse. ``metrics.verified`` takes images and verifies matches, as an audit does.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from monai_memo.audit.comparison import compare
 from monai_memo.errors import ConfigurationError
 from monai_memo.statistics.intervals import Interval
 from monai_memo.statistics.rates import audit_rates
+from monai_memo.statistics.similarities import Similarities
 
 INTERVALS = ("copies", "memorized", "control_copies", "excess_copies", "excess_memorized")
 
@@ -76,9 +80,14 @@ def copy_rates(
         _patients(training_patients, len(training)),
         _patients(heldout_patients, len(heldout)),
     ).sims
+    return flat_record(sims, **settings)
+
+
+def flat_record(sims: Similarities, **settings: Unpack[RateOptions]) -> dict[str, float]:
+    """``copy_rates`` of similarities that were measured already, by embeddings or by a search."""
     rates = audit_rates(sims, **settings)
     record = {
-        "n_synthetic": float(len(synthetic)),
+        "n_synthetic": float(sims.n_synthetic),
         "n_copies": float(rates.n_copies),
         "n_mem": float(rates.n_memorized),
         "tau": rates.tau.value,

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from monai_memo.data.cohort import Cohort
+from monai_memo.data.loading import Preprocessing
 from monai_memo.data.prepared import prepare
 from monai_memo.detector.detector import Detector
 from monai_memo.errors import UnusableImageError
@@ -89,13 +90,30 @@ def embed_images(
     Returns:
         ``(n_usable, dim)`` embeddings, and how many images were not usable (constant, NaN).
     """
+    usable, unusable = usable_images(detector.preprocessing, images)
+    if not len(usable):
+        return np.empty((0, detector.network.embedding_dim), dtype=np.float32), unusable
+    return detector.embed(usable, batch_size, device, progress=False), unusable
+
+
+def usable_images(
+    preprocessing: Preprocessing, images: Iterable[NDArray[np.floating]]
+) -> tuple[NDArray[np.float32], int]:
+    """Images in memory, prepared as an audit does with files.
+
+    Args:
+        images: each ``(channels, *spatial)``.
+
+    Returns:
+        ``(n_usable, channels, *size)`` in [0, 1], and how many images were not usable (constant, NaN); a warning names
+        each.
+    """
     usable, unusable = [], 0
     for number, image in enumerate(images):
         try:
-            usable.append(detector.preprocessing.from_array(np.asarray(image), f"image {number}"))
+            usable.append(preprocessing.from_array(np.asarray(image), f"image {number}"))
         except UnusableImageError as error:
             unusable += 1
             logger.warning("left out: %s", error)
-    if not usable:
-        return np.empty((0, detector.network.embedding_dim), dtype=np.float32), unusable
-    return detector.embed(np.stack(usable), batch_size, device, progress=False), unusable
+    empty = np.empty((0, preprocessing.channels, *preprocessing.size), dtype=np.float32)
+    return np.stack(usable) if usable else empty, unusable

@@ -24,6 +24,8 @@ from monai_memo.handlers.copy_rate_limit import BestUnderCopyRate, StopAtCopyRat
 from monai_memo.handlers.copy_rate_monitor import CopyRateMonitor
 from monai_memo.metrics.copy_rate import CopyRate
 from monai_memo.metrics.reference import copy_rate_from_cohorts
+from monai_memo.metrics.verified import VerifiedCopyRate
+from tests.audit.small import untrained
 
 N = 24
 
@@ -40,18 +42,22 @@ class Memorizer:
         return np.stack([*self.images[:copied], *fresh])
 
 
-@pytest.fixture(scope="module")
+Parts = tuple[Detector, CopyRate | VerifiedCopyRate, np.ndarray]
+
+
+@pytest.fixture(scope="module", params=["embeddings", "verified"])
 def parts(
-    demo_folder: Path, detector_file: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Detector, CopyRate, np.ndarray]:
+    request: pytest.FixtureRequest, demo_folder: Path, detector_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Parts:
     detector = Detector.load(detector_file)
     cohorts = [Cohort.from_source(demo_folder / name, name) for name in ("training", "heldout")]
     folder = tmp_path_factory.mktemp("embeddings")
-    metric = copy_rate_from_cohorts(detector, *cohorts, folder, workers=1, progress=False, n_bootstrap=50)
+    make: Any = copy_rate_from_cohorts if request.param == "embeddings" else VerifiedCopyRate
+    metric = make(detector, *cohorts, folder, workers=1, progress=False, n_bootstrap=50)
     return detector, metric, np.stack([detector.preprocessing(image.path) for image in cohorts[0].images])
 
 
-def build(parts: tuple[Detector, CopyRate, np.ndarray], folder: Path, **arguments: Any) -> tuple[Engine, Any]:
+def build(parts: Parts, folder: Path, **arguments: Any) -> tuple[Engine, Any]:
     detector, metric, images = parts
     draw = Memorizer(images)
     engine = Engine(lambda *_: {"loss": torch.tensor(1.0)})
@@ -73,6 +79,7 @@ def test_reports_to_engine_csv_and_tensorboard(parts: Any, tmp_path: Path) -> No
     run(engine, 6)
     assert [row["epoch"] for row in monitor.history] == [2, 4, 6]
     assert [row["step"] for row in monitor.history] == [6, 12, 18]
+    assert {row["verified"] for row in monitor.history} == {isinstance(monitor.metric, VerifiedCopyRate)}
     copies = [row["n_copies"] for row in monitor.history]
     assert copies[0] >= N // 4 and copies[2] >= 3 * N // 4 and copies == sorted(copies)
     assert seen == [None, copies[0], copies[0], copies[1], copies[1], copies[2]]
@@ -151,6 +158,22 @@ def test_samples_that_cannot_be_used_do_not_end_the_training(parts: Any, tmp_pat
     half[1].draw = lambda seeds: np.concatenate([draw(seeds[:20]), np.zeros((len(seeds) - 20, 1, 32, 32))])
     run(half[0], 2)
     assert half[1].history[0]["n_unusable"] == 4 and half[1].history[0]["n_synthetic"] == 20
+
+
+def test_a_verified_monitor_does_nothing_before_it_is_due(
+    demo_folder: Path, detector_file: Path, tmp_path: Path
+) -> None:
+    detector = Detector.load(detector_file)
+    cohorts = [Cohort.from_source(demo_folder / name, name) for name in ("training", "heldout")]
+    metric = VerifiedCopyRate(detector, *cohorts, tmp_path / "kept", workers=1, progress=False, n_bootstrap=50)
+    images = np.stack([detector.preprocessing(image.path) for image in cohorts[0].images[:4]])
+    engine, monitor = build((detector, metric, images), tmp_path, n_samples=4)
+    run(engine, 1)
+    assert not (tmp_path / "kept").exists() and not monitor.history
+    run(engine, 2)
+    assert list((tmp_path / "kept").glob("heldout-*.npz")) and monitor.history[0]["n_synthetic"] == 4
+    with pytest.raises(ConfigurationError, match="the metric was made with another detector"):
+        build((Detector.load(untrained(tmp_path / "other.pt")), metric, images), tmp_path)
 
 
 def test_wrong_arguments_are_named(parts: Any, tmp_path: Path) -> None:

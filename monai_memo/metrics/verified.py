@@ -1,0 +1,244 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Copy rate of synthetic images with verified matches, as in an audit: images in, rates out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Unpack
+
+import ignite.distributed as idist
+import numpy as np
+import torch
+from monai.metrics import CumulativeIterationMetric
+from monai.utils import evenly_divisible_all_gather
+from numpy.typing import NDArray
+from torch import Tensor
+
+from monai_memo.audit.comparison import patient_codes
+from monai_memo.audit.sharpness import fine_detail, match_sharpness
+from monai_memo.audit.verified_comparison import search_in
+from monai_memo.data.cohort import Cohort
+from monai_memo.data.prepared import PreparedCohort, prepare
+from monai_memo.detector.detector import Detector
+from monai_memo.errors import ConfigurationError
+from monai_memo.metrics.copy_rate import RateOptions, flat_record
+from monai_memo.metrics.reference import ReferenceOptions, usable_images
+from monai_memo.search.copy_search import CopySearch
+from monai_memo.search.runner import Runner
+from monai_memo.settings.keywords import with_defaults
+from monai_memo.statistics.calibration import require_heldout
+from monai_memo.statistics.similarities import Similarities
+
+Found = tuple[NDArray[np.int64], NDArray[np.float64]]  # candidates and similarities of some queries
+
+
+class VerifiedOptions(ReferenceOptions, total=False):
+    """How cohorts are read and samples judged. The defaults are those of an audit.
+
+    Attributes:
+        match_sharpness: where the samples are softer than the held-out images, soften these alike before the threshold
+            is taken from them; True by default.
+    """
+
+    match_sharpness: bool
+
+
+DEFAULTS = VerifiedOptions(
+    batch_size=64, workers=None, progress=True, quantity="copies", match_sharpness=True, mode="size_matched",
+    quantile=0.95, confidence=0.95, n_bootstrap=1000, seed=0,
+)  # fmt: skip
+
+
+def _share() -> tuple[int, int]:
+    """This process' number, and how many there are."""
+    return idist.get_rank(), idist.get_world_size()
+
+
+@dataclass
+class _Reference:
+    """The real cohorts, made ready when they are asked for."""
+
+    detector: Detector
+    cohorts: tuple[Cohort, Cohort]
+    folder: Path
+    device: torch.device
+    options: VerifiedOptions
+
+    @property
+    def progress(self) -> bool:
+        return self.options["progress"] and idist.get_rank() == 0
+
+    @cached_property
+    def _prepared(self) -> tuple[PreparedCohort, PreparedCohort]:
+        with idist.one_rank_first():
+            training, heldout = (
+                prepare(cohort, self.detector.preprocessing, self.folder, self.options["workers"], self.progress)
+                for cohort in self.cohorts
+            )
+        return training, heldout
+
+    @property
+    def heldout(self) -> NDArray[np.float16]:
+        """Pixels, memory-mapped."""
+        return self._prepared[1].pixels
+
+    @cached_property
+    def codes(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Of the patients of training and held-out images."""
+        training, heldout = self._prepared
+        return patient_codes(training.cohort.patient_ids), patient_codes(heldout.cohort.patient_ids)
+
+    def _name(self, one: PreparedCohort) -> str:
+        return f"{one.cohort.name}-{self.detector.sha256[:12]}-{one.content_sha256[:12]}"
+
+    @cached_property
+    def search(self) -> CopySearch:
+        """In the training cohort."""
+        training, batch_size = self._prepared[0], self.options["batch_size"]
+        store = self.folder / f"{self._name(training)}.npy"
+        with idist.one_rank_first():
+            embeddings = self.detector.embed(training.pixels, batch_size, self.device, self.progress, store)
+        runner = Runner(self.device, seed=self.options["seed"], progress=self.progress)
+        return search_in(training, embeddings, self.detector, runner, batch_size)
+
+    @cached_property
+    def found(self) -> Found:
+        """What the held-out images, as they are, find. Kept in the folder: a restart does not look them up again."""
+        training, heldout = self._prepared
+        rank, world = _share()
+        name = f"{self._name(heldout)}-in-{training.content_sha256[:12]}-{rank}-of-{world}.npz"
+        return self.look_up(heldout.pixels, self.folder / name)
+
+    def look_up(self, pixels: NDArray[np.floating], store: Path | None = None) -> Found:
+        """Each rank looks its share up; all get what all have found."""
+        rank, world = _share()
+        if len(pixels) < world:  # nothing to share
+            rank, world = 0, 1
+        found = self.search.search(pixels[Runner(shard=(rank, world)).mine(len(pixels))], store)
+        if world == 1:
+            return found.candidates, found.similarity
+        # Numbers of images are whole in float64 up to 2 ** 53.
+        both = torch.from_numpy(np.concatenate([found.candidates.astype(np.float64), found.similarity], axis=1))
+        whole = evenly_divisible_all_gather(both.to(idist.device()), concat=True).cpu().numpy()
+        candidates, similarity = np.split(whole, 2, axis=1)
+        return candidates.astype(np.int64), np.ascontiguousarray(similarity)
+
+
+class VerifiedCopyRate(CumulativeIterationMetric):
+    """Copy rate of all synthetic images seen since the last ``reset``, by the search of an audit.
+
+    The numbers are those that an audit of the same images, with the same detector and settings, would give. Nothing is
+    read, embedded or looked up before the first ``summary``. Images of several ranks are gathered, and each rank looks
+    its share up, so that the rate does not depend on the number of ranks.
+
+    Works with ``monai.handlers.IgniteMetricHandler`` and ``handlers.CopyRateMonitor``.
+
+    Args:
+        detector: trained on (at least) the training cohort.
+        training, heldout: what the generator was trained on, and images of unseen patients.
+        folder: for prepared images, embeddings and matches of the held-out images, which the next call finds again.
+        device: where the search runs.
+        options: see ``VerifiedOptions``, ``ReferenceOptions`` and ``RateOptions``.
+
+    Attributes:
+        n_unusable: images of this process since the last reset that could not be used (constant, NaN).
+
+    Raises:
+        CalibrationError: too few held-out patients.
+        ConfigurationError: the paper's calibration, which is defined on embeddings.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        training: Cohort,
+        heldout: Cohort,
+        folder: str | Path,
+        device: str | torch.device = "cpu",
+        **options: Unpack[VerifiedOptions],
+    ) -> None:
+        super().__init__()
+        chosen = with_defaults(DEFAULTS, options, "VerifiedCopyRate")
+        if chosen["mode"] == "paper":
+            raise ConfigurationError(
+                "the paper's calibration is defined on embeddings: take metrics.CopyRate, or mode size_matched"
+            )
+        require_heldout(heldout.n_patients, chosen["quantile"])
+        self.detector, self.quantity, self.match_sharpness = detector, chosen["quantity"], chosen["match_sharpness"]
+        self.settings = RateOptions(
+            mode=chosen["mode"], quantile=chosen["quantile"], confidence=chosen["confidence"],
+            n_bootstrap=chosen["n_bootstrap"], seed=chosen["seed"],
+        )  # fmt: skip
+        self._reference = _Reference(detector, (training, heldout), Path(folder), torch.device(device), chosen)
+
+    def reset(self) -> None:
+        """Forget all images."""
+        super().reset()
+        self.n_unusable = 0
+
+    def add(self, images: Iterable[NDArray[np.floating]]) -> int:
+        """Take images in memory, as an audit takes those of files.
+
+        Args:
+            images: each ``(channels, *spatial)``; scaled and resized as the detector's training images were.
+
+        Returns:
+            How many of them are usable; the others are counted in ``n_unusable``, and a warning names each.
+        """
+        usable, unusable = usable_images(self.detector.preprocessing, images)
+        self.n_unusable += unusable
+        # An audit keeps prepared images in half precision.
+        self.extend(torch.from_numpy(usable.astype(np.float16).astype(np.float32)))
+        return len(usable)
+
+    def extend(self, *data: Any) -> None:
+        """See MONAI's ``Cumulative``, which cannot take a batch without images."""
+        if len(data[0]):
+            several = idist.get_world_size() > 1
+            super().extend(*(one.to(idist.device()) if several else one for one in data))
+
+    def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **_: Any) -> Tensor:
+        """Images ``(batch, channels, *spatial)``; ``y`` is not looked at."""
+        usable, unusable = usable_images(self.detector.preprocessing, y_pred.detach().cpu().numpy())
+        self.n_unusable += unusable
+        return torch.from_numpy(usable.astype(np.float16).astype(np.float32))
+
+    def summary(self) -> dict[str, float]:
+        """The numbers of ``copy_rates``; the same on every rank.
+
+        Beside them ``fine_detail`` and ``fine_detail_heldout``: medians of the share of an image's contrast that lies
+        in detail finer than two pixels. Samples with less of it are soft. ``softened`` is 1 where the held-out images
+        were softened to match, which looks them up again, and else 0.
+
+        Raises:
+            ValueError: no images since the last reset.
+        """
+        gathered = self.get_buffer()
+        if not isinstance(gathered, Tensor) or len(gathered) == 0:
+            raise ValueError("no usable synthetic images were given since the last reset")
+        synthetic, reference = gathered.cpu().numpy().astype(np.float16), self._reference
+        softening = match_sharpness(synthetic, reference.heldout) if self.match_sharpness else None
+        synthetic_found = reference.look_up(synthetic)
+        heldout_found = reference.found if softening is None else reference.look_up(softening(reference.heldout))
+        sims = Similarities.from_candidates(synthetic_found, heldout_found, *reference.codes)
+        return {
+            **flat_record(sims, **self.settings),
+            "fine_detail": float(np.median(fine_detail(synthetic))),
+            "fine_detail_heldout": float(np.median(fine_detail(reference.heldout))),
+            "softened": float(softening is not None),
+        }
+
+    def aggregate(self) -> Tensor:  # type: ignore[override]
+        """The chosen quantity, a scalar.
+
+        Raises:
+            ConfigurationError: a quantity that ``summary`` does not have, or not for cohorts of this size.
+        """
+        record = self.summary()
+        if self.quantity not in record:
+            raise ConfigurationError(f"quantity must be one of {', '.join(record)}, got {self.quantity!r}")
+        return torch.tensor(record[self.quantity], dtype=torch.float64)
