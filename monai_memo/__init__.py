@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from monai_memo.handlers.copy_rate_limit import StopAtCopyRate as StopAtCopyRate
     from monai_memo.handlers.copy_rate_monitor import CopyRateMonitor as CopyRateMonitor
     from monai_memo.metrics.copy_rate import CopyRate as CopyRate
+    from monai_memo.metrics.verified import VerifiedCopyRate as VerifiedCopyRate
     from monai_memo.networks.copy_detector import CopyDetector as CopyDetector
     from monai_memo.sampling import Generator as Generator
     from monai_memo.search.copy_search import CopySearch as CopySearch
@@ -65,6 +66,7 @@ _MODULES = {
     "Runner": "monai_memo.search.runner",
     "Sampler": "monai_memo.generators.sampler",
     "StopAtCopyRate": "monai_memo.handlers.copy_rate_limit",
+    "VerifiedCopyRate": "monai_memo.metrics.verified",
     "Views": "monai_memo.views",
     "split_by_patient": "monai_memo.data.cohort",
     "train_detector": "monai_memo.detector.training",

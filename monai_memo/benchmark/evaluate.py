@@ -5,14 +5,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from monai_memo.audit.audit import resolve_device
+from monai_memo.audit.configuration import is_verified
 from monai_memo.audit.orientation import compare_cohorts, require_alike
 from monai_memo.audit.record import software_versions
+from monai_memo.audit.verified_comparison import search_in
 from monai_memo.benchmark.scores import KindScore, kind_score, markdown_table
 from monai_memo.benchmark.settings import EvaluationSettings
 from monai_memo.data.cohort import Cohort
@@ -26,12 +31,19 @@ from monai_memo.detector.recipe import Recipe
 from monai_memo.detector.training import train_detector
 from monai_memo.files import write_json, write_text
 from monai_memo.search.embedding_index import EmbeddingIndex
+from monai_memo.search.protocols import SearchDescription
+from monai_memo.search.runner import Runner
 from monai_memo.workspace.output_folder import OutputFolder
 from monai_memo.workspace.place import check_images
 
 logger = logging.getLogger(__name__)
 
 RESULT = ("evaluation.json", "evaluation.md", "detector.pt")
+SCHEMA_VERSION = "2.0"  # since 2.0 scores are by verified matches unless "similarity" says otherwise
+VERIFIED = "Scores are similarities of verified matches, as an audit measures them."
+EMBEDDED = "Scores are similarities of embeddings alone; an audit verifies matches on top of that."
+Nearest = tuple[NDArray[np.float64], NDArray[np.int64]]
+LookUp = Callable[[NDArray[np.floating], str], Nearest]
 
 
 class Evaluation:
@@ -52,6 +64,7 @@ class Evaluation:
         writes = [name for name in RESULT if settings.detector is None or name != "detector.pt"]
         self.output = OutputFolder(settings.out, "evaluate", cohorts, writes, self.arguments)
         self.skipped, self.trained_here = 0, False
+        self.search: SearchDescription | None = None  # None: embeddings alone
         self.device, self.workers, self.progress = resolve_device(settings.device), settings.workers, settings.progress
 
     def run(self) -> list[KindScore]:
@@ -62,8 +75,8 @@ class Evaluation:
     def _run(self) -> list[KindScore]:
         prepared, detector = self._prepare()
         training, negatives = prepared["training"], prepared["negatives"]
-        index = EmbeddingIndex(self._embed(detector, training.pixels))
-        unseen = index.search(self._embed(detector, negatives.pixels))[0][:, 0]
+        look_up = self._search(detector, training)
+        unseen, _ = look_up(negatives.pixels, "negatives")
         scores, positives, hits = [], [], []
         for number, kind in enumerate(self.arguments["kinds"]):
             rng = np.random.default_rng([self.arguments["seed"], number])
@@ -72,10 +85,10 @@ class Evaluation:
                 rng.choice(n_train, self.arguments["per_kind"], replace=n_train < self.arguments["per_kind"])
             )
             copies = plant(np.asarray(training.pixels[originals], dtype=np.float32), kind, self.arguments["seed"])
-            similarity, nearest = index.search(self._embed(detector, copies))
-            retrieved = nearest[:, 0] == originals
-            scores.append(kind_score(kind, similarity[:, 0], unseen, retrieved))
-            positives.append(similarity[:, 0])
+            similarity, nearest = look_up(copies, kind)
+            retrieved = nearest == originals
+            scores.append(kind_score(kind, similarity, unseen, retrieved))
+            positives.append(similarity)
             hits.append(retrieved)
             logger.info("%s: AUC %.3f", kind, scores[-1].auc.value)
         scores.append(kind_score("all", np.concatenate(positives), unseen, np.concatenate(hits)))
@@ -130,14 +143,37 @@ class Evaluation:
             self.trained_here = True
         return prepared, detector
 
-    def _embed(self, detector: Detector, pixels: np.ndarray) -> np.ndarray:
+    def _search(self, detector: Detector, training: PreparedCohort) -> LookUp:
+        """Similarity and number of the nearest training image, by the search of an audit with the same settings."""
+        embeddings = self._embed(detector, training.pixels)
+        if not is_verified(self.arguments["verification"], detector.recipe.name):
+            index = EmbeddingIndex(embeddings)
+
+            def by_embedding(pixels: NDArray[np.floating], name: str) -> Nearest:
+                similarity, nearest = index.search(self._embed(detector, pixels))
+                return similarity[:, 0], nearest[:, 0]
+
+            return by_embedding
+        runner = Runner(torch.device(self.device), seed=self.arguments["seed"], progress=self.progress)
+        search = search_in(training, embeddings, detector, runner, self.arguments["batch_size"])
+        self.search = search.describe()
+
+        def verified(pixels: NDArray[np.floating], name: str) -> Nearest:
+            found = search.search(pixels, self.output.work / "matches" / f"{name}.npz")
+            return found.similarity[:, 0], found.candidates[:, 0]
+
+        return verified
+
+    def _embed(self, detector: Detector, pixels: NDArray[np.floating]) -> NDArray[np.float32]:
         return detector.embed(
             pixels, batch_size=self.arguments["batch_size"], device=self.device, progress=self.progress
         )
 
     def _write(self, scores: list[KindScore], prepared: dict[str, PreparedCohort], detector: Detector) -> None:
         record = {
-            "schema_version": "1.0",
+            "schema_version": SCHEMA_VERSION,
+            "similarity": "embedding" if self.search is None else "verified",
+            "search": self.search,
             "scores": [score.to_dict() for score in scores],
             "n_train": len(prepared["training"].cohort),
             "n_negatives": len(prepared["negatives"].cohort),
@@ -147,7 +183,8 @@ class Evaluation:
         }
         staging = self.output.staging()
         write_json(staging / "evaluation.json", record)
-        write_text(staging / "evaluation.md", markdown_table(scores))
+        how = EMBEDDED if self.search is None else VERIFIED
+        write_text(staging / "evaluation.md", f"{markdown_table(scores)}\n{how}\n")
         if self.trained_here:
             detector.save(staging / "detector.pt")
         self.output.publish()

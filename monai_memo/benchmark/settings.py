@@ -47,6 +47,8 @@ class EvaluationSettings(Settings):
         out: folder for ``evaluation.json`` and ``evaluation.md``.
         detector: file of a trained detector; by default one is trained.
         recipe, epochs, size, spacing: for training a detector, as in an audit.
+        verification: score by verified matches, as an audit does; ``False`` scores by embeddings alone, which is
+            quicker and tells what the network does. By default on, except for the paper's recipe.
         per_kind: planted copies of each kind.
         kinds: kinds of ``data.planting``; all by default.
         patient_pattern: regular expression that finds the patient in a relative path.
@@ -66,6 +68,7 @@ class EvaluationSettings(Settings):
     epochs: Epochs | None = None
     size: Size | None = None
     spacing: Spacing | None = None
+    verification: Boolean | None = None
     per_kind: Quantity = 200
     kinds: Kinds | None = None
     patient_pattern: PatientPattern | None = None

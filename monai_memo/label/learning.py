@@ -94,7 +94,11 @@ def fine_tune_on_ratings(
 def similarities_with(
     detector: Detector, study: Study, images: Mapping[str, Mapping[str, CohortImage]]
 ) -> dict[str, float]:
-    """Similarity of each pair that can still be read, by another detector than the audit's."""
+    """Similarity of each pair that can still be read, by another detector than the audit's.
+
+    Embeddings alone: what verification measures of a given pair hardly depends on the detector, and would be
+    the audit's similarity again.
+    """
     found: dict[str, float] = {}
     for pair in study.pairs:
         try:

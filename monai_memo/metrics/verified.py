@@ -195,7 +195,7 @@ class VerifiedCopyRate(CumulativeIterationMetric):
         self.extend(torch.from_numpy(usable.astype(np.float16).astype(np.float32)))
         return len(usable)
 
-    def extend(self, *data: Any) -> None:
+    def extend(self, *data: Tensor) -> None:  # type: ignore[override]
         """See MONAI's ``Cumulative``, which cannot take a batch without images."""
         if len(data[0]):
             several = idist.get_world_size() > 1
