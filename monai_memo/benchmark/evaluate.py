@@ -159,7 +159,7 @@ class Evaluation:
         self.search = search.describe()
 
         def verified(pixels: NDArray[np.floating], name: str) -> Nearest:
-            found = search.search(pixels, self.output.work / "matches" / f"{name}.npz")
+            found = search.search(pixels, self.output.work / "verified" / f"{name}.npz")
             return found.similarity[:, 0], found.candidates[:, 0]
 
         return verified
