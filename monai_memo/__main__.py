@@ -3,33 +3,41 @@
 """The command line of ``monai-memo``; ``monai-memo --help`` lists the commands.
 
 Exit status: 0 finished, 2 refused (the message says why), 3 finished but some images were skipped or some
-runs failed, 130 interrupted.
+runs failed, 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations
 
-import io
-import logging
-import os
-import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from monai_memo import __version__
-from monai_memo.command_line import command_help, first_sentence, load, nearest, overview, settings_from, shown_name
-from monai_memo.errors import ConfigurationError, MemoError
-from monai_memo.files import exhausted, quiet_threads
-from monai_memo.progress import Progress
-from monai_memo.settings import Settings, SettingsError
+INTERRUPTED_TEXT = "monai-memo: interrupted. Run the same command again to continue where it stopped."
+
+try:
+    import io
+    import logging
+    import os
+    import re
+    import signal
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import contextmanager
+    from dataclasses import dataclass
+    from pathlib import Path
+    from typing import TYPE_CHECKING, Any
+
+    from monai_memo import __version__
+    from monai_memo.command_line import command_help, first_sentence, load, nearest, overview, settings_from, shown_name
+    from monai_memo.errors import ConfigurationError, MemoError
+    from monai_memo.files import exhausted, quiet_threads
+    from monai_memo.progress import Progress
+    from monai_memo.settings import Settings, SettingsError
+except KeyboardInterrupt:  # in the first moments, too
+    print(INTERRUPTED_TEXT, file=sys.stderr)
+    raise SystemExit(130) from None
 
 if TYPE_CHECKING:
     from monai_memo.audit.result import AuditResult, Count
 
-FINISHED, REFUSED, SKIPPED, INTERRUPTED = 0, 2, 3, 130
+FINISHED, REFUSED, SKIPPED, INTERRUPTED, TERMINATED = 0, 2, 3, 130, 143
 HUNG_UP = 141  # as a shell names the end by a closed pipe
 
 
@@ -214,7 +222,7 @@ COMMANDS = {
     "card": Command("monai_memo.audit.configuration:CardSettings", _card),
     "demo": Command("monai_memo.demo:DemoSettings", _demo),
 }
-STATUSES = "Exit status: 0 finished, 2 refused, 3 finished but something was skipped, 130 interrupted."
+STATUSES = "Exit status: 0 finished, 2 refused, 3 finished but something was skipped, 130 interrupted, 143 terminated."
 
 
 def settings_of(words: Sequence[str]) -> tuple[Command, Settings] | str:
@@ -262,10 +270,44 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    quiet_threads()
-    with quiet_libraries():
-        _main(list(sys.argv[1:] if arguments is None else arguments))
+    try:
+        logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+        quiet_threads()
+        with quiet_libraries(), terminable():
+            _main(list(sys.argv[1:] if arguments is None else arguments))
+    except Terminated:
+        print(INTERRUPTED_TEXT.replace("interrupted", "terminated"), file=sys.stderr)
+        sys.exit(TERMINATED)
+    except KeyboardInterrupt:
+        print(INTERRUPTED_TEXT, file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+class Terminated(KeyboardInterrupt):
+    """Somebody asked this process to end (SIGTERM, as batch systems send it): what an interruption keeps is kept."""
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does; only the main thread can."""
+    process = os.getpid()
+
+    def end(number: int, _: object) -> None:
+        if os.getpid() != process:  # a process that was made by this one ends as it always did
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        raise Terminated
+
+    try:
+        before = signal.signal(signal.SIGTERM, end)
+    except ValueError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 NOISY = ("ignite", "faiss", "matplotlib", "monai", "PIL", "fontTools")
@@ -310,9 +352,6 @@ def _main(words: list[str]) -> None:
             raise
         print(f"monai-memo: {message}", file=sys.stderr)
         sys.exit(REFUSED)
-    except KeyboardInterrupt:
-        print("monai-memo: interrupted. Run the same command again to continue where it stopped.", file=sys.stderr)
-        sys.exit(INTERRUPTED)
     sys.exit(status)
 
 

@@ -110,7 +110,7 @@ def command_help(command: str, model: type[Settings]) -> str:
 
 def _option(model: type[Settings], name: str, entries: dict[str, str]) -> list[str]:
     field = model.model_fields[name]
-    text = entries.get(name, "").replace("``", "").rstrip(".")
+    text = entries.get(name, "").replace("``", "").removesuffix(", ...").rstrip(".")
     kind: Kind | None = kind_of(field)
     parts = [text] if text else []
     if kind is not None and not isinstance(kind, Flag | Place):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -254,3 +255,98 @@ def test_a_reader_that_has_heard_enough_gets_no_traceback() -> None:
     command = f'{sys.executable} -c "{code}" | true'
     run = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=120)
     assert run.stderr == "" and run.returncode == 0
+
+
+def test_sigterm_ends_like_an_interruption_with_a_status_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    for number, status, word in ((signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")):
+        command = replace(COMMANDS["coverage"], run=lambda number=number, **_: signal.raise_signal(number))
+        monkeypatch.setattr("monai_memo.__main__.settings_of", lambda _, command=command: (command, Settings()))
+        assert run("coverage") == status
+        assert capsys.readouterr().err == (
+            f"monai-memo: {word}. Run the same command again to continue where it stopped.\n"
+        )
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("module", ["pydantic", "monai_memo.files", "logging"])
+def test_an_interruption_while_modules_load_is_no_traceback(module: str) -> None:
+    script = (
+        "import sys, importlib.abc\n"
+        f"sys.modules.pop('{module}', None)\n"
+        "class Stop(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        f"        if name == '{module}': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Stop())\n"
+        "import monai_memo.__main__ as program\nprogram.main(['--help'])\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ended.returncode == 130 and "Traceback" not in ended.stderr, ended.stderr
+    assert ended.stderr.startswith("monai-memo: interrupted. Run the same command again")
+
+
+@pytest.mark.parametrize(
+    ("option", "hint"),
+    [
+        ("--fdr=0,05", "got '0,05': write 0.05"),
+        ("--fdr=5%", "got '5%': write 0.05"),
+        ("--confidence=95", "got '95': write 0.95"),
+        ("--confidence=95 %", "got '95 %': write 0.95"),
+        ("--confidence=abc", "got 'abc'\n"),
+        ("--out=/", "--out is /, where much else lies"),
+    ],
+)
+def test_what_was_meant_is_told(option: str, hint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = {"train": "a", "heldout": "b", "synthetic": "c", "out": str(tmp_path / "d")}
+    given |= dict([option.removeprefix("--").split("=", 1)])
+    assert run("audit", *(f"--{name}={value}" for name, value in given.items())) == REFUSED
+    assert hint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("redacted", [False, True])
+def test_detectors_and_cohorts_that_are_not_there_are_named_by_option_before_any_is_read(
+    redacted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def read(*_: object, **__: object) -> None:
+        raise AssertionError("a cohort is read")
+
+    monkeypatch.setattr("monai_memo.data.sources.read_source", read)
+    secret = tmp_path / "Zorgmarke"
+    (secret / "there").mkdir(parents=True)
+    (secret / "broken.pt").write_bytes(b"x")
+    place = str(secret / "there")
+    audit = ["audit", "--train", place, "--heldout", place, "--synthetic", place, "--out", str(secret / "out")]
+    cases = [
+        (
+            ["--detector", str(secret / "none.pt")],
+            "--detector",
+            "no such file. Train one with: monai-memo train-detector",
+        ),
+        (["--detector", str(secret / "broken.pt")], "--detector", "is damaged or no detector file"),
+        (["--heldout", str(secret / "none")], "--heldout", "no such file or folder" if redacted else "does not exist"),
+        (["--synthetic", str(secret / "n.json:key")], "--synthetic", "no such" if redacted else "does not exist"),
+    ]
+    for options, name, reason in cases:
+        words = list(audit)
+        if name in words:
+            at = words.index(name)
+            del words[at : at + 2]
+        assert run(*words, *options, *(["--redacted"] if redacted else [])) == REFUSED
+        told = capsys.readouterr().err
+        assert told.startswith(f"monai-memo: {name}") and reason in told, told
+        assert ("Zorgmarke" in told) != redacted
+        assert not (secret / "out").exists()
+    if redacted:
+        return
+    for words, name in (
+        (["evaluate", "--train", place, "--negatives", place, "--detector", str(secret / "none.pt")], "--detector"),
+        (["evaluate", "--train", place, "--negatives", str(secret / "none")], "--negatives"),
+        (["benchmark", "--train", place, "--negatives", place, "--paper_detector", str(secret / "n.pt")], "--paper_d"),
+        (["train-detector", "--train", place, "--start_from", str(secret / "none.pt")], "--start_from"),
+        (["inspect", "--train", place, "--synthetic", str(secret / "none")], "--synthetic"),
+        (["planted-audit", "--cohort", str(secret / "none")], "--cohort"),
+    ):
+        assert run(*words, "--out", secret / "out") == REFUSED
+        assert capsys.readouterr().err.startswith(f"monai-memo: {name}")

@@ -39,6 +39,7 @@ from monai_memo.data.orientation import Symmetry, orientation, searched
 from monai_memo.data.overlap import check_overlap, source_warnings
 from monai_memo.data.planted_files import ReadBack, through_files
 from monai_memo.data.prepared import PreparedCohort, prepare
+from monai_memo.data.sources import require_sources
 from monai_memo.detector.agreement import require_agreement
 from monai_memo.detector.detector import Detector
 from monai_memo.detector.recipe import Recipe
@@ -95,7 +96,10 @@ class Audit:
         self._seconds: dict[str, float] = {}
 
     @contextmanager
-    def _timed(self, step: str) -> Iterator[None]:
+    def _timed(self, step: str, wanted: bool = True) -> Iterator[None]:
+        if not wanted:
+            yield
+            return
         logger.info("%s ...", step)
         start = time.perf_counter()
         with Progress(None, step, shown=self.configuration.progress):
@@ -125,14 +129,13 @@ class Audit:
 
     def _run(self) -> AuditResult:
         start = time.perf_counter()
+        given = self._given_detector()
+        require_sources(self.configuration.cohort_options())
         with self._timed("read cohorts"):
             cohorts, warnings = self._read_cohorts()
             files = (part for cohort in cohorts.values() for image in cohort.images for part in image.parts)
             check_images(self.out, files, AUDIT_FILES)
-            detector = Detector.load(self.configuration.detector) if self.configuration.detector else None
-            if detector is not None and self.configuration.redacted:
-                detector = detector.without_free_text()
-            preprocessing = self._preprocessing(cohorts, detector)
+            preprocessing = self._preprocessing(cohorts, given)
         with self._timed("preprocess images"):
             prepared = {name: self._prepare(cohort, preprocessing) for name, cohort in cohorts.items()}
             self._check_sizes(prepared)
@@ -149,10 +152,12 @@ class Audit:
             )  # fmt: skip
             if framed is not None:
                 warnings, concerns = [*warnings, framed.sentence], [*concerns, framed.sentence]
-        trained_here = detector is None
-        if detector is None:
+        trained_here = given is None
+        if given is None:
             with self._timed("train detector"):
                 detector = self._train(prepared["training"], preprocessing)
+        else:
+            detector = given
         with self._timed("match sharpness"):
             softening = match_sharpness(prepared["synthetic"].pixels, prepared["heldout"].pixels)
             matched = self.configuration.match_sharpness and self.configuration.calibration == "size_matched"
@@ -183,7 +188,7 @@ class Audit:
                 comparison, search, training.pixels, training.cohort.patient_ids, training.cohort.patients_known,
                 rates.tau.value, settings.fdr, settings.confidence, settings.seed, softening,
             )  # fmt: skip
-        with self._timed("positive control"):
+        with self._timed("positive control", settings.planted > 0):
 
             def similarity_of(images: NDArray[np.floating]) -> NDArray[np.float64]:
                 images = images if softening is None else softening(images)
@@ -201,7 +206,7 @@ class Audit:
                 similarity_of, training.pixels, rates.tau.value, settings.planted, settings.seed, settings.confidence,
                 through,
             )  # fmt: skip
-        with self._timed("limit of detection"):
+        with self._timed("limit of detection", settings.limit_copies > 0):
             limit = detection_limit(
                 similarity_of, training.cohort, detector.preprocessing, rates.tau.value, settings.limit_copies,
                 settings.seed,
@@ -221,6 +226,15 @@ class Audit:
         if not settings.keep_work:
             self.output.clear()
         return result
+
+    def _given_detector(self) -> Detector | None:
+        """The detector that was brought along: whatever is wrong with it is told before a cohort is read."""
+        settings = self.configuration
+        if not settings.detector:
+            return None
+        detector = Detector.given(settings.detector)
+        require_agreement(detector, settings.given())
+        return detector.without_free_text() if settings.redacted else detector
 
     def _read_cohorts(self) -> tuple[dict[str, Cohort], list[str]]:
         settings = self.configuration
@@ -252,7 +266,6 @@ class Audit:
             orientation(settings.orientation, guessed.spatial_dims)  # before thousands of files are read
         if detector is None:
             return guessed
-        require_agreement(detector, settings.given())
         detector.check_fits(guessed.spatial_dims, guessed.channels)
         return detector.preprocessing
 

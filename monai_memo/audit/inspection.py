@@ -36,6 +36,7 @@ from monai_memo.data.near_twins import near_twins
 from monai_memo.data.orientation_check import compare_orientation
 from monai_memo.data.overlap import check_overlap, repeated_images, source_warnings
 from monai_memo.data.prepared import PreparedCohort, prepare
+from monai_memo.data.sources import require_sources
 from monai_memo.data.windows import check_windows
 from monai_memo.errors import CohortError
 from monai_memo.files import write_json, write_text, write_with
@@ -89,6 +90,7 @@ class Inspection:
         if not self._is_one_file():
             check_place(settings.out, settings.cohort_options())
         require_unredacted(self.out)
+        require_sources(settings.cohort_options())
         for name, source in settings.cohort_sources().items():
             pattern = settings.patient_pattern if name != "synthetic" else None
             cohort = Cohort.from_source(source, name, pattern, readings[name])

@@ -25,6 +25,7 @@ from monai_memo.data.loading import guess_preprocessing
 from monai_memo.data.overlap import check_overlap
 from monai_memo.data.planting import KINDS, plant
 from monai_memo.data.prepared import PreparedCohort, prepare
+from monai_memo.data.sources import require_sources
 from monai_memo.detector.agreement import require_agreement
 from monai_memo.detector.detector import Detector
 from monai_memo.detector.recipe import Recipe
@@ -97,6 +98,11 @@ class Evaluation:
 
     def _prepare(self) -> tuple[dict[str, PreparedCohort], Detector]:
         arguments = self.arguments
+        detector = Detector.given(arguments["detector"]) if arguments["detector"] else None
+        if detector is not None:
+            require_agreement(detector, self.asked)
+            arguments["recipe"] = detector.recipe.name
+        require_sources({name: arguments[name] for name in ("train", "negatives")})
         cohorts = {
             name: Cohort.from_source(source, name, arguments["patient_pattern"])
             for name, source in (("training", arguments["train"]), ("negatives", arguments["negatives"]))
@@ -105,10 +111,6 @@ class Evaluation:
         check_images(self.out, files, RESULT)
         for message in check_overlap(list(cohorts.values()), allow=arguments["allow_overlap"]):
             logger.warning(message)
-        detector = Detector.load(arguments["detector"]) if arguments["detector"] else None
-        if detector is not None:
-            require_agreement(detector, self.asked)
-            arguments["recipe"] = detector.recipe.name
         preprocessing = guess_preprocessing(list(cohorts.values()), arguments["size"], arguments["spacing"])
         if detector is not None:
             detector.check_fits(preprocessing.spatial_dims, preprocessing.channels)

@@ -25,6 +25,7 @@ from monai_memo.data.cohort import Cohort, split_by_patient
 from monai_memo.data.loading import Preprocessing, guess_preprocessing
 from monai_memo.data.planting import plant_mixture
 from monai_memo.data.prepared import prepare
+from monai_memo.data.sources import require_sources
 from monai_memo.data.writing import save_image, write_cohort
 from monai_memo.detector.detector import Detector
 from monai_memo.errors import ConfigurationError
@@ -98,6 +99,7 @@ def planted_audit(**arguments: Any) -> list[dict[str, Any]]:
 
 def _audits(output: OutputFolder, settings: PlantedAuditSettings) -> list[dict[str, Any]]:
     out, seeds = output.out, list(settings.seeds)
+    require_sources({"cohort": settings.cohort})
     whole = Cohort.from_source(settings.cohort, "training", settings.patient_pattern)
     if not whole.patients_known:
         raise ConfigurationError(

@@ -37,6 +37,7 @@ from monai_memo.data.ladder import Planted
 from monai_memo.data.loading import Preprocessing, guess_preprocessing
 from monai_memo.data.overlap import check_overlap
 from monai_memo.data.prepared import PreparedCohort, prepare
+from monai_memo.data.sources import require_sources
 from monai_memo.detector.agreement import require_agreement
 from monai_memo.detector.detector import Detector
 from monai_memo.detector.recipe import Recipe
@@ -135,6 +136,12 @@ class Benchmark:
     def _prepare(self) -> tuple[dict[str, PreparedCohort], PreparedCohort, Preprocessing]:
         arguments = self.arguments
         pattern = arguments["patient_pattern"]
+        detector = Detector.given(arguments["detector"]) if arguments["detector"] else None
+        if detector is not None:
+            require_agreement(detector, self.asked, ("epochs", "size", "spacing"))
+        if arguments["paper_detector"]:
+            Detector.given(arguments["paper_detector"], "paper_detector")
+        require_sources({name: arguments[name] for name in ("train", "negatives", "heldout")})
         named = {"training": arguments["train"], "negatives": arguments["negatives"], "heldout": arguments["heldout"]}
         cohorts = {name: Cohort.from_source(source, name, pattern) for name, source in named.items() if source}
         files = (part for cohort in cohorts.values() for image in cohort.images for part in image.parts)
@@ -143,9 +150,7 @@ class Benchmark:
         for message in self.overlap:
             logger.warning(message)
         preprocessing = guess_preprocessing(list(cohorts.values()), arguments["size"], arguments["spacing"])
-        if arguments["detector"]:
-            detector = Detector.load(arguments["detector"])
-            require_agreement(detector, self.asked, ("epochs", "size", "spacing"))
+        if detector is not None:
             preprocessing = detector.preprocessing
         if arguments["generator_steps"] and (preprocessing.channels > 1 or any(n % 16 for n in preprocessing.size)):
             raise ConfigurationError(

@@ -9,7 +9,7 @@ import re
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -40,27 +40,68 @@ class Source:
     placeholder: str | None = None
 
 
-def read_source(source: str | Path, name: str, patient_pattern: str | None = None) -> Source:
-    """What the source of a cohort holds. See ``Cohort.from_source``."""
-    text = str(source)
-    match = re.fullmatch(r"(.+\.json):([^/:]+)", text, re.IGNORECASE)
-    given, key = (match.group(1), match.group(2)) if match else (text, "training")
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
-        raise CohortError(f"the {name} cohort is an address, {text}: only files are read. Fetch the images first")
+OPTIONS = {"training": "train"}  # of the command line, where it is called otherwise than the cohort
+
+
+def option_of(name: str) -> str:
+    """The option with which a cohort is named."""
+    return f"--{OPTIONS.get(name, name)}"
+
+
+def _path_and_key(source: str) -> tuple[Path, str]:
+    match = re.fullmatch(r"(.+\.json):([^/:]+)", source, re.IGNORECASE)
+    given, key = (match.group(1), match.group(2)) if match else (source, "training")
     path = Path(given)
     if given.startswith("~") and not path.exists():
         path = path.expanduser()  # shells leave --train=~/scans as it is
+    return path, key
+
+
+def _status(path: Path, name: str, option: str | None = None) -> os.stat_result:
     try:
-        status = os.stat(path)
+        return os.stat(path)
     except (OSError, ValueError) as error:
         reason = failure_reason(str(path), error) if isinstance(error, OSError) else "not a path"
         detail = "" if reason == "missing" else f" (it is {reason})"
-        raise CohortError(f"the {name} cohort does not exist: {path}{detail}") from error
+        told = f"the {name} cohort does not exist: {path}{detail}"
+        plain = f"no such file or folder{detail}"
+        raise CohortError(
+            told if option is None else f"--{option}: {told}",
+            f"{option_of(name) if option is None else '--' + option}: {plain}",
+        ) from error
+
+
+def require_sources(options: Mapping[str, str | None]) -> None:
+    """Refuse cohorts that are not there, before the first one is read.
+
+    Args:
+        options: source of each cohort by the name of its option.
+
+    Raises:
+        CohortError: naming the option.
+    """
+    names = {option: name for name, option in OPTIONS.items()}
+    for option, source in options.items():
+        if source is not None and not re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", source):
+            _status(_path_and_key(source)[0], names.get(option, option), option)
+
+
+def read_source(source: str | Path, name: str, patient_pattern: str | None = None) -> Source:
+    """What the source of a cohort holds. See ``Cohort.from_source``."""
+    text = str(source)
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
+        text = f"the {name} cohort is an address, {text}: only files are read. Fetch the images first"
+        raise CohortError(text, f"{option_of(name)}: an address; only files are read. Fetch the images first")
+    path, key = _path_and_key(text)
+    status = _status(path, name)
     ending = path.suffix.lower()
     if stat.S_ISDIR(status.st_mode):
         return _read_folder(path, name, patient_pattern)
     if not stat.S_ISREG(status.st_mode):
-        raise CohortError(f"the {name} cohort is {NOT_REGULAR}: {path}. Write the list to a file and name that")
+        told = "Write the list to a file and name that"
+        raise CohortError(
+            f"the {name} cohort is {NOT_REGULAR}: {path}. {told}", f"{option_of(name)}: {NOT_REGULAR}. {told}"
+        )
     if ending in (*CSV_ENDINGS, ".json"):
         return _read_table(read_table(path, key), path, name, patient_pattern)
     hints = {
@@ -69,10 +110,9 @@ def read_source(source: str | Path, name: str, patient_pattern: str | None = Non
         ".xlsx": " (save the spreadsheet as CSV in UTF-8)",
         ".xls": " (save the spreadsheet as CSV in UTF-8)",
     }
-    raise CohortError(
-        f"the {name} cohort must be a folder, a .csv (columns image, patient_id) or a .json datalist, got {path}"
-        + hints.get(ending, "")
-    )
+    must = "must be a folder, a .csv (columns image, patient_id) or a .json datalist"
+    hint = hints.get(ending, "")
+    raise CohortError(f"the {name} cohort {must}, got {path}{hint}", f"{option_of(name)} {must}{hint}")
 
 
 def _read_folder(folder: Path, name: str, pattern: str | None) -> Source:
@@ -107,7 +147,8 @@ def _read_folder(folder: Path, name: str, pattern: str | None) -> Source:
     images = [image for image in images if image.image_id not in incomplete]
     found.absent.update((id_of(path), reason) for path, reason in grouped.set_aside)
     if not images:
-        raise CohortError(_nothing_in(folder, name, found))
+        why = "no image there can be read" if found.absent else "no images there"
+        raise CohortError(_nothing_in(folder, name, found), f"{option_of(name)}: {why}. Put {ACCEPTED} there")
     ids = sorted(image.image_id for image in images)
     warnings = [*found.warnings, *check_masks(folder, name, ids)]
     notes = [*found.notes, *grouped.notes, *(text for text in warnings if text not in found.notes)]
@@ -157,7 +198,9 @@ def _patients_by_pattern(ids: Iterable[str], pattern: str) -> dict[str, str]:
         more = ", ..." if len(missed) > 3 else ""
         raise CohortError(
             f"patient_pattern {pattern!r} finds no patient in {len(missed)} of {len(matches)} images, for example "
-            f"{', '.join(missed[:3])}{more}. It is applied to the path of each image as written here."
+            f"{', '.join(missed[:3])}{more}. It is applied to the path of each image as written here.",
+            f"--patient_pattern: finds no patient in {len(missed)} of {len(matches)} images. It is applied to the path "
+            "of each image below its cohort's folder, or as the table writes it.",
         )
     return found
 

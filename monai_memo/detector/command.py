@@ -12,6 +12,7 @@ import torch
 from monai_memo.data.cohort import Cohort
 from monai_memo.data.loading import guess_preprocessing
 from monai_memo.data.prepared import prepare
+from monai_memo.data.sources import require_sources
 from monai_memo.detector.agreement import require_agreement
 from monai_memo.detector.detector import Detector
 from monai_memo.detector.recipe import Recipe
@@ -44,9 +45,10 @@ def train_detector_command(**arguments: Any) -> Path:
 
 
 def _train(settings: TrainDetectorSettings, output: OutputFolder) -> Detector:
-    start = None if settings.start_from is None else Detector.load(settings.start_from)
+    start = None if settings.start_from is None else Detector.given(settings.start_from, "start_from")
     if start is not None:
         require_agreement(start, settings.given(), ("recipe", "size", "spacing"))
+    require_sources({"train": settings.train})
     cohort = Cohort.from_source(settings.train, "training", settings.patient_pattern)
     check_images(output.out, (part for image in cohort.images for part in image.parts), ["detector.pt"])
     preprocessing = guess_preprocessing([cohort], size=settings.size, spacing=settings.spacing)

@@ -28,7 +28,8 @@ from monai_memo.progress import Progress
 from monai_memo.sealing import DamagedError, fingerprint, is_sealed, load_torch, save_torch, write_sealed
 
 KIND, FORMAT = "monai_memo detector", 1
-DAMAGED = "{} is damaged: its content is not what was saved. Copy it again, or train anew."
+ANEW = "Train one with: monai-memo train-detector"
+DAMAGED = "is damaged: its content is not what was saved. Copy it again, or train anew."
 PACKAGES = ("monai-memo", "monai", "torch")
 KEEP_EVERY = 2048  # images that a killed embedding loses, unless writing takes so long that it has to pause
 PAUSE = 20  # times as long as writing took
@@ -155,15 +156,16 @@ class Detector:
         """
         path = Path(path)
         if not path.is_file():
-            raise DetectorError(f"no detector file at {path}")
+            raise DetectorError(f"no detector file at {path}. {ANEW}", f"no such file. {ANEW}")
         try:
             record = load_torch(path)
         except DamagedError as error:
-            raise DetectorError(DAMAGED.format(path)) from error
+            raise DetectorError(f"{path} {DAMAGED}", DAMAGED) from error
         except Exception as error:
-            raise DetectorError(f"{path} is damaged or no detector file: {error.__class__.__name__}") from error
+            reason = f"is damaged or no detector file: {error.__class__.__name__}"
+            raise DetectorError(f"{path} {reason}", f"{reason}. {ANEW}") from error
         if not isinstance(record, dict) or record.get("kind") != KIND:
-            raise DetectorError(f"{path} is no detector file of monai_memo; make one with: monai-memo train-detector")
+            raise DetectorError(f"{path} is no detector file of monai_memo. {ANEW}", f"is no detector file. {ANEW}")
         try:
             if record["format"] > FORMAT:
                 raise DetectorError(
@@ -180,10 +182,24 @@ class Detector:
             actual = _digest(record["recipe"], record["preprocessing"], record["weights"])
             damaged = record.get("sha256", actual) != actual
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, MemoError) as error:
-            raise DetectorError(f"{path} is incomplete or does not fit this version: {error}") from error
+            reason = "is incomplete or does not fit this version"
+            raise DetectorError(f"{path} {reason}: {error}", f"{reason}. {ANEW}") from error
         if damaged:
-            raise DetectorError(DAMAGED.format(path))
+            raise DetectorError(f"{path} {DAMAGED}", DAMAGED)
         return detector
+
+    @classmethod
+    def given(cls, path: str | Path, option: str = "detector") -> Detector:
+        """The detector that was named with an option of a command.
+
+        Raises:
+            DetectorError: as ``load``, with the option.
+        """
+        try:
+            return cls.load(path)
+        except DetectorError as error:
+            reason = error.plain or str(error)
+            raise DetectorError(f"--{option} {path}: {reason}", f"--{option}: {reason}") from error
 
     def check_fits(self, spatial_dims: int, channels: int, image_size: Sequence[int] | None = None) -> None:
         """Refuse a cohort that the detector was not made for.

@@ -89,6 +89,8 @@ class Number(Kind):
     def read(self, value: Any) -> float:
         if isinstance(value, str) and NUMBER.fullmatch(value.strip()):
             value = float(value)
+        if isinstance(value, str):
+            raise Refused(self._meant(value))
         if isinstance(value, bool) or not isinstance(value, Real):
             raise Refused
         try:
@@ -97,8 +99,17 @@ class Number(Kind):
             raise Refused from None
         within = self.low < number < self.high if self.open_ends else self.low <= number <= self.high
         if not math.isfinite(number) or not within:
-            raise Refused
+            raise Refused(self._meant(f"{number:g}%") if self.high <= 1 else "")
         return number
+
+    def _meant(self, text: str) -> str:
+        """What to write for ``0,05``, ``5%``, or 95 where a share is asked for."""
+        plain = text.strip().replace(",", ".")
+        percent = plain.endswith("%")
+        if not NUMBER.fullmatch(plain.removesuffix("%").strip()):
+            return ""
+        number = float(plain.removesuffix("%")) / (100 if percent else 1)
+        return f"write {number:g}" if self.low < number < self.high else ""
 
 
 @dataclass(frozen=True)

@@ -29,18 +29,18 @@ def check_place(out: str | Path, cohorts: Mapping[str, str | Path | None] | None
     text = str(out)
     if not text.strip() or "\0" in text:
         raise ConfigurationError(
-            f"{option} is {text!r}, which names no folder: name one for the result with --{option}"
+            f"--{option} is {text!r}, which names no folder: name one for the result with --{option}"
         )
     if text.startswith("~"):
         # A shell expands it at the beginning of a word alone: --out=~/result would make a folder that is called ~.
-        raise ConfigurationError(f"{option} is {text!r}: write out the name of the home folder that ~ stands for")
+        raise ConfigurationError(f"--{option} is {text!r}: write out the name of the home folder that ~ stands for")
     try:
         folder = Path(text).resolve()
         home = Path.home().resolve()
     except (OSError, RuntimeError) as error:
         raise OutputError(f"cannot use {text} for --{option}: {error}") from error
     if folder == Path(folder.anchor) or folder == home:
-        raise ConfigurationError(f"{option} is {folder}, where much else lies: name a folder of its own below it")
+        raise ConfigurationError(f"--{option} is {folder}, where much else lies: name a folder of its own below it")
     if folder.exists() and not folder.is_dir():
         raise OutputError(
             f"cannot write to {text}: it is a file. Name a writable folder with --{option}.",

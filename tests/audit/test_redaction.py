@@ -96,6 +96,7 @@ def run(root: Path, *options: str, redacted: bool = True) -> tuple[Path, subproc
         "out": out, "detector": root / "detector.pt", "n_bootstrap": 100, "planted": 4, "limit_copies": 0,
         "verification": False, "gallery": 2, "device": "cpu",
     }  # fmt: skip
+    given = {name: value for name, value in given.items() if not any(o.startswith(f"--{name}=") for o in options)}
     command = [sys.executable, "-m", "monai_memo", "audit", *(f"--{name}={value}" for name, value in given.items())]
     command += [*options, *(["--redacted"] if redacted else [])]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
@@ -162,6 +163,13 @@ def test_a_refused_redacted_run_names_nothing(place: Path, option: str) -> None:
     (place / f"{MARK}here" / f"{MARK}.csv").write_text(f"{MARK}column\n{MARK}\n")
     out, ended = run(place, option)
     assert ended.returncode == 2, ended.stderr
+    kinds = {
+        "--train": b"--train: no such file or folder",
+        f"--patient_pattern={MARK}x": b"--patient_pattern: finds no patient",
+        "--detector": b"--detector: no such file",
+    }  # fmt: skip
+    for words in [words for start, words in kinds.items() if option.startswith(start)]:
+        assert words in ended.stderr, ended.stderr
     assert ended.stderr and MARK.encode() not in ended.stderr + ended.stdout
     assert not out.exists() or not any(out.iterdir())
 
