@@ -21,7 +21,8 @@ from typing import Any, TypeVar
 
 logger = logging.getLogger(__name__)
 
-FIRST, EVERY = 5.0, 25.0  # seconds until the first line, and between two
+FIRST, EVERY = 5.0, 24.0  # seconds until the first line, and between two
+HEARTBEAT = 28.0  # of work that nothing is counted of: what is inside it speaks first
 Item = TypeVar("Item")
 
 
@@ -95,12 +96,13 @@ class Progress:
         done: int = 0,
         shown: bool = True,
         first: float | None = None,
-        every: float = EVERY,
+        every: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.total, self.what, self.done = total, what, done
-        self.every, self.clock = every, clock
-        first = first if first is not None else min(every, FIRST if total is not None else EVERY)
+        self.clock = clock
+        self.every = every if every is not None else EVERY if total is not None else HEARTBEAT
+        first = first if first is not None else FIRST if total is not None else self.every
         self.begin = self.latest = clock()
         self._before, self._next, self._note = done, self.begin + first, ""
         self._said = False

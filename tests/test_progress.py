@@ -48,15 +48,15 @@ def test_slow_items_print_soon_and_at_least_every_half_minute(caplog: pytest.Log
     clock, said = Clock(), []
     with Progress(100, "search", clock=clock) as shown:
         for _ in range(100):
-            clock.now += 6
+            clock.now += 7
             shown.update()
             said += [clock.now] * (len(messages(caplog)) - len(said))
     times = [1000.0, *said, clock.now]
-    assert said[0] == 1006 and max(after - before for before, after in pairwise(times)) <= 30
+    assert said[0] == 1007 and max(after - before for before, after in pairwise(times)) <= 30
     found = messages(caplog)
-    assert found[0] == "search: 1 of 100, 10 a minute, about 10 min left"
-    assert found[1] == "search: 6 of 100, 10 a minute, about 9 min left"
-    assert found[-1] == "search: 100 of 100, 10 a minute, done in 10 min"
+    assert found[0] == "search: 1 of 100, 8.6 a minute, about 12 min left"
+    assert found[1] == "search: 5 of 100, 8.6 a minute, about 11 min left"
+    assert found[-1] == "search: 100 of 100, 8.6 a minute, done in 12 min"
 
 
 def test_quick_work_prints_nothing_however_many_items(caplog: pytest.LogCaptureFixture) -> None:

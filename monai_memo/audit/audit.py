@@ -22,6 +22,7 @@ from monai_memo.audit.configuration import AuditConfiguration
 from monai_memo.audit.contact_sheet import contact_sheet
 from monai_memo.audit.detection_limit import detection_limit
 from monai_memo.audit.evidence import collect_evidence
+from monai_memo.audit.forecast import Forecast, forecast
 from monai_memo.audit.orientation import compare_cohorts, require_alike
 from monai_memo.audit.parts import Timing
 from monai_memo.audit.record import build_result
@@ -45,7 +46,7 @@ from monai_memo.detector.detector import Detector
 from monai_memo.detector.recipe import Recipe
 from monai_memo.detector.training import train_detector
 from monai_memo.errors import CohortError, ConfigurationError, OutputError
-from monai_memo.progress import Progress
+from monai_memo.progress import Progress, is_first_rank
 from monai_memo.redaction import names_hidden, without_names
 from monai_memo.search.protocols import Search
 from monai_memo.search.runner import Runner
@@ -94,6 +95,7 @@ class Audit:
         )  # fmt: skip
         self.work = self.output.work
         self._seconds: dict[str, float] = {}
+        self._forecast: Forecast | None = None
 
     @contextmanager
     def _timed(self, step: str, wanted: bool = True) -> Iterator[None]:
@@ -136,6 +138,8 @@ class Audit:
             files = (part for cohort in cohorts.values() for image in cohort.images for part in image.parts)
             check_images(self.out, files, AUDIT_FILES)
             preprocessing = self._preprocessing(cohorts, given)
+        if self.configuration.progress and is_first_rank():
+            self._tell_forecast(cohorts, preprocessing, given)
         with self._timed("preprocess images"):
             prepared = {name: self._prepare(cohort, preprocessing) for name, cohort in cohorts.items()}
             self._check_sizes(prepared)
@@ -214,6 +218,8 @@ class Audit:
         with self._timed("write report"):
             timing: Timing = {"created": datetime.now(UTC).isoformat(timespec="seconds")}
             timing["seconds"] = self._seconds
+            if self._forecast is not None:
+                timing["forecast"] = self._forecast.part()
             result = build_result(
                 settings, prepared, detector, trained_here, comparison, rates, sensitivity, limit, certainty, softening,
                 warnings, timing, orientations, concerns,
@@ -269,6 +275,17 @@ class Audit:
         detector.check_fits(guessed.spatial_dims, guessed.channels)
         return detector.preprocessing
 
+    def _tell_forecast(
+        self, cohorts: Mapping[str, Cohort], preprocessing: Preprocessing, detector: Detector | None
+    ) -> None:
+        begun = (self.work / "pixels").exists()
+        recipe = self._recipe(len(cohorts["training"]), preprocessing) if detector is None else detector.recipe
+        device = resolve_device(self.configuration.device)
+        self._forecast = forecast(cohorts, preprocessing, self.configuration, device, recipe, detector)
+        if self._forecast is not None:
+            logger.info("%s", self._forecast.work)
+            logger.info("%s%s", self._forecast, "; less, since an interrupted audit goes on" if begun else "")
+
     def _prepare(self, cohort: Cohort, preprocessing: Preprocessing) -> PreparedCohort:
         settings = self.configuration
         return prepare(cohort, preprocessing, self.work / "pixels", settings.workers, settings.progress)
@@ -284,19 +301,22 @@ class Audit:
                 "Check --train."
             )
 
-    def _train(self, training: PreparedCohort, preprocessing: Preprocessing) -> Detector:
+    def _recipe(self, n_images: int, preprocessing: Preprocessing) -> Recipe:
         settings = self.configuration
-        recipe = Recipe.named(
+        return Recipe.named(
             settings.recipe,
             preprocessing.spatial_dims,
             preprocessing.size,
             channels=preprocessing.channels,
             epochs=settings.epochs,
-            n_images=len(training.pixels),
+            n_images=n_images,
         )
+
+    def _train(self, training: PreparedCohort, preprocessing: Preprocessing) -> Detector:
+        settings = self.configuration
         return train_detector(
             training.pixels,
-            recipe,
+            self._recipe(len(training.pixels), preprocessing),
             preprocessing,
             self.work / "training",
             seed=settings.seed,

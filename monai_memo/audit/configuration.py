@@ -113,7 +113,7 @@ class AuditOptions(Settings):
         batch_size: images per forward pass of the encoder.
         workers: threads that read images, processes where there are many; one per core by default.
         keep_work: keep the working folder (preprocessed images and embeddings) after the audit has finished.
-        progress: show progress bars.
+        progress: tell how long it will take, and show how far it is: bars on a terminal, lines elsewhere.
     """
 
     detector: File | None = None

@@ -182,11 +182,23 @@ class PreprocessingPart(TypedDict):
 
 
 @with_config(OPEN)
+class ForecastPart(TypedDict):
+    """What the audit was expected to take before it started, in seconds."""
+
+    total: float
+    low: float
+    high: float
+    steps: dict[str, float]
+    cost: Annotated[float, Field(description="What the forecast itself took.")]
+
+
+@with_config(OPEN)
 class Timing(TypedDict):
     """When, and how long each step took."""
 
     created: str
     seconds: NotRequired[dict[str, float]]
+    forecast: NotRequired[ForecastPart]
 
 
 @with_config(OPEN)
