@@ -34,7 +34,7 @@ BAND = (0.6, 2.0, 3.0)
 SHIFTED_ZOOMS = (0.87, 1.0, 1.14)
 SHIFTED_ROTATIONS = {2: (-20.0, -10.0, 10.0, 20.0), 3: ()}  # degrees; three planes would cost more than they found
 TEMPLATES, SHIFTED = 16, 8
-EXACT_UP_TO, POOL, SHORTLIST, COMPONENTS = 2048, 1024, 128, 64
+EXACT_UP_TO, POOL, SHORTLIST, COMPONENTS = 2048, 2048, 256, 64
 COLUMNS = 128  # training images that are correlated at once: what a processor keeps at hand
 
 
