@@ -18,11 +18,12 @@ try:
     import os
     import re
     import signal
+    import time
     from collections.abc import Callable, Iterator, Sequence
-    from contextlib import contextmanager
+    from contextlib import contextmanager, nullcontext
     from dataclasses import dataclass
     from pathlib import Path
-    from typing import TYPE_CHECKING, Any
+    from typing import TYPE_CHECKING, Any, TextIO
 
     from monai_memo import __version__
     from monai_memo.command_line import command_help, first_sentence, load, nearest, overview, settings_from, shown_name
@@ -30,6 +31,7 @@ try:
     from monai_memo.files import exhausted, quiet_threads
     from monai_memo.progress import Progress
     from monai_memo.settings import Settings, SettingsError
+    from monai_memo.workspace.torchrun import rank_of_torchrun, world_of_torchrun
 except KeyboardInterrupt:  # in the first moments, too
     print(INTERRUPTED_TEXT, file=sys.stderr)
     raise SystemExit(130) from None
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from monai_memo.audit.result import AuditResult, Count
 
 FINISHED, REFUSED, SKIPPED, INTERRUPTED, TERMINATED = 0, 2, 3, 130, 143
+LATER = 2.0  # seconds that the other ranks end after rank 0
 HUNG_UP = 141  # as a shell names the end by a closed pipe
 
 
@@ -78,9 +81,15 @@ def _print_result(result: AuditResult, out: Path, truth: dict[str, int] | None =
 
 def _audit(**arguments: Any) -> int:
     from monai_memo.audit.audit import Audit
+    from monai_memo.workspace.team import Team
 
-    audit = Audit(**arguments)
-    return _print_result(audit.run(), audit.out)
+    team = Team.of_torchrun()
+    with team or nullcontext():
+        audit = Audit(**arguments)
+        result = audit.run(team)
+    if team is None or team.leads:
+        return _print_result(result, audit.out)
+    return SKIPPED if any(summary.skipped for summary in result.cohorts.values()) else FINISHED
 
 
 def _inspect(**arguments: Any) -> int:
@@ -198,16 +207,18 @@ class Command:
         settings: ``module:class``, imported when it is asked for, so that help is quick.
         run: takes the options that were given; returns the exit status.
         skips: what happened where that is ``SKIPPED``.
+        ranks: whether the processes of ``torchrun`` share its work.
     """
 
     settings: str
     run: Callable[..., int]
     skips: str = "images were skipped"
+    ranks: bool = False
 
 
 COMMANDS = {
     "inspect": Command("monai_memo.audit.configuration:InspectionSettings", _inspect),
-    "audit": Command("monai_memo.audit.configuration:AuditConfiguration", _audit),
+    "audit": Command("monai_memo.audit.configuration:AuditConfiguration", _audit, ranks=True),
     "train-detector": Command("monai_memo.detector.settings:TrainDetectorSettings", _train_detector),
     "evaluate": Command("monai_memo.benchmark.settings:EvaluationSettings", _evaluate),
     "benchmark": Command("monai_memo.benchmark.settings:BenchmarkSettings", _benchmark),
@@ -276,10 +287,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with quiet_libraries(), terminable():
             _main(list(sys.argv[1:] if arguments is None else arguments))
     except Terminated:
-        print(INTERRUPTED_TEXT.replace("interrupted", "terminated"), file=sys.stderr)
+        if rank_of_torchrun() == 0:
+            print(INTERRUPTED_TEXT.replace("interrupted", "terminated"), file=sys.stderr)
         sys.exit(TERMINATED)
     except KeyboardInterrupt:
-        print(INTERRUPTED_TEXT, file=sys.stderr)
+        if rank_of_torchrun() == 0:
+            print(INTERRUPTED_TEXT, file=sys.stderr)
         sys.exit(INTERRUPTED)
 
 
@@ -326,22 +339,36 @@ def quiet_libraries() -> Iterator[None]:
             logging.getLogger(name).setLevel(level)
 
 
+def _say(text: str, stream: TextIO | None = None) -> None:
+    """Of several ranks the first one speaks: what they say of a command line is the same."""
+    if rank_of_torchrun() == 0:
+        print(text, file=stream)
+    elif stream is sys.stderr:
+        time.sleep(LATER)  # torchrun ends all ranks with the first one: that has something to say
+
+
 def _main(words: list[str]) -> None:
     status = FINISHED
     try:
         asked = settings_of(words)
         if isinstance(asked, str):
-            print(asked)
+            _say(asked)
         else:
             command, settings = asked
+            if world_of_torchrun() > 1 and not command.ranks:
+                raise ConfigurationError(f"{words[0]} runs in one process: start it without torchrun")
             with Progress(None, words[0], shown=getattr(settings, "progress", False)):  # no step without a word
                 status = command.run(**settings.given())
             if status == SKIPPED:
-                print(f"exit status {SKIPPED}: finished, but {command.skips}")
+                text = f"exit status {SKIPPED}: finished, but {command.skips}"
+                if world_of_torchrun() > 1:
+                    # For torchrun every other status is a crash: it would run all of it again.
+                    status, text = FINISHED, f"finished, but {command.skips} (exit status {FINISHED} under torchrun)"
+                _say(text)
     except MemoError as error:
         # Options are named as they are typed.
         text = error.told("--") if isinstance(error, SettingsError) else str(error)
-        print(f"monai-memo: {_without_values(text, words)}", file=sys.stderr)
+        _say(f"monai-memo: {_without_values(text, words)}", sys.stderr)
         sys.exit(REFUSED)
     except BrokenPipeError:  # whoever reads our output has heard enough, as ``head`` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor may the flush at the end complain
@@ -350,7 +377,7 @@ def _main(words: list[str]) -> None:
         message = exhausted(error)
         if message is None:
             raise
-        print(f"monai-memo: {message}", file=sys.stderr)
+        _say(f"monai-memo: {message}", sys.stderr)
         sys.exit(REFUSED)
     sys.exit(status)
 

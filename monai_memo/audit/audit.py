@@ -29,9 +29,10 @@ from monai_memo.audit.record import build_result
 from monai_memo.audit.report import write_report
 from monai_memo.audit.result import AuditResult
 from monai_memo.audit.self_check import positive_control
+from monai_memo.audit.sharing import Follower, Sharing
 from monai_memo.audit.sharpness import blur_warning, match_sharpness, partly_soft_warning
 from monai_memo.audit.symmetries import TurnedSearch, best_of_views, embed_views
-from monai_memo.audit.verified_comparison import compare_verified, search_in
+from monai_memo.audit.verified_comparison import compare_verified, gallery_of, search_in
 from monai_memo.data.cohort import Cohort
 from monai_memo.data.framing import compare_framing
 from monai_memo.data.intensity_check import intensity_findings
@@ -55,13 +56,20 @@ from monai_memo.statistics.rates import audit_rates
 from monai_memo.workspace.manifest import AUDIT_FILES
 from monai_memo.workspace.output_folder import OutputFolder
 from monai_memo.workspace.place import check_images
+from monai_memo.workspace.team import Team
+from monai_memo.workspace.torchrun import local_rank
 
 logger = logging.getLogger(__name__)
 
+TOGETHER = 2**27  # bytes of planted copies that are looked up together
 
-def resolve_device(device: str) -> str:
-    """``"auto"`` is a GPU if there is one."""
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+def resolve_device(device: str, team: Team | None = None) -> str:
+    """``"auto"`` is a GPU if there is one; of several ranks on a machine each takes its own."""
+    found = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    if team is not None and found == "cuda":
+        return f"cuda:{local_rank() % max(1, torch.cuda.device_count())}"
+    return found
 
 
 class Audit:
@@ -94,6 +102,7 @@ class Audit:
             redacted=settings.redacted,
         )  # fmt: skip
         self.work = self.output.work
+        self._sharing: Sharing | None = None
         self._seconds: dict[str, float] = {}
         self._forecast: Forecast | None = None
 
@@ -108,15 +117,33 @@ class Audit:
             yield
         self._seconds[step] = round(time.perf_counter() - start, 3)
 
-    def run(self) -> AuditResult:
+    def run(self, team: Team | None = None) -> AuditResult:
         """Do the audit and write its output.
 
+        Args:
+            team: the ranks that share the work, of which this process is one; rank 0 alone writes, and all of them
+                get the result. None: this process alone.
+
         Raises:
-            MemoError: bad input or output folder; the message says what to do.
+            MemoError: bad input or output folder; the message says what to do. All ranks end with it.
         """
+        if team is None:
+            return self._alone(None)
+        settings = self.configuration
+        with team:
+            device = resolve_device(settings.device, team)
+            if team.leads:
+                return self._alone(Sharing(team, device, settings.batch_size))
+            with names_hidden(settings.redacted, self._secrets()):
+                return Follower(team, device, settings.batch_size).run()
+
+    def _alone(self, sharing: Sharing | None) -> AuditResult:
         with names_hidden(self.configuration.redacted, self._secrets()):
             try:
                 with self.output:
+                    self._sharing = sharing
+                    if sharing is not None:
+                        sharing.team.meet_in(self.work)
                     return self._run()
             except Exception as error:
                 if not self.configuration.redacted:
@@ -173,7 +200,9 @@ class Audit:
             if softening is not None:
                 alike = {**prepared, "heldout": softening.cohort(prepared["heldout"], self.work / "pixels")}
         with self._timed("embed images"):
-            embeddings = {name: self._embed(detector, item) for name, item in alike.items()}
+            if self._sharing is not None:
+                self._sharing.bring(detector)
+            embeddings = {name: self._embed(detector, item, name) for name, item in alike.items()}
         with self._timed("search and verify"):
             search = self._search(detector, prepared["training"], embeddings["training"])
             comparison = self._compare(alike, embeddings, detector, search)
@@ -213,7 +242,7 @@ class Audit:
         with self._timed("limit of detection", settings.limit_copies > 0):
             limit = detection_limit(
                 similarity_of, training.cohort, detector.preprocessing, rates.tau.value, settings.limit_copies,
-                settings.seed,
+                settings.seed, TOGETHER,
             )  # fmt: skip
         with self._timed("write report"):
             timing: Timing = {"created": datetime.now(UTC).isoformat(timespec="seconds")}
@@ -229,6 +258,8 @@ class Audit:
         logger.info("%s", result.verdict["headline"])
         where = "report.html in the output folder" if settings.redacted else (self.out / "report.html").resolve()
         logger.info("report: %s", where)
+        if self._sharing is not None:
+            self._sharing.end(result)  # the others let go of the files in the working folder
         if not settings.keep_work:
             self.output.clear()
         return result
@@ -320,14 +351,16 @@ class Audit:
             preprocessing,
             self.work / "training",
             seed=settings.seed,
-            device=resolve_device(settings.device),
+            device=resolve_device(settings.device, None if self._sharing is None else self._sharing.team),
             patient_ids=training.cohort.patient_ids,
             progress=settings.progress,
         )
 
-    def _embed(self, detector: Detector, prepared: PreparedCohort) -> NDArray[np.float32]:
+    def _embed(self, detector: Detector, prepared: PreparedCohort, name: str) -> NDArray[np.float32]:
         store = self.work / "embeddings" / f"{detector.sha256[:16]}-{prepared.content_sha256[:16]}.npy"
         store.parent.mkdir(parents=True, exist_ok=True)
+        if self._sharing is not None:
+            return self._sharing.embed(detector, prepared.pixels, name, store.absolute())
         return detector.embed(
             prepared.pixels,
             batch_size=self.configuration.batch_size,
@@ -337,6 +370,9 @@ class Audit:
         )
 
     def _embedder(self, detector: Detector) -> Callable[[NDArray[np.floating]], NDArray[np.float32]]:
+        sharing = self._sharing
+        if sharing is not None:
+            return lambda images: sharing.embed(detector, images)
         device = resolve_device(self.configuration.device)
         return lambda images: detector.embed(images, self.configuration.batch_size, device, progress=False)
 
@@ -344,10 +380,15 @@ class Audit:
         settings = self.configuration
         if not settings.verifies(detector.recipe.name):
             return None
-        device = torch.device(resolve_device(settings.device))
-        runner = Runner(device, seed=settings.seed, progress=settings.progress)
-        search = search_in(training, embeddings, detector, runner, settings.batch_size)
-        symmetries = self._symmetries(detector)
+        symmetries, sharing = self._symmetries(detector), self._sharing
+        team = None if sharing is None else sharing.team
+        device = torch.device(resolve_device(settings.device, team))
+        folder = self.work / "verified"
+        runner = Runner(device, folder=folder, seed=settings.seed, progress=settings.progress, team=team)
+        search: Search = (
+            search_in(training, embeddings, detector, runner, settings.batch_size) if sharing is None
+            else sharing.search(detector, gallery_of(training, embeddings), runner)
+        )  # fmt: skip
         return search if len(symmetries) == 1 else TurnedSearch(search, symmetries)
 
     def _symmetries(self, detector: Detector) -> tuple[Symmetry, ...]:

@@ -51,6 +51,7 @@ def detection_limit(
     tau: float,
     copies: int,
     seed: int,
+    together: int = 0,
 ) -> DetectionLimit | None:
     """Plant copies of the same training images at every strength of ``data.ladder`` and look them up.
 
@@ -60,6 +61,8 @@ def detection_limit(
         preprocessing: the detector's.
         copies: of each kind and strength; 0 gives None.
         seed: of the choice of images and of all draws.
+        together: bytes of copies from which on they are looked up; by default those of each strength by themselves,
+            which several ranks cannot share.
 
     Returns:
         ``copies`` of each kind and strength, and the ``limits`` of ``limits_of_detection``.
@@ -78,8 +81,14 @@ def detection_limit(
     if len(sources) < 2:  # a replaced region needs a second image
         return None
     images = np.stack(sources).astype(np.float32)
-    above = {
-        level: similarity_of(as_handed_in(altered(images, level, seed), preprocessing)) > tau
-        for level in chosen_levels(kinds_of(dims))
-    }
+    above: dict[Planted, NDArray[np.bool_]] = {}
+    waiting: dict[Planted, NDArray[np.float32]] = {}
+    levels = list(chosen_levels(kinds_of(dims)))
+    for level in levels:
+        waiting[level] = as_handed_in(altered(images, level, seed), preprocessing)
+        if level == levels[-1] or sum(copies.nbytes for copies in waiting.values()) >= together:
+            similarity = similarity_of(np.concatenate(list(waiting.values())))
+            ends = np.cumsum([len(copies) for copies in waiting.values()])[:-1]
+            above |= dict(zip(waiting, (values > tau for values in np.split(similarity, ends)), strict=True))
+            waiting.clear()
     return {"copies": len(images), "limits": limits_of_detection(above)}

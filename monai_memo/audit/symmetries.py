@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from monai_memo.data.orientation import Symmetry, name_of
-from monai_memo.search.copy_search import CopySearch
 from monai_memo.search.embedding_index import EmbeddingIndex
 from monai_memo.search.matches import Matches
-from monai_memo.search.protocols import SearchDescription
+from monai_memo.search.protocols import Search, SearchDescription
 
 Images = NDArray[np.floating]
 Embed = Callable[[Images], NDArray[np.float32]]
@@ -99,7 +98,7 @@ class TurnedSearch:
         symmetries: the identity first.
     """
 
-    def __init__(self, plain: CopySearch, symmetries: Sequence[Symmetry]) -> None:
+    def __init__(self, plain: Search, symmetries: Sequence[Symmetry]) -> None:
         self.plain, self.symmetries = plain, tuple(symmetries)
 
     def search(

@@ -25,6 +25,11 @@ from monai_memo.search.runner import Runner
 from monai_memo.statistics.similarities import Similarities
 
 
+def gallery_of(training: PreparedCohort, embeddings: NDArray[np.float32]) -> Gallery:
+    """The images of a training cohort, to be looked up among; ``embeddings`` are the detector's."""
+    return Gallery.of(training.pixels, training.cohort.patient_ids, embeddings)
+
+
 def search_in(
     training: PreparedCohort,
     embeddings: NDArray[np.float32],
@@ -33,8 +38,7 @@ def search_in(
     batch_size: int = 64,
 ) -> CopySearch:
     """The search of an audit in a training cohort, whose ``embeddings`` are the detector's."""
-    gallery = Gallery.of(training.pixels, training.cohort.patient_ids, embeddings)
-    return CopySearch.default(detector.network, batch_size).fit(gallery, runner)
+    return CopySearch.default(detector.network, batch_size).fit(gallery_of(training, embeddings), runner)
 
 
 def compare_verified(

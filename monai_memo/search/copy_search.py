@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 from monai_memo.sealing import fingerprint, is_sealed, write_sealed
 from monai_memo.search.embedding_retriever import EmbeddingRetriever
 from monai_memo.search.gallery import Gallery, as_tensor, grey
-from monai_memo.search.matches import NAMES, NOT_SCORED, Matches
+from monai_memo.search.matches import NOT_SCORED, Matches
 from monai_memo.search.protocols import Encoder, Reranker, Retriever, Scored, SearchDescription
 from monai_memo.search.reranker import RegisteredReranker
 from monai_memo.search.runner import Runner
@@ -132,18 +133,25 @@ class CopySearch:
                 f"queries must have shape (n, {', '.join(map(str, self.gallery.pixels.shape[1:]))}) like the images "
                 f"that they are looked up among, got {queries.shape}"
             )
-        if len(queries) == 0:  # a process of many can have no share
-            return Matches.empty(0, self.reranker.refined, queries.ndim - 2, 0)
+        runner, total = self.runner, len(queries)
         identity = "" if store is None else self._identity(queries, patients)
-        kept = _stored(store, identity)
-        parts: list[Matches] = [] if kept is None else [kept]
+        kept = self._agreed(_stored(store, identity) if runner.shard[0] == 0 or runner.team is None else None)
         done = 0 if kept is None else len(kept)
-        saved = done
-        runner = self.runner
-        with torch.inference_mode(), runner.bar(len(queries), "search", done) as bar:
-            for rows in runner.blocks(len(queries)):
-                if rows.stop <= done:
+        mine, shared = runner.mine(total, done), runner.shard[1] > 1
+        if shared and store is not None:  # each process keeps its own share beside the whole
+            own: Path | None = Path(store).with_suffix(f".{mine.start}-{mine.stop}.npz")
+            first, own_identity = mine.start, fingerprint("share of matches", [identity, mine.start, mine.stop])
+            before = _stored(own, own_identity)
+        else:
+            own, own_identity, before, first = None if store is None else Path(store), identity, kept, 0
+        parts: list[Matches] = [] if before is None else [before]
+        done = saved = mine.start if before is None else first + len(before)
+        begin = mine.start if shared else 0
+        with torch.inference_mode(), runner.bar(mine.stop - begin, "search", done - begin) as bar:
+            for rows in runner.blocks(total):
+                if rows.stop <= done or rows.start >= mine.stop:
                     continue
+                runner.check()
                 rows = slice(max(rows.start, done), rows.stop)
                 parts.append(self._block(
                     as_tensor(queries[rows], runner.device),
@@ -151,10 +159,28 @@ class CopySearch:
                     None if candidates is None else torch.from_numpy(candidates[rows]).to(runner.device),
                 ))  # fmt: skip
                 bar.update(rows.stop - rows.start)
-                if store is not None and (rows.stop - saved >= SAVE_EVERY or rows.stop == len(queries)):
+                if own is not None and (rows.stop - saved >= SAVE_EVERY or rows.stop == mine.stop):
                     parts, saved = [Matches.concat(parts)], rows.stop
-                    _save(store, parts[0], identity)
-        return Matches.concat(parts)
+                    _save(own, parts[0], own_identity)
+        found = Matches.concat(parts) if parts else self._nothing()
+        if runner.team is None:
+            return found
+        shares = [Matches.of(share) for share in runner.together(found.arrays())]
+        whole = [share for share in ([] if kept is None else [kept]) + shares if len(share)]
+        found = Matches.concat(whole) if whole else found
+        if store is not None and runner.shard[0] == 0 and (kept is None or len(kept) < total):
+            _save(store, found, identity)
+        return found
+
+    def _nothing(self) -> Matches:
+        return Matches.empty(0, self.reranker.refined, len(self.gallery.shape), 0)
+
+    def _agreed(self, kept: Matches | None) -> Matches | None:
+        """What the first process found of an earlier call: all of them go on from there."""
+        if self.runner.team is None:
+            return kept
+        first = self.runner.together({} if kept is None else kept.arrays())[0]
+        return Matches.of(first) if first else None
 
     def _block(self, queries: Tensor, patients: Tensor | None, given: Tensor | None) -> Matches:
         """One block of queries, on the device."""
@@ -205,16 +231,22 @@ class CopySearch:
         """Training images among those of the other patients: neither similarity has a copy to find there."""
         gallery, n = self.gallery, min(SCALE_IMAGES, len(self.gallery))
         chosen = np.sort(np.random.default_rng([self.runner.seed, 5]).choice(len(gallery), n, replace=False))
-        local, whole = [], []
-        with self.runner.bar(n, "common scale") as bar:
+        local, whole = [torch.empty(0)], [torch.empty(0)]
+        mine = slice(0, n) if self.runner.team is None else self.runner.mine(n)
+        with self.runner.bar(mine.stop - mine.start, "common scale") as bar:
             for rows in self.runner.blocks(n):
+                if rows.start < mine.start or rows.start >= mine.stop:
+                    continue
+                self.runner.check()
                 images = as_tensor(gallery.pixels[chosen[rows]], self.runner.device)
                 own = torch.from_numpy(gallery.patients[chosen[rows]]).to(self.runner.device)
                 scored = self.reranker(images, self._candidates(images, own), None, self.runner)
-                local.append(scored.similarity[:, 0])
-                whole.append(self.whole_images.closeness(self.whole_images.vectors_of(grey(images)), own).value)
+                local.append(scored.similarity[:, 0].cpu())
+                whole.append(self.whole_images.closeness(self.whole_images.vectors_of(grey(images)), own).value.cpu())
                 bar.update(len(images))
-        similarity, closeness = (torch.cat(parts).double().cpu().numpy() for parts in (local, whole))
+        here = {"similarity": torch.cat(local).double().numpy(), "closeness": torch.cat(whole).double().numpy()}
+        every = self.runner.together(here)
+        similarity, closeness = (np.concatenate([part[name] for part in every]) for name in here)
         usable = similarity > NOT_SCORED
         if usable.sum() < FEWEST_IMAGES:
             return None
@@ -234,7 +266,7 @@ def _plain(part: Retriever | Reranker) -> dict[str, bool | int | float | str]:
 
 
 def _save(store: str | Path, found: Matches, identity: str) -> None:
-    arrays = {name: getattr(found, name) for name in NAMES}
+    arrays: dict[str, Any] = found.arrays()
     write_sealed(store, lambda temporary: np.savez(temporary, **arrays), identity)
 
 
@@ -242,4 +274,4 @@ def _stored(store: str | Path | None, identity: str) -> Matches | None:
     if store is None or not is_sealed(store, identity):
         return None
     with np.load(store, allow_pickle=False) as found:
-        return Matches(*(found[name] for name in NAMES))
+        return Matches.of(found)

@@ -4,16 +4,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from monai_memo.files import release, write_with
+from monai_memo.sealing import require_space
 from monai_memo.search.runner import Runner
 
+MAPPED_FROM = 2**28  # bytes
 SHARE_OF_CARD = 0.25  # of its free memory that a gallery may take
 
 
@@ -78,6 +82,39 @@ class Gallery:
     def blocks(self, runner: Runner, size: int = 256) -> list[slice]:
         """In which all images are read."""
         return list(runner.blocks(len(self), size))
+
+    def derive(self, name: str, make: Callable[[Tensor], Tensor], runner: Runner) -> Tensor:
+        """Something of every image, one after the other.
+
+        What takes more than ``MAPPED_FROM`` bytes lies in a mapped file of the runner's folder, if it has one and works
+        on the CPU: the system keeps in memory what is used, processes of one machine have it there once, and a gallery
+        may be larger than memory. One process of several makes the file.
+
+        Args:
+            name: of the file.
+            make: of a block of images ``(n, channels, *spatial)``.
+        """
+        blocks = self.blocks(runner)
+        first = make(self.block(blocks[0], runner))
+        count = len(self) * first[0].numel() * first.element_size()
+        if runner.folder is None or runner.device.type != "cpu" or count <= MAPPED_FROM:
+            return torch.cat([first, *(make(self.block(rows, runner)) for rows in blocks[1:])])
+        path = Path(runner.folder) / f"{name}.mapped"
+        if runner.shard[0] == 0 or runner.team is None:
+            require_space(path, count, "the search")
+
+            def write(temporary: Path) -> None:
+                with open(temporary, "wb") as stream:
+                    stream.write(first.contiguous().numpy().data)
+                    for rows in blocks[1:]:
+                        stream.write(make(self.block(rows, runner)).contiguous().numpy().data)
+                        release(self.pixels)
+
+            write_with(path, write)
+        runner.together({})
+        # Copy on write: nothing here writes, and torch wants memory that could be written.
+        mapped = np.memmap(path, dtype=first[:0].numpy().dtype, mode="c", shape=(len(self), *first.shape[1:]))
+        return torch.from_numpy(mapped)
 
     def block(self, rows: slice, runner: Runner) -> Tensor:
         """``(n, channels, *spatial)`` float32 on the device."""

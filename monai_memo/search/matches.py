@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +38,21 @@ class Matches:
     def rows(self, chosen: NDArray[np.int64] | slice) -> Matches:
         """Some of the queries."""
         return Matches(*(getattr(self, name)[chosen] for name in NAMES))
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """All of it by name, for a file."""
+        return {name: getattr(self, name) for name in NAMES}
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Matches:
+        """From what ``arrays`` gave."""
+        return cls(
+            arrays["candidates"].astype(np.int64, copy=False),
+            arrays["similarity"].astype(np.float64, copy=False),
+            arrays["transforms"].astype(np.float32, copy=False),
+            arrays["profiles"].astype(np.float32, copy=False),
+            arrays["whole_image"].astype(np.float64, copy=False),
+        )
 
     @classmethod
     def concat(cls, parts: Sequence[Matches]) -> Matches:

@@ -4,13 +4,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from monai_memo.progress import Progress
+from monai_memo.workspace.team import Team
 
 CPU = torch.device("cpu")
 AT_HAND = 3 * 2**20  # bytes that a processor keeps near: larger blocks wait for memory
@@ -27,7 +30,10 @@ class Runner:
         memory: bytes that one step may take; by default what a processor keeps at hand, or a share of what is free on
             the card when the runner is made.
         shard: this process' number, and how many processes share the queries.
-        folder: keeps what is done, so that a call that was killed continues; None keeps nothing.
+        team: those processes, where they wait for one another and put their shares together; without it a search
+            gives this process' share only.
+        folder: for what a search derives from large galleries, which is then mapped from there and may be larger than
+            memory; None keeps everything in memory.
         seed: of every random choice.
         progress: show a bar, or lines where there is no terminal.
     """
@@ -39,6 +45,11 @@ class Runner:
     folder: Path | None = None
     seed: int = 0
     progress: bool = False
+    team: Team | None = None
+
+    def __post_init__(self) -> None:
+        if self.team is not None:
+            object.__setattr__(self, "shard", self.team.shard)
 
     @classmethod
     def on(cls, device: str | torch.device, **settings: object) -> Runner:
@@ -72,10 +83,29 @@ class Runner:
         for start in range(0, count, size):
             yield slice(start, min(start + size, count))
 
-    def mine(self, count: int) -> slice:
-        """This process' share of a number of queries: consecutive ones, of nearly equal number."""
+    def mine(self, count: int, done: int = 0) -> slice:
+        """This process' share of a number of queries: consecutive ones, of nearly equal number.
+
+        Shares consist of whole blocks, the same ones as in one process: a matrix product of other rows can differ in
+        the last bit.
+
+        Args:
+            done: queries at the beginning that need not be shared out.
+        """
         rank, world = self.shard
-        return slice(count * rank // world, count * (rank + 1) // world)
+        size = self.queries_at_once
+        first, last = done // size, -(-count // size)
+        start, stop = (size * (first + (last - first) * part // world) for part in (rank, rank + 1))
+        return slice(min(max(start, done), count), min(max(stop, done), count))
+
+    def together(self, arrays: Mapping[str, NDArray[np.generic]]) -> list[Mapping[str, NDArray[np.generic]]]:
+        """Arrays of all processes, in the order of their shares; all of them call it."""
+        return [arrays] if self.team is None else list(self.team.gather(arrays))
+
+    def check(self) -> None:
+        """Stop where another process cannot go on."""
+        if self.team is not None:
+            self.team.check()
 
     def bar(self, total: int, what: str, done: int = 0) -> Progress:
         """A progress bar or lines, silent if the runner is; only the first of several processes speaks."""

@@ -61,8 +61,7 @@ class WholeImages:
         self.shape = tuple(min(length, LENGTH[self.dims]) for length in gallery.shape)
         self.runner, self.size = runner, len(gallery)
         kept = torch.float16 if self.size >= HALF_FROM else torch.float32
-        blocks = (grey(gallery.block(rows, runner)) for rows in gallery.blocks(runner))
-        self.vectors = torch.cat([self.vectors_of(block).to(kept) for block in blocks])
+        self.vectors = gallery.derive("whole images", lambda block: self.vectors_of(grey(block)).to(kept), runner)
         self.patients = torch.from_numpy(gallery.patients).to(runner.device)
         self.most = int(np.bincount(gallery.patients).max())
         self.columns = self._columns(self.vectors)

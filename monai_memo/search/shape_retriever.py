@@ -180,9 +180,11 @@ def coarse_rows(gallery: Gallery, runner: Runner) -> Tensor:
     """``CoarseRegistration.rows`` of a gallery: both retrieval and registration need them, so they are made once."""
     kept = gallery.derived.get("coarse rows")
     if kept is None or kept.device.type != runner.device.type:
-        coarse, found = CoarseRegistration(gallery.shape), []
-        for rows in gallery.blocks(runner):
-            images = grey(gallery.block(rows, runner))
-            found.append(coarse.rows(coarse.features(images, torch.ones_like(images))))
-        kept = gallery.derived["coarse rows"] = torch.cat(found)
+        coarse = CoarseRegistration(gallery.shape)
+
+        def make(block: Tensor) -> Tensor:
+            images = grey(block)
+            return coarse.rows(coarse.features(images, torch.ones_like(images)))
+
+        kept = gallery.derived["coarse rows"] = gallery.derive("coarse rows", make, runner)
     return kept

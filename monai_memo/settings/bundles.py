@@ -9,6 +9,7 @@ bundles' configs therefore begin with ``$@settings``, a component that looks at 
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -54,18 +55,26 @@ def tell_plainly() -> None:
         if message is None:
             before(kind, error, trace)
             return
-        print(f"monai-memo: {message}", file=sys.stderr)
+        # What is wrong with the settings every rank finds, and rank 0 tells.
+        if os.environ.get("RANK", "0") == "0" or not isinstance(_cause(error), SettingsError):
+            print(f"monai-memo: {message}", file=sys.stderr)
         raise SystemExit(2)
 
     hook.of_monai_memo = True  # type: ignore[attr-defined]
     sys.excepthook = hook
 
 
-def _ours(error: BaseException) -> str | None:
-    """The message of ours that an error was made from."""
+def _cause(error: BaseException) -> BaseException | None:
+    """Ours that an error was made from."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, MemoError):
         cause = cause.__cause__
+    return cause
+
+
+def _ours(error: BaseException) -> str | None:
+    """The message of ours that an error was made from."""
+    cause = _cause(error)
     return exhausted(error) if cause is None else str(cause)
 
 

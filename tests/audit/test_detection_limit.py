@@ -56,6 +56,24 @@ def test_copies_are_planted_in_larger_images_and_looked_up_at_the_detectors_size
     assert detection_limit(similarity_of, cohort, preprocessing, 0.5, 0, seed=0) is None
 
 
+@pytest.mark.parametrize("together", [1, 100_000, 10**9])
+def test_copies_of_many_strengths_are_looked_up_together(cohort: Cohort, together: int) -> None:
+    """So that ranks can share them; the limits stay those of looking them up strength by strength."""
+    calls = []
+
+    def similarity_of(images: np.ndarray) -> np.ndarray:
+        calls.append(len(images))
+        return images.std(axis=(1, 2, 3)).astype(float)
+
+    preprocessing = Preprocessing(2, (32, 32))
+    one_by_one = detection_limit(similarity_of, cohort, preprocessing, 0.25, 4, seed=0)
+    strengths = len(calls)
+    calls.clear()
+    assert detection_limit(similarity_of, cohort, preprocessing, 0.25, 4, 0, together) == one_by_one
+    assert sum(calls) == 4 * strengths
+    assert max(calls) == {1: 4, 100_000: 28, 10**9: 4 * strengths}[together]
+
+
 def test_every_kind_has_a_unit() -> None:
     assert set(kinds_of(3)) - set(UNITS) == {"combination"}
 

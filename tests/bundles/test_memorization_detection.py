@@ -133,7 +133,7 @@ def components(config: Any) -> Iterator[dict[str, Any]]:
         yield from components(item)
 
 
-@pytest.mark.parametrize("name", ["common", "train", "multi_gpu_train", "inference", "evaluate"])
+@pytest.mark.parametrize("name", ["common", "train", "multi_gpu_train", "inference", "multi_gpu_inference", "evaluate"])
 def test_every_target_takes_the_arguments_it_is_given(name: str) -> None:
     found = [item for item in components(json.loads((CONFIGS / f"{name}.json").read_text())) if "." in item["_target_"]]
     assert found
