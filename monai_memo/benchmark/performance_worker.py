@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +31,8 @@ def searcher(folder: Path, dims: int, size: int) -> Callable[[np.ndarray], objec
         from monai_memo.data.loading import Preprocessing
         from monai_memo.detector.detector import Detector
         from monai_memo.search.embedding_index import EmbeddingIndex
-        from monai_memo.verification import copy_search as before  # type: ignore[import-not-found, unused-ignore]
 
+        before = import_module("monai_memo.verification.copy_search")
         setattr(before, "SCALE_IMAGES", 24)  # noqa: B010
         detector = Detector(network, recipe, Preprocessing(dims, (size,) * dims), 0, {})
 
