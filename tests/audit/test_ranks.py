@@ -57,6 +57,7 @@ def options(folder: Path, detector: Path, out: Path) -> dict[str, Any]:
         "planted": 20,
         "limit_copies": 2,
         "gallery": 2,
+        "progress": False,  # nor a forecast, whose look-ups would be counted
         "patient_pattern": r"patient_\d+",
     }
 
@@ -128,6 +129,7 @@ def test_an_error_of_one_rank_ends_both_with_one_message(
     assert not (tmp_path / "audit" / "audit.json").exists()
 
 
+@pytest.mark.slow
 def test_the_bundle_audits_on_two_ranks(demo_folder: Path, detector_file: Path, alone: Path, tmp_path: Path) -> None:
     configs = ROOT / "bundles" / "memorization_detection" / "configs"
     values = {

@@ -396,6 +396,7 @@ def test_two_ranks_train_one_model(
         assert [row["n_synthetic"] for row in csv.DictReader(stream)] == ["6.0"], "three samples by each rank"
 
 
+@pytest.mark.slow
 def test_two_ranks_draw_the_files_of_one(tmp_path: Path) -> None:
     """Three batches for two ranks, the last one short."""
     torch.manual_seed(0)

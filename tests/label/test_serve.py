@@ -84,7 +84,8 @@ def test_a_review_is_served_by_one_server_and_stays_where_it_is_meanwhile(
         with pytest.raises(OutputError, match=said), OutputFolder(audit, "audit"):  # it would move the review away
             pass
         assert started == [] and not list(audit.glob("review.old*")) and not (audit / "earlier").exists()
-        with OutputFolder(audit, "review", writes=["review.json", "report.html"]) as output:  # how far raters are
+        written = ["review.json", "report.html"]
+        with OutputFolder(audit, "review", writes=written, shared=["report.html"]) as output:  # how far raters are
             output.clear()
     finally:
         process.kill()

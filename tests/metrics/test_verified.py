@@ -232,6 +232,7 @@ leave_ranks()
 """
 
 
+@pytest.mark.slow
 def test_two_ranks_give_the_rate_of_one(detector: Detector, cohorts: dict[str, Cohort], tmp_path: Path) -> None:
     sharp = SAMPLES.astype(np.float64)
     images = {"sharp": sharp, "soft": np.stack([gaussian_filter(image, (0, 1.5, 1.5)) for image in sharp])}
