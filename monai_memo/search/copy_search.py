@@ -257,7 +257,8 @@ class CopySearch:
         settings = [[type(part).__name__, sorted(_plain(part).items())] for part in parts]
         arrays = [self.gallery.pixels, self.gallery.patients, queries]
         arrays += [] if patients is None else [patients]
-        arrays += [] if self.gallery.embeddings is None else [self.gallery.embeddings]
+        # What an encoder made of the gallery stands for its weights.
+        arrays += [one.vectors.cpu().numpy() for one in self.retrievers if isinstance(one, EmbeddingRetriever)]
         return fingerprint("matches", [VERSION, settings, self.scale is None, self.runner.seed], arrays)
 
 

@@ -152,6 +152,17 @@ def test_a_call_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.Mon
     assert again(OTHERS[:5]) == 3
 
 
+def test_matches_of_another_encoder_are_not_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    block = CopySearch._block
+    monkeypatch.setattr(CopySearch, "_block", lambda self, *given: (seen.append(1), block(self, *given))[1])
+    for encoder in (flat, flat, lambda images: images.flatten(1).flip(1) ** 2):
+        seen.append(0)
+        search = CopySearch([EmbeddingRetriever(encoder)], whole_images=False).fit(Gallery(CHEST))
+        search.search(OTHERS, tmp_path / "matches.npz")
+    assert seen == [0, 1, 0, 0, 1]
+
+
 def test_a_block_of_queries_gives_what_each_gives_alone() -> None:
     search = CopySearch().fit(Gallery(CHEST), Runner(block=7))
     queries = plant(CHEST[:8], "rotation", 0)
