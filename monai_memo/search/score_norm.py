@@ -103,8 +103,8 @@ class WholeImages:
         logs, places = self._neighbours(vectors, BACKGROUND, None if own is None else own[:, None])
         values = logs[:, :COHORT] - self.crowding(places[:, :COHORT], own)
         best = values.argmax(dim=1, keepdim=True)
-        further = torch.arange(logs.shape[1], device=logs.device)[None] + 0 * best
-        further = further[:, :-1] + (further[:, :-1] >= best).long()  # all but the best one
+        further = torch.arange(logs.shape[1] - 1, device=logs.device)[None]
+        further = further + (further >= best).long()  # all but the best one
         background = WEIGHT * logs.gather(1, further).quantile(0.5, dim=1)
         return Closeness(places.gather(1, best)[:, 0], values.gather(1, best)[:, 0] - background, background)
 
