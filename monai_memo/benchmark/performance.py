@@ -3,8 +3,8 @@
 """What the search costs: ``python -m monai_memo.benchmark.performance``. Results stand in ``docs/performance.md``.
 
 Parts: ``query`` (time of a query in galleries of several sizes, also paired with an earlier state of this package),
-``recall`` (what the coarse stage of large galleries loses), ``peers`` (other methods on the same images) and
-``device`` (many queries on one device, for a graphics card).
+``recall`` (what the coarse stage of large galleries loses), ``peers`` (other methods on the same images), ``audit``
+(whole audits of files by one or several ranks) and ``device`` (many queries on one device, for a graphics card).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 from monai_memo.audit.record import software_versions
+from monai_memo.benchmark.audit_cost import time_audit, write_cohorts
 from monai_memo.benchmark.baselines import Found
 from monai_memo.benchmark.classical import classical_baselines
 from monai_memo.benchmark.peers import FlatPixels, PhaseCorrelation
@@ -40,7 +41,7 @@ from monai_memo.search.runner import Runner
 from monai_memo.search.shape_retriever import ShapeRetriever
 
 Images = NDArray[np.floating]
-PARTS = ("query", "recall", "peers", "device")
+PARTS = ("query", "recall", "peers", "audit", "device")
 
 
 def read_images(source: str, dims: int, size: int, n: int) -> Images:
@@ -185,6 +186,22 @@ def compare_peers(given: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
+def time_audits(given: argparse.Namespace) -> list[dict[str, Any]]:
+    """Whole audits: half of the ``queries`` unseen images are held out, the others (a tenth copies) are samples."""
+    rows = []
+    for n in given.gallery:
+        folder = Path(given.out) / f"cohorts-{n}"
+        if not (folder / "complete").exists():
+            images = read_images(given.images, given.dims, given.size, given.real + given.queries)
+            write_cohorts(filled(images[: given.real], n), images[given.real :], folder)
+            (folder / "complete").touch()
+        cohorts = {name: folder / name for name in ("train", "heldout", "synthetic")}
+        for ranks in given.ranks:
+            rows.append({"gallery": n, **time_audit(cohorts, folder, given.size, given.detector, ranks)})
+            print(rows[-1], flush=True)
+    return rows
+
+
 def time_device(given: argparse.Namespace) -> list[dict[str, Any]]:
     """Many queries on one device: seconds to fit and to search, and the memory of the card."""
     device, rows = torch.device(given.device), []
@@ -221,13 +238,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--real", type=int, default=1300, help="images that larger galleries are filled up from")
     parser.add_argument("--queries", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--ranks", type=int, nargs="+", default=[1], help="of whole audits; a core each")
+    parser.add_argument("--detector", help="of whole audits, 2D")
     parser.add_argument("--before", help="checkout of an earlier state, timed in turns")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     given = parser.parse_args(arguments)
+    if given.part == "audit" and (given.detector is None or given.dims != 2):
+        parser.error("--part audit needs --detector, and takes 2D images")
     if given.part != "device":
         torch.set_num_threads(1)
     parts: dict[str, Callable[[argparse.Namespace], list[dict[str, Any]]]] = {
-        "query": time_queries, "recall": measure_recall, "peers": compare_peers, "device": time_device,
+        "query": time_queries, "recall": measure_recall, "peers": compare_peers, "audit": time_audits,
+        "device": time_device,
     }  # fmt: skip
     rows = parts[given.part](given)
     record = {"arguments": vars(given), "rows": rows, "software": software_versions(), "machine": platform.machine()}

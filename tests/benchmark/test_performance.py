@@ -57,3 +57,16 @@ def test_peers_find_what_they_are_made_for() -> None:
     moved = np.roll(CHESTS[3:5], (3, -2), axis=(2, 3))
     assert PhaseCorrelation(CHESTS)(moved)[1].tolist() == [3, 4]
     assert FlatPixels(CHESTS)(CHESTS[3:5, ..., ::-1])[1].tolist() == [3, 4]
+
+
+def test_whole_audits_are_timed_from_files(tmp_path: Path, tiny_detector: Path) -> None:
+    small = ["--size", "32", "--gallery", "30", "--real", "12", "--queries", "48", "--detector", str(tiny_detector)]
+    main(["--part", "audit", "--out", str(tmp_path), *small])
+    row = rows_of(tmp_path, "audit")[0]
+    assert row["ranks"] == 1 and len(list((tmp_path / "cohorts-30").rglob("*.png"))) == 30 + 24 + 24
+    assert isinstance(row["steps"], dict) and 0 < row["steps"]["search and verify"] < row["seconds"]  # type: ignore[operator]
+
+
+def test_audits_need_a_detector(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        main(["--part", "audit", "--out", str(tmp_path)])
