@@ -14,27 +14,51 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_memo.data.alterations import ALTERATIONS, VOLUMES_ONLY, Images
+from monai_memo.data.alterations import VOLUMES_ONLY, Images
+from monai_memo.data.further_alterations import EVERY
 from monai_memo.data.loading import Preprocessing
 from monai_memo.errors import ConfigurationError
 
-# Strengths in the units of data.alterations, weakest first.
+# Strengths in the units of data.alterations and data.further_alterations, weakest first.
 LADDER: dict[str, tuple[float, ...]] = {
     "flip": (0,),
-    "rotation": (5, 10, 20),
-    "zoom": (0.10, 0.15),
-    "shift": (0.05, 0.10),
+    "rotation": (5, 10, 20, 30, 45),
+    "zoom": (0.10, 0.15, 0.35),
+    "shift": (0.05, 0.10, 0.25),
     "gamma": (0.25, 0.5),
     "contrast": (0.15, 0.3),
     "window": (0.15, 0.3),
-    "blur": (0.01, 0.02, 0.03),
-    "noise": (0.03, 0.08, 0.15),
+    "blur": (0.01, 0.02, 0.03, 0.06),
+    "noise": (0.03, 0.08, 0.15, 0.3),
     "jpeg": (70, 90),
     "resolution": (2, 4),
     "erasing": (0.10, 0.25),
     "replacement": (0.10, 0.25),
     "slice_offset": (1.0, 2.5),
     "slice_thickness": (2, 3),
+    "margins": (0.15, 0.25),
+    "white_margins": (0.10,),
+    "letterbox": (0.20,),
+    "bars": (0.20,),
+    "crop": (0.3, 0.4),
+    "crop_corner": (0.3,),
+    "turn": (90, 180),
+    "upside_down": (0,),
+    "transposed": (0,),
+    "anisotropic": (0.2,),
+    "shear": (0.15,),
+    "perspective": (0.10, 0.15),
+    "elastic": (0.03, 0.06),
+    "rescanned": (0.03,),
+    "speckle": (0.4, 0.8),
+    "inverted": (0,),
+    "grid": (0.02,),
+    "text": (6,),
+    "blend": (0.3, 0.5),
+    "half_replaced": (0,),
+    "part_kept": (0,),
+    "parts_exchanged": (0,),
+    "boxes": (0.5,),
 }
 UNITS: dict[str, str] = {
     "flip": "mirrored",
@@ -52,6 +76,29 @@ UNITS: dict[str, str] = {
     "replacement": "of the image taken from another patient",
     "slice_offset": "slices",
     "slice_thickness": "times thicker slices",
+    "margins": "of the length, black, on each side",
+    "white_margins": "of the length, white, on each side",
+    "letterbox": "of the height on either side, squeezed between",
+    "bars": "of the height on either side covered",
+    "crop": "of each axis cut off around",
+    "crop_corner": "of each axis cut off at one end",
+    "turn": "degrees, exactly",
+    "upside_down": "mirrored upside down",
+    "transposed": "axes exchanged",
+    "anisotropic": "of one axis stretched or squeezed",
+    "shear": "of the way slanted",
+    "perspective": "narrower on each side of one end",
+    "elastic": "of the length bent",
+    "rescanned": "of the length bent, uneven light, noise",
+    "speckle": "of the intensity, standard deviation",
+    "inverted": "black and white exchanged",
+    "grid": "of the length wide white lines",
+    "text": "lines of text across",
+    "blend": "of another patient mixed in",
+    "half_replaced": "half is another patient",
+    "part_kept": "only a quarter (in volumes an eighth) kept",
+    "parts_exchanged": "quarters (in volumes eighths) exchanged",
+    "boxes": "of the image taken from another patient, in boxes",
 }
 COMBINATION = "combination"
 GROUPS = (
@@ -107,7 +154,7 @@ def altered(images: NDArray[np.floating], planted: Planted, seed: int) -> Images
     rng = draws_of(planted, seed)
     images = np.asarray(images, dtype=np.float32)
     if planted.kind != COMBINATION:
-        return ALTERATIONS[planted.kind](images, rng, np.full(len(images), planted.strength))
+        return EVERY[planted.kind](images, rng, np.full(len(images), planted.strength))
     for group in GROUPS:
         # Each image draws its own kinds; alterations that take the others' pixels are not among them.
         picks = rng.integers(0, len(group), len(images))
@@ -116,7 +163,7 @@ def altered(images: NDArray[np.floating], planted: Planted, seed: int) -> Images
             rows = np.flatnonzero(picks == number)
             if len(rows):
                 levels = rng.choice(LADDER[kind][:2], len(rows)).astype(float)
-                changed[rows] = ALTERATIONS[kind](images[rows], rng, levels)
+                changed[rows] = EVERY[kind](images[rows], rng, levels)
         images = changed
     return images
 
