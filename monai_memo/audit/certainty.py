@@ -12,9 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_memo.audit.comparison import Comparison
+from monai_memo.audit.configuration import AuditConfiguration
+from monai_memo.audit.inputs import Inputs
 from monai_memo.audit.parts import DiscoveriesPart, SamePatient, SamplingCurve, VerificationPart
+from monai_memo.audit.searching import Searched
+from monai_memo.data.prepared import PreparedCohort
 from monai_memo.search.protocols import Search
 from monai_memo.statistics.discoveries import Discoveries, discover
+from monai_memo.statistics.rates import AuditRates, audit_rates
 from monai_memo.statistics.sampling_curve import sampling_curve
 
 SENTENCE = (
@@ -48,46 +53,56 @@ class Certainty:
     verification: VerificationPart | None
 
 
-def judge(
-    comparison: Comparison,
-    search: Search | None,
-    pixels: NDArray[np.floating],
-    patient_ids: Sequence[str],
-    patients_known: bool,
-    tau: float,
-    fdr: float,
-    confidence: float,
-    seed: int,
-    soften: Callable[[NDArray[np.floating]], NDArray[np.floating]] | None = None,
-) -> Certainty:
-    """All of it for one audit.
+@dataclass(frozen=True)
+class Calibrated:
+    """The numbers of an audit, and how sure they are.
 
-    Args:
-        search: of the verification; None without it.
-        pixels, patient_ids, patients_known: of the training cohort.
-        fdr: false discovery rate of the list.
-        soften: makes real images as soft as the synthetic ones.
+    Attributes:
+        rates: thresholds, counts and controls with their intervals.
+        certainty: p-values, list of copies, and patients told apart from images.
     """
-    found = discover(
-        comparison.sims.synthetic_to_training,
-        comparison.sims.heldout_to_training,
-        fdr,
-        comparison.sims.heldout_patients,
+
+    rates: AuditRates
+    certainty: Certainty
+
+
+def calibrate(settings: AuditConfiguration, inputs: Inputs, searched: Searched) -> Calibrated:
+    """Thresholds from the held-out images, counts from the synthetic ones, and how sure these are."""
+    rates = audit_rates(
+        searched.comparison.sims,
+        settings.calibration,
+        settings.quantile,
+        settings.confidence,
+        settings.n_bootstrap,
+        settings.seed,
     )
-    same_patient: SamePatient | None = None
-    verification: VerificationPart | None = None
-    if search is not None:
-        kind = search.describe()
-        verification = {
-            "neighbours": kind["neighbours"],
-            "refined": kind["refined"],
-            "whole_images": kind["whole_images"],
-            "sentence": SENTENCE + (WHOLE_SENTENCE if kind["whole_images"] else ""),
-        }
-        if patients_known:
-            same_patient = same_patient_similarity(search, pixels, patient_ids, tau, seed, soften)
-    curve = describe_sampling(comparison, tau, found, confidence, seed)
-    return Certainty(found, curve, same_patient, verification)
+    return Calibrated(rates, judge(settings, inputs.training, searched, rates.tau.value))
+
+
+def judge(settings: AuditConfiguration, training: PreparedCohort, searched: Searched, tau: float) -> Certainty:
+    """List of copies, sampling curve, and what different images of one patient look like."""
+    sims, search = searched.comparison.sims, searched.search
+    found = discover(sims.synthetic_to_training, sims.heldout_to_training, settings.fdr, sims.heldout_patients)
+    curve = describe_sampling(searched.comparison, tau, found, settings.confidence, settings.seed)
+    if search is None:
+        return Certainty(found, curve, None, None)
+    same_patient = None
+    if training.cohort.patients_known:
+        same_patient = same_patient_similarity(
+            search, training.pixels, training.cohort.patient_ids, tau, settings.seed, searched.matched.soften
+        )
+    return Certainty(found, curve, same_patient, describe_verification(search))
+
+
+def describe_verification(search: Search) -> VerificationPart:
+    """For the record: how similarities came about."""
+    kind = search.describe()
+    return {
+        "neighbours": kind["neighbours"],
+        "refined": kind["refined"],
+        "whole_images": kind["whole_images"],
+        "sentence": SENTENCE + (WHOLE_SENTENCE if kind["whole_images"] else ""),
+    }
 
 
 def describe_discoveries(found: Discoveries) -> DiscoveriesPart:

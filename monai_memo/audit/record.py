@@ -5,29 +5,31 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_memo.audit.certainty import Certainty, describe_discoveries
+from monai_memo.audit.certainty import Calibrated, Certainty, describe_discoveries
 from monai_memo.audit.comparison import Comparison
 from monai_memo.audit.configuration import AuditConfiguration
+from monai_memo.audit.controls import Controls
+from monai_memo.audit.inputs import Inputs
 from monai_memo.audit.orientation import not_looked_up
-from monai_memo.audit.parts import DetectionLimit, OrientationPart, Sensitivity, Timing
+from monai_memo.audit.parts import OrientationPart, Timing
 from monai_memo.audit.result import SCHEMA_VERSION, AuditResult, CohortSummary, Count, Estimate, Match
-from monai_memo.audit.sharpness import Softening
+from monai_memo.audit.run import Run
+from monai_memo.audit.searching import Searched
 from monai_memo.audit.verdict import unread_training, verdict_for
-from monai_memo.data.orientation_check import OrientationFinding
 from monai_memo.data.overlap import repeated_images
 from monai_memo.data.prepared import PreparedCohort
-from monai_memo.detector.detector import Detector, known_summary
+from monai_memo.detector.detector import known_summary
 from monai_memo.redaction import Named, plain
 from monai_memo.statistics.calibration import expected_floor, memorized_level
 from monai_memo.statistics.intervals import Interval
-from monai_memo.statistics.rates import AuditRates
 
 PACKAGES = ("monai-memo", "monai", "torch", "pytorch-ignite", "faiss-cpu", "numpy", "scipy", "itk", "nibabel")
 
@@ -134,29 +136,26 @@ def _sample(values: NDArray[np.float64], most: int = 5000) -> list[float]:
     return [round(float(value), 6) for value in ranked]
 
 
+def _timing(run: Run, inputs: Inputs) -> Timing:
+    timing: Timing = {"created": datetime.now(UTC).isoformat(timespec="seconds"), "seconds": run.seconds}
+    if inputs.forecast is not None:
+        timing["forecast"] = inputs.forecast.part()
+    return timing
+
+
 def build_result(
-    configuration: AuditConfiguration,
-    prepared: Mapping[str, PreparedCohort],
-    detector: Detector,
-    trained_here: bool,
-    comparison: Comparison,
-    rates: AuditRates,
-    sensitivity: Sensitivity | None,
-    detection_limit: DetectionLimit | None,
-    certainty: Certainty,
-    softening: Softening | None,
-    warnings: list[str],
-    timing: Timing,
-    orientations: Sequence[OrientationFinding] = (),
-    concerns: Sequence[str] = (),
+    run: Run, inputs: Inputs, searched: Searched, calibrated: Calibrated, controls: Controls
 ) -> AuditResult:
     """Assemble the record."""
+    configuration, prepared = run.settings, inputs.prepared
+    comparison, detector, softening = searched.comparison, searched.detector, searched.matched.softening
+    rates, certainty, sensitivity = calibrated.rates, calibrated.certainty, controls.sensitivity
     sims = comparison.sims
     n_patients = prepared["training"].cohort.n_patients
     excess = _estimate(rates.excess_copies)
     n_copies = _count(rates.n_copies, rates.copies, sims.n_synthetic)
     preprocessing = detector.preprocessing
-    said = [*warnings, *rates.warnings]
+    said = [*inputs.warnings, *searched.matched.warnings, *rates.warnings]
     said += [certainty.discoveries.warning] if certainty.discoveries.warning else []
     return AuditResult(
         schema_version=SCHEMA_VERSION,
@@ -189,8 +188,8 @@ def build_result(
             configuration.confidence,
             concerns=[
                 *unread_training(sims.n_train, len(prepared["training"].skipped)),
-                *not_looked_up(orientations, configuration.symmetries, preprocessing.spatial_dims),
-                *concerns,
+                *not_looked_up(inputs.orientations, configuration.symmetries, preprocessing.spatial_dims),
+                *inputs.concerns,
             ],
             unread=len(prepared["synthetic"].skipped),
         ),
@@ -203,7 +202,7 @@ def build_result(
             "spatial_dims": preprocessing.spatial_dims,
             "channels": preprocessing.channels,
             "image_size": list(preprocessing.size),
-            "trained_for_this_audit": trained_here,
+            "trained_for_this_audit": searched.trained_here,
         },
         preprocessing={"sentence": preprocessing.describe(), **preprocessing.to_dict()},  # type: ignore[typeddict-item]
         # A detector that was brought along has a recipe of its own, whatever the default is.
@@ -217,12 +216,12 @@ def build_result(
             "training_to_heldout": _sample(sims.training_to_nearest_heldout),
             "training_to_synthetic": _sample(sims.training_to_nearest_synthetic),
         },
-        timing=timing,
+        timing=_timing(run, inputs),
         discoveries=describe_discoveries(certainty.discoveries),
         sampling_curve=certainty.sampling_curve,
         same_patient=certainty.same_patient,
         verification=certainty.verification,
-        detection_limit=detection_limit,
-        orientation=[cast(OrientationPart, finding.to_dict()) for finding in orientations],
+        detection_limit=controls.detection_limit,
+        orientation=[cast(OrientationPart, finding.to_dict()) for finding in inputs.orientations],
         matches=match_table(prepared, comparison, rates.tau.value, certainty),
     )

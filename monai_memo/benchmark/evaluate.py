@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from monai_memo.audit.audit import resolve_device
 from monai_memo.audit.configuration import is_verified
 from monai_memo.audit.orientation import compare_cohorts, require_alike
 from monai_memo.audit.record import software_versions
+from monai_memo.audit.run import resolve_device
 from monai_memo.audit.verified_comparison import search_in
 from monai_memo.benchmark.scores import KindScore, kind_score, markdown_table
 from monai_memo.benchmark.settings import EvaluationSettings

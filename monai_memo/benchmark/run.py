@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 
 from monai_memo import __version__
-from monai_memo.audit.audit import resolve_device
 from monai_memo.audit.certainty import same_patient_pairs
 from monai_memo.audit.record import software_versions
+from monai_memo.audit.run import resolve_device
 from monai_memo.benchmark.baselines import (
     EmbeddingSimilarity,
     Found,

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_memo.audit.audit import resolve_device
 from monai_memo.audit.record import software_versions
+from monai_memo.audit.run import resolve_device
 from monai_memo.data.writing import save_image
 from monai_memo.errors import GeneratorError
 from monai_memo.files import sha256_of, write_json

@@ -14,6 +14,7 @@ import torch
 from monai_memo.audit import forecast as module
 from monai_memo.audit.audit import Audit
 from monai_memo.audit.forecast import Forecast, forecast
+from monai_memo.audit.inputs import preprocessing_for, read_cohorts, recipe_for
 from monai_memo.data.cohort import Cohort
 from monai_memo.data.loading import Preprocessing
 from monai_memo.detector.detector import Detector
@@ -31,10 +32,11 @@ def audit_of(demo_folder: Path, tmp_path: Path) -> Callable[..., Audit]:
 
 
 def measured(audit: Audit, detector: Detector | None = None) -> Forecast:
-    cohorts, _ = audit._read_cohorts()
-    preprocessing = audit._preprocessing(cohorts, detector)
-    recipe = audit._recipe(len(cohorts["training"]), preprocessing) if detector is None else detector.recipe
-    found = forecast(cohorts, preprocessing, audit.configuration, "cpu", recipe, detector)
+    settings = audit.configuration
+    cohorts, _ = read_cohorts(settings)
+    preprocessing = preprocessing_for(settings, cohorts, detector)
+    recipe = recipe_for(settings, len(cohorts["training"]), preprocessing) if detector is None else detector.recipe
+    found = forecast(cohorts, preprocessing, settings, "cpu", recipe, detector)
     assert found is not None
     return found
 
@@ -79,7 +81,7 @@ def test_seconds_are_those_of_the_clock(audit_of: Callable[..., Audit], monkeypa
     monkeypatch.setattr(module, "_read", lambda *_: (np.ones((2, 1, 32, 32), dtype=np.float32), np.array([0.5, 0.5])))
     monkeypatch.setattr(module, "_embedding", lambda *_: np.array([0.25, 0.35]))
     found = measured(audit)
-    total = sum(len(cohort) for cohort in audit._read_cohorts()[0].values())
+    total = sum(len(cohort) for cohort in read_cohorts(audit.configuration)[0].values())
     error = 0.05 / np.sqrt(2)
     assert found.steps["embedding"] == pytest.approx(((0.3 - error) * total, (0.3 + error) * total))
     assert found.steps["reading"][1] == 0.5 * total and found.steps["reading"][0] <= found.steps["reading"][1]
@@ -104,7 +106,7 @@ def test_without_progress_there_is_none(
     audit = audit_of(
         detector=str(detector_file), progress=False, verification=False, planted=0, limit_copies=0, gallery=0
     )
-    monkeypatch.setattr("monai_memo.audit.audit.forecast", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr("monai_memo.audit.inputs.forecast", lambda *_: pytest.fail("measured"))
     assert "forecast" not in audit.run().timing
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from monai_memo.__main__ import main
-from monai_memo.audit.audit import resolve_device
+from monai_memo.audit.run import resolve_device
 from monai_memo.workspace.team import Team
 
 ROOT = Path(__file__).resolve().parents[2]

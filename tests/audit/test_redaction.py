@@ -180,7 +180,7 @@ def test_an_interrupted_redacted_run_says_what_it_leaves(
     cohorts = write_cohorts(tmp_path / f"{MARK}images")
     given = settings(cohorts, tmp_path / "out", untrained(tmp_path / "detector.pt"), redacted=True)
     with monkeypatch.context() as patch:
-        patch.setattr("monai_memo.audit.audit.compare_cohorts", _interrupted)
+        patch.setattr("monai_memo.audit.inputs.compare_cohorts", _interrupted)
         with pytest.raises(KeyboardInterrupt):
             Audit(**given).run()
     said = "holds images of patients, so that the run can go on. The same command removes it"
@@ -206,12 +206,12 @@ def test_no_marker_is_left_by_a_redacted_run_that_meets_others_and_damage(
         "redacted": True,
     }  # fmt: skip
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Audit, "_compare", _interrupted)
+        patch.setattr("monai_memo.audit.searching.compare", _interrupted)
         Audit(**given, seed=0).run()
     (work / "pixels" / "training.json").write_text("{}")
     (work / "pixels" / "heldout.f16").write_bytes(b"x")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Audit, "_compare", _interrupted)
+        patch.setattr("monai_memo.audit.searching.compare", _interrupted)
         Audit(**given, seed=1).run()
     (work / "training" / "run.json").write_text("{")
     for path in [*(work / "training").glob("*.pt"), *(work / "embeddings").glob("*.npy")]:

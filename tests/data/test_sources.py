@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from monai_memo.audit.audit import Audit
+from monai_memo.audit.inputs import read_cohorts
 from monai_memo.data import folders
 from monai_memo.data.cohort import Cohort
 from monai_memo.data.links import BAD_NAME, DANGLING, EMPTY, FORBIDDEN, LFS_POINTER, LOOP, NOT_REGULAR, POINTER
@@ -389,7 +390,7 @@ def test_an_audit_tells_what_its_cohorts_were_read_without(tmp_path: Path) -> No
     )
     sources = {name: str(tmp_path / name) for name in ("train", "synthetic")}
     audit = Audit(**sources, heldout=str(tmp_path / "heldout.csv"), out=str(tmp_path / "out"))
-    cohorts, warnings = audit._read_cohorts()
+    cohorts, warnings = read_cohorts(audit.configuration)
     assert cohorts["heldout"].patients_known
     assert warnings[0] == f"training: 1 file was not looked at: 1 .svs {unread('.svs')}"
     assert warnings[1].startswith("Patients are not known in the training cohort: every image counts")

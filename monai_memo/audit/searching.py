@@ -1,0 +1,183 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The middle of an audit: a detector, and held-out and synthetic images looked up in the training cohort with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from monai_memo.audit.comparison import Comparison, compare
+from monai_memo.audit.inputs import Inputs, recipe_for
+from monai_memo.audit.run import Run
+from monai_memo.audit.sharpness import Softening, blur_warning, match_sharpness, partly_soft_warning
+from monai_memo.audit.symmetries import TurnedSearch, best_of_views, embed_views
+from monai_memo.audit.verified_comparison import compare_verified, gallery_of, search_in
+from monai_memo.data.orientation import Symmetry, searched
+from monai_memo.data.prepared import PreparedCohort
+from monai_memo.detector.detector import Detector
+from monai_memo.detector.training import train_detector
+from monai_memo.search.protocols import Search
+from monai_memo.search.runner import Runner
+
+Pixels = NDArray[np.floating]
+Embeddings = Mapping[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Matched:
+    """The cohorts as thresholds and control are taken from them.
+
+    Attributes:
+        prepared: of all cohorts, the held-out images as soft as the synthetic ones.
+        softening: that made them so; None where they are as they are.
+        warnings: what to tell of soft images.
+    """
+
+    prepared: Mapping[str, PreparedCohort]
+    softening: Softening | None
+    warnings: Sequence[str]
+
+    def soften(self, images: Pixels) -> Pixels:
+        """Real images as soft as the synthetic ones."""
+        return images if self.softening is None else self.softening(images)
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What was found in the training cohort.
+
+    Attributes:
+        detector: that embedded the images.
+        trained_here: whether it was trained for this audit.
+        matched: the cohorts that were looked up.
+        symmetries: under which they were.
+        search: that verified the matches; None where embeddings alone decide.
+        comparison: similarities, and the nearest training images.
+        similarity_of: images to their similarity to the nearest training image, found as for the synthetic ones.
+    """
+
+    detector: Detector
+    trained_here: bool
+    matched: Matched
+    symmetries: tuple[Symmetry, ...]
+    search: Search | None
+    comparison: Comparison
+    similarity_of: Callable[[Pixels], NDArray[np.float64]]
+
+
+def match_cohorts(run: Run, inputs: Inputs) -> Matched:
+    """Soften the held-out images where the synthetic ones are softer."""
+    prepared = inputs.prepared
+    synthetic, heldout = prepared["synthetic"].pixels, prepared["heldout"].pixels
+    softening = match_sharpness(synthetic, heldout)
+    wanted = run.settings.match_sharpness and run.settings.calibration == "size_matched"
+    warnings = blur_warning(softening, wanted)
+    if softening is None:
+        warnings += partly_soft_warning(synthetic, heldout)
+    if softening is None or not wanted:
+        return Matched(prepared, None, warnings)
+    alike = {**prepared, "heldout": softening.cohort(prepared["heldout"], run.work / "pixels")}
+    return Matched(alike, softening, warnings)
+
+
+def detector_for(run: Run, inputs: Inputs) -> Detector:
+    """The one that was brought along, or one that is trained on the training cohort."""
+    if inputs.given is not None:
+        return inputs.given
+    with run.timed("train detector"):
+        training = inputs.training
+        return train_detector(
+            training.pixels,
+            recipe_for(run.settings, len(training.pixels), inputs.preprocessing),
+            inputs.preprocessing,
+            run.work / "training",
+            seed=run.settings.seed,
+            device=run.device,
+            patient_ids=training.cohort.patient_ids,
+            progress=run.settings.progress,
+        )
+
+
+def search_copies(run: Run, inputs: Inputs, detector: Detector, matched: Matched) -> Searched:
+    """Embed all cohorts, and look held-out and synthetic images up in the training cohort."""
+    symmetries = searched(run.settings.symmetries, detector.preprocessing.spatial_dims)
+    embed = _embedder(run, detector)
+    with run.timed("embed images"):
+        if run.sharing is not None:
+            run.sharing.bring(detector)
+        embeddings = {name: _embed_cohort(run, detector, item, name) for name, item in matched.prepared.items()}
+    with run.timed("search and verify"):
+        search = _search(run, detector, inputs.training, embeddings["training"], symmetries)
+        if search is None:
+            comparison = _compare_embeddings(matched.prepared, embeddings, symmetries, embed)
+        else:
+            comparison = compare_verified(matched.prepared, search, detector.sha256, run.work / "verified")
+
+    def similarity_of(images: Pixels) -> NDArray[np.float64]:
+        if search is not None:
+            return search.search(images).similarity[:, 0]
+        assert comparison.training_index is not None
+        return best_of_views(comparison.training_index, embed_views(images, symmetries, embed))[0][:, 0]
+
+    return Searched(detector, inputs.given is None, matched, symmetries, search, comparison, similarity_of)
+
+
+def _embed_cohort(run: Run, detector: Detector, prepared: PreparedCohort, name: str) -> NDArray[np.float32]:
+    store = run.work / "embeddings" / f"{detector.sha256[:16]}-{prepared.content_sha256[:16]}.npy"
+    store.parent.mkdir(parents=True, exist_ok=True)
+    if run.sharing is not None:
+        return run.sharing.embed(detector, prepared.pixels, name, store.absolute())
+    return detector.embed(
+        prepared.pixels,
+        batch_size=run.settings.batch_size,
+        device=run.device,
+        progress=run.settings.progress,
+        store=store,
+    )
+
+
+def _embedder(run: Run, detector: Detector) -> Callable[[Pixels], NDArray[np.float32]]:
+    sharing = run.sharing
+    if sharing is not None:
+        return lambda images: sharing.embed(detector, images)
+    return lambda images: detector.embed(images, run.settings.batch_size, run.device, progress=False)
+
+
+def _search(
+    run: Run,
+    detector: Detector,
+    training: PreparedCohort,
+    embeddings: NDArray[np.float32],
+    symmetries: tuple[Symmetry, ...],
+) -> Search | None:
+    """In the training cohort; None where embeddings alone decide."""
+    settings, sharing = run.settings, run.sharing
+    if not settings.verifies(detector.recipe.name):
+        return None
+    runner = Runner(
+        torch.device(run.device), folder=run.work / "verified", seed=settings.seed, progress=settings.progress,
+        team=run.team,
+    )  # fmt: skip
+    search: Search = (
+        search_in(training, embeddings, detector, runner, settings.batch_size) if sharing is None
+        else sharing.search(detector, gallery_of(training, embeddings), runner)
+    )  # fmt: skip
+    return search if len(symmetries) == 1 else TurnedSearch(search, symmetries)
+
+
+def _compare_embeddings(
+    prepared: Mapping[str, PreparedCohort],
+    embeddings: Embeddings,
+    symmetries: tuple[Symmetry, ...],
+    embed: Callable[[Pixels], NDArray[np.float32]],
+) -> Comparison:
+    patients = (prepared[name].cohort.patient_ids for name in ("training", "heldout"))
+    if len(symmetries) == 1:
+        return compare(embeddings, *patients)
+    views = {name: embed_views(prepared[name].pixels, symmetries, embed) for name in ("heldout", "synthetic")}
+    return compare({**embeddings, **views}, *patients)
