@@ -14,7 +14,7 @@ from monai_memo.benchmark.fdr import simulated_fdr
 from monai_memo.benchmark.planted import APART, ladder, plant_at_source
 from monai_memo.benchmark.run import DEFAULT, Benchmark
 from monai_memo.benchmark.tables import curves, summarise_benchmark
-from monai_memo.data.ladder import Planted
+from monai_memo.data.ladder import LADDER, Planted
 from monai_memo.data.loading import Preprocessing
 from monai_memo.data.phantoms import chest_phantom, knee_phantom
 from monai_memo.data.planting import plant
@@ -44,20 +44,12 @@ def test_all_detectors_are_measured_in_one_run(finished: tuple[Path, dict]) -> N
     detectors = record["detectors"]
     assert {DEFAULT, "pixel correlation", "SSIM", "mean squared error", "random network"} <= set(detectors)
     names = [score["kind"] for score in detectors[DEFAULT]["scores"]]
-    assert names == [
-        "flip",
-        "rotation 5",
-        "rotation 10",
-        "rotation 20",
-        "blur 0.01",
-        "blur 0.02",
-        "blur 0.03",
-        "round_trip",
-    ]
+    strengths = {kind: [f"{kind} {strength:g}" for strength in LADDER[kind]] for kind in ("rotation", "blur")}
+    assert names == ["flip", *strengths["rotation"], *strengths["blur"], "round_trip"]
     own, pixels = (detectors[name]["summary"]["retrieval"] for name in (DEFAULT, "pixel correlation"))
     assert own > 0.8 and own > pixels
     rotation = next(row for row in detectors[DEFAULT]["limits"] if row["kind"] == "rotation")
-    assert set(rotation["found"]) == {"5", "10", "20"}
+    assert set(rotation["found"]) == {"5", "10", "20", "30", "45"}
     assert json.loads((out / "benchmark.json").read_text())["detectors"].keys() == detectors.keys()
     assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
     text = (out / "benchmark.md").read_text()
