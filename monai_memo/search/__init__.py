@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from monai_memo.search.embedding_retriever import ArrayEncoder as ArrayEncoder
     from monai_memo.search.embedding_retriever import EmbeddingRetriever as EmbeddingRetriever
     from monai_memo.search.gallery import Gallery as Gallery
+    from monai_memo.search.local_features import LocalFeatureRetriever as LocalFeatureRetriever
+    from monai_memo.search.local_features import Placed as Placed
     from monai_memo.search.matches import Matches as Matches
     from monai_memo.search.pair import PairComparison as PairComparison
     from monai_memo.search.pair import compare_pair as compare_pair
@@ -32,8 +34,10 @@ _MODULES = {
     "EmbeddingRetriever": "monai_memo.search.embedding_retriever",
     "Encoder": "monai_memo.search.protocols",
     "Gallery": "monai_memo.search.gallery",
+    "LocalFeatureRetriever": "monai_memo.search.local_features",
     "Matches": "monai_memo.search.matches",
     "PairComparison": "monai_memo.search.pair",
+    "Placed": "monai_memo.search.local_features",
     "RegisteredReranker": "monai_memo.search.reranker",
     "Reranker": "monai_memo.search.protocols",
     "Retriever": "monai_memo.search.protocols",

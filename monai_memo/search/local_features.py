@@ -1,0 +1,339 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Candidates by keypoints, with the transform that brings them onto the query, however far they were moved.
+
+Embeddings, templates and shifts know images that lie nearly where their original lies. Keypoints know them turned by
+any angle, cropped, framed, mirrored and inverted. Each keypoint of a query, and of its mirror image and negative, looks
+for the most similar ones of all training images (an inverted file: the cost grows far slower than the gallery). Their
+difference in angle and size must be the same for most keypoints of an image to be a candidate. Then all keypoints of a
+query and a candidate are compared; each pair of them is a guess at the transform, and the guess counts that the most
+other pairs agree with.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+
+import faiss
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from monai_memo.search.gallery import Gallery, grey
+from monai_memo.search.keypoints import INVERTED, MIRRORED, VALUES, VARIANTS, Keypoints, keypoints_of, variants_of
+from monai_memo.search.runner import CPU, Runner
+
+CANDIDATES = 10
+NEIGHBOURS = 3  # keypoints of the gallery that each keypoint of a query votes for
+PROBED = 8  # lists of the inverted file that are looked into
+LISTED_AT_ONCE = 256  # images whose keypoints go into the index together
+TRAINING_POINTS = 40  # keypoints for each list that the index is made from
+ANGLES, SIZES = 12, 8  # bins of votes: of 30 degrees, of half octaves
+RATIO = 0.9  # distance to the best keypoint over that to the second best of an image
+NEAR, TURNED, RESIZED = 0.08, 0.6, 0.5  # half lengths, radians, logarithm: how far a pair may lie off a guess
+CLOSE = 0.05  # half lengths, off the final transform
+FEWEST = 3  # pairs that a transform rests on
+LARGEST_ZOOM = 2.5
+BYTES_PER_PAIR = 40  # of keypoints, while images are compared
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Candidates of ``n`` queries with where they lie.
+
+    Attributes:
+        candidates: ``(n, k)`` index of the training image, -1 where there is none.
+        transforms: ``(n, k, 2, 3)`` see ``registration.affine``.
+        votes: ``(n, k)`` keypoints of the query that agree on the transform, one place counted once.
+        inverted: ``(n, k)`` whether black and white are exchanged.
+        places: ``(n, k, most, 2)`` keypoints of the query, last axis first, from the centre in half lengths.
+        agreeing: ``(n, k, most)`` which of them agree on the transform.
+    """
+
+    candidates: Tensor
+    transforms: Tensor
+    votes: Tensor
+    inverted: Tensor
+    places: Tensor
+    agreeing: Tensor
+
+
+class LocalFeatureRetriever:
+    """Keypoints; of pictures only.
+
+    They are found and looked up on the CPU, and paired on the runner's device.
+
+    Args:
+        candidates: of each query.
+        neighbours: keypoints of the gallery that each keypoint of a query votes for.
+    """
+
+    def __init__(self, candidates: int = CANDIDATES, neighbours: int = NEIGHBOURS) -> None:
+        self.wanted, self.neighbours = candidates, neighbours
+        self.size = 0
+
+    @property
+    def exact(self) -> bool:
+        """Never: an inverted file looks into the likeliest lists alone."""
+        return False
+
+    def fit(self, gallery: Gallery, runner: Runner) -> None:
+        """Keypoints of the gallery, and the inverted file of their descriptors.
+
+        Raises:
+            ValueError: the gallery holds volumes.
+        """
+        if len(gallery.shape) != 2:
+            raise ValueError(f"keypoints are for pictures, got images of shape {gallery.shape}")
+        self.size = len(gallery)
+        threads = _threads()
+
+        def make(block: Tensor) -> Tensor:
+            return _packed(keypoints_of(grey(block)[:, 0].cpu().numpy(), threads=threads))
+
+        kept = gallery.derived.get("keypoints")
+        on_cpu = replace(runner, device=CPU)
+        self.packed = gallery.derive("keypoints", make, on_cpu) if kept is None else kept
+        gallery.derived["keypoints"] = self.packed
+        self._make_index(runner)
+
+    def _make_index(self, runner: Runner) -> None:
+        blocks = [slice(i, min(i + LISTED_AT_ONCE, self.size)) for i in range(0, self.size, LISTED_AT_ONCE)]
+        counts = np.concatenate([_unpacked(self.packed[rows]).counts.numpy() for rows in blocks])
+        total = int(counts.sum())
+        self.index: faiss.Index | None = None
+        self.owner = np.repeat(np.arange(self.size, dtype=np.int32), counts)
+        self.frames = np.empty((total, 4), dtype=np.float32)
+        if total == 0:
+            return
+        lists = int(np.clip(4 * total**0.5, 1, max(1, total // 8)))
+        coarse = faiss.IndexFlatL2(VALUES)
+        index = faiss.IndexIVFScalarQuantizer(coarse, VALUES, lists, faiss.ScalarQuantizer.QT_8bit_direct)
+        index.cp.seed, index.cp.niter = runner.seed + 1, 6
+        index.cp.min_points_per_centroid, index.cp.max_points_per_centroid = 1, TRAINING_POINTS
+        index.nprobe = min(PROBED, lists)
+        wanted = min(total, TRAINING_POINTS * lists)
+        share = wanted / total
+        rng, start = np.random.default_rng([runner.seed, 11]), 0
+        sample = []
+        for rows in blocks:
+            described = _described(_unpacked(self.packed[rows]))
+            sample.append(described if share >= 1 else described[rng.random(len(described)) < share])
+        index.train(np.concatenate(sample).astype(np.float32))
+        for rows in blocks:
+            points = _unpacked(self.packed[rows])
+            index.add(_described(points).astype(np.float32))
+            used = _used(points)
+            self.frames[start : start + int(used.sum())] = points.frames[used].numpy()
+            start += int(used.sum())
+        self.index = index
+
+    def __call__(self, queries: Tensor, runner: Runner) -> Tensor:
+        """``(batch, candidates)``."""
+        return self.placed(queries, runner).candidates
+
+    def placed(self, queries: Tensor, runner: Runner) -> Placed:
+        """Candidates with the transforms that bring them onto their queries.
+
+        Args:
+            queries: ``(batch, channels, height, width)`` in [0, 1].
+        """
+        points = keypoints_of(grey(queries)[:, 0].cpu().numpy(), threads=_threads() if runner.waits else 1)
+        return self.place(points, runner)
+
+    def place(self, points: Keypoints, runner: Runner, given: NDArray[np.int64] | None = None) -> Placed:
+        """As ``placed``, for keypoints that are at hand.
+
+        Args:
+            given: ``(n, k)`` candidates to place, instead of those that get most votes.
+        """
+        descriptors, frames = variants_of(points)
+        which, variants = self._voted(points, descriptors, frames, given)
+        return self._paired(points, descriptors, frames, which, variants, runner)
+
+    def _voted(
+        self, points: Keypoints, descriptors: Tensor, frames: Tensor, given: NDArray[np.int64] | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Candidates ``(n, k)`` with most votes, and of which variant."""
+        n = len(points)
+        if given is not None:
+            which = np.repeat(given, VARIANTS, axis=1)
+            return which, np.tile(np.arange(VARIANTS), (n, given.shape[1]))
+        which, variants = (np.full((n, self.wanted), fill, dtype=np.int64) for fill in (-1, 0))
+        if self.index is None:
+            return which, variants
+        counts = points.counts.numpy()
+        for row in range(n):
+            count = int(counts[row])
+            if count < FEWEST:
+                continue
+            values = descriptors[row, :, :count].flatten(0, 1).numpy().astype(np.float32)
+            _, found = self.index.search(values, self.neighbours)
+            best, variant = self._counted(found, frames[row, :, :count].flatten(0, 1).numpy(), count)
+            which[row, : len(best)], variants[row, : len(best)] = best, variant
+        return which, variants
+
+    def _counted(
+        self, found: NDArray[np.int64], frames: NDArray[np.float32], count: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Images and variants for which most keypoints agree on angle and size."""
+        voter = np.repeat(np.arange(len(found)), found.shape[1])
+        target = found.ravel()
+        voter, target = voter[target >= 0], target[target >= 0]
+        there, here = self.frames[target], frames[voter]
+        code = self.owner[target].astype(np.int64) * VARIANTS + voter // count
+        codes, group = np.unique(code, return_inverse=True)
+        angle = np.remainder(there[:, 3] - here[:, 3], 2 * np.pi) * (ANGLES / (2 * np.pi))
+        size = np.log2(there[:, 2] / here[:, 2]) * 2 + SIZES / 2
+        kept = (size > 0) & (size < SIZES)
+        votes = np.zeros(len(codes) * ANGLES * (SIZES + 1))
+        for turn in (0, 1):  # both bins next to it, so that an edge divides no votes
+            for step in (0, 1):
+                place = np.floor(angle + 0.5 * turn).astype(np.int64) % ANGLES
+                level = np.floor(size + 0.5 * step).astype(np.int64)
+                bins = (group * ANGLES + place) * (SIZES + 1) + level
+                one = np.bincount(bins[kept], minlength=len(votes))
+                votes = np.maximum(votes, one)
+        best = votes.reshape(len(codes), -1).max(axis=1)
+        order = np.argsort(-best, kind="stable")[: self.wanted]
+        return codes[order] // VARIANTS, codes[order] % VARIANTS
+
+    def _paired(
+        self,
+        points: Keypoints,
+        descriptors: Tensor,
+        frames: Tensor,
+        which: NDArray[np.int64],
+        variants: NDArray[np.int64],
+        runner: Runner,
+    ) -> Placed:
+        """All keypoints of queries and candidates against one another."""
+        n, k = which.shape
+        device = runner.device
+        theirs = _unpacked(self.packed[torch.from_numpy(which.clip(min=0).ravel())])
+        rows, kinds = torch.arange(n).repeat_interleave(k), torch.from_numpy(variants.ravel())
+        here = Keypoints(descriptors[rows, kinds], frames[rows, kinds], points.counts[rows])
+        parts = [
+            _transform(here.some(part, device), theirs.some(part, device))
+            for part in runner.blocks(n * k, runner.at_once(BYTES_PER_PAIR * here.frames.shape[1] ** 2))
+        ]
+        thetas, votes, agreeing = (torch.cat(part) for part in zip(*parts, strict=True))
+        kinds = kinds.to(device)
+        mirrored = (kinds & MIRRORED) > 0
+        thetas[mirrored, :, 0] *= -1
+        candidates = torch.from_numpy(which).to(device)
+        none = (candidates < 0) | (votes.view(n, k) < FEWEST)
+        order = torch.where(none, -1.0, votes.view(n, k)).argsort(dim=1, descending=True, stable=True)
+        if k > self.wanted:
+            order = order[:, : max(self.wanted, k // VARIANTS)]
+        across = torch.arange(n, device=device)[:, None]
+        candidates = torch.where(none, -1, candidates)[across, order]
+        again = (candidates[:, :, None] == candidates[:, None, :]).tril(-1).any(dim=2)  # another variant of it
+        places = points.frames[:, :, :2].to(device)[:, None].expand(-1, order.shape[1], -1, -1)
+        return Placed(
+            torch.where(again, -1, candidates), thetas.view(n, k, 2, 3)[across, order],
+            torch.where(again, 0.0, votes.view(n, k)[across, order]),
+            ((kinds & INVERTED) > 0).view(n, k)[across, order], places, agreeing.view(n, k, -1)[across, order],
+        )  # fmt: skip
+
+
+def _transform(here: Keypoints, there: Keypoints) -> tuple[Tensor, Tensor, Tensor]:
+    """The transform of each pair of images that most keypoints agree on.
+
+    Args:
+        here, there: ``p`` images each.
+
+    Returns:
+        ``(p, 2, 3)``; ``(p,)`` number of places that agree; ``(p, most)`` which keypoints of ``here`` do.
+    """
+    p, most = here.frames.shape[:2]
+    row = torch.arange(most, device=here.frames.device)
+    first, second = here.descriptors.float(), there.descriptors.float()
+    empty = row >= there.counts[:, None]
+    squares = second.pow(2).sum(dim=2).masked_fill(empty, 1e9)
+    distance = squares[:, None] - 2 * (first @ second.transpose(1, 2))
+    nearest, match = distance.min(dim=2)
+    other = distance.scatter(2, match[:, :, None], 1e9).amin(dim=2)
+    norm = first.pow(2).sum(dim=2)
+    usable = (nearest + norm < RATIO**2 * (other + norm)) & (row < here.counts[:, None])
+    target = there.frames.gather(1, match[:, :, None].expand(-1, -1, 4))
+    source = here.frames
+    # Each pair of keypoints is a guess: turn and zoom are the difference of their angles and sizes.
+    turn = target[:, :, 3] - source[:, :, 3]
+    zoom = (target[:, :, 2].clamp(min=1e-6) / source[:, :, 2].clamp(min=1e-6)).log()
+    linear = _similarity(turn, zoom.exp())
+    shift = target[:, :, :2] - (linear @ source[:, :, :2, None])[..., 0]
+    guess = torch.cat([linear, shift[..., None]], dim=3)  # (p, most, 2, 3)
+    usable = usable & (zoom.abs() < np.log(LARGEST_ZOOM))
+    x, y = source[:, None, :, 0], source[:, None, :, 1]
+    off = torch.zeros_like(distance)  # squared, of each keypoint under each guess
+    for axis in (0, 1):
+        along, across, move = (part[:, :, None] for part in guess[:, :, axis].unbind(2))
+        off += (along * x + across * y + (move - target[:, None, :, axis])) ** 2
+    bent = torch.remainder(turn[:, :, None] - turn[:, None, :] + torch.pi, 2 * torch.pi) - torch.pi
+    agrees = (off < NEAR**2) & (bent.abs() < TURNED) & ((zoom[:, :, None] - zoom[:, None, :]).abs() < RESIZED)
+    agrees = agrees & usable[:, None, :] & usable[:, :, None]
+    # Keypoints with several directions stand in one place several times: it counts once.
+    same = (x.transpose(1, 2) == x) & (y.transpose(1, 2) == y) & usable[:, None, :]
+    weight = 1 / same.sum(dim=2).clamp(min=1).to(source.dtype)
+    votes = (agrees * weight[:, None, :]).sum(dim=2)
+    best = votes.argmax(dim=1)
+    pair = torch.arange(p, device=best.device)
+    theta, chosen = guess[pair, best], agrees[pair, best]
+    for _ in range(3):
+        theta = _fitted(source[:, :, :2], target[:, :, :2], chosen * weight, theta)
+        placed = (theta[:, None, :, :2] @ source[:, :, :2, None])[..., 0] + theta[:, None, :, 2]
+        near = ((placed - target[:, :, :2]) ** 2).sum(dim=2) < CLOSE**2
+        facing = torch.remainder(turn - turn[pair, best][:, None] + torch.pi, 2 * torch.pi) - torch.pi
+        alike = (facing.abs() < TURNED) & ((zoom - zoom[pair, best][:, None]).abs() < RESIZED)
+        chosen = near & usable & alike
+    return theta, (chosen * weight).sum(dim=1), chosen
+
+
+def _similarity(turn: Tensor, zoom: Tensor) -> Tensor:
+    """``(..., 2, 2)`` rotation and zoom."""
+    cosine, sine = turn.cos() * zoom, turn.sin() * zoom
+    return torch.stack([torch.stack([cosine, -sine], dim=-1), torch.stack([sine, cosine], dim=-1)], dim=-2)
+
+
+def _fitted(source: Tensor, target: Tensor, weight: Tensor, guess: Tensor) -> Tensor:
+    """Affine transform with least squares, drawn to the guess where few keypoints say little.
+
+    Args:
+        source, target: ``(p, most, 2)``.
+        weight: ``(p, most)``.
+        guess: ``(p, 2, 3)``.
+    """
+    rows = torch.cat([source, torch.ones_like(source[..., :1])], dim=2)
+    weighted = (rows * weight[..., None]).transpose(1, 2)
+    prior = torch.diag(torch.tensor([0.3, 0.3, 0.05], device=source.device))
+    normal = weighted @ rows + prior
+    right = weighted @ target + prior @ guess.transpose(1, 2)
+    return torch.linalg.solve(normal, right).transpose(1, 2)
+
+
+def _threads() -> int:
+    """For keypoints: as many as torch may use."""
+    return max(1, min(torch.get_num_threads(), os.cpu_count() or 1))
+
+
+def _packed(points: Keypoints) -> Tensor:
+    """``(n, most, 144)`` uint8: descriptors, then the bytes of the frames; a size of 0 marks an empty row."""
+    return torch.cat([points.descriptors, points.frames.contiguous().view(torch.uint8)], dim=2)
+
+
+def _unpacked(packed: Tensor) -> Keypoints:
+    frames = packed[:, :, VALUES:].contiguous().view(torch.float32)
+    return Keypoints(packed[:, :, :VALUES], frames, (frames[:, :, 2] > 0).sum(dim=1))
+
+
+def _used(points: Keypoints) -> Tensor:
+    return torch.arange(points.frames.shape[1]) < points.counts[:, None]
+
+
+def _described(points: Keypoints) -> NDArray[np.uint8]:
+    """Descriptors of all images one after the other."""
+    described: NDArray[np.uint8] = points.descriptors[_used(points)].numpy()
+    return described
