@@ -25,7 +25,13 @@ def step_between_windows(shape: Sequence[int]) -> int:
 
 
 def lncc_maps(
-    query: Tensor, structure: Tensor, candidate: Tensor, thetas: Tensor, blur: float | Tensor = 0.0, every: int = 1
+    query: Tensor,
+    structure: Tensor,
+    candidate: Tensor,
+    thetas: Tensor,
+    blur: float | Tensor = 0.0,
+    every: int = 1,
+    beyond: float = 2.0,
 ) -> tuple[Tensor, Tensor]:
     """Where queries agree with their aligned candidates.
 
@@ -36,6 +42,7 @@ def lncc_maps(
         blur: standard deviation in pixels by which candidates are blurred before they are compared, or ``(batch,)``
             places in ``BLURS``.
         every: only windows at every so many pixels, from ``every // 2`` on.
+        beyond: by how much windows are wider than what a band smooths over; standard deviation in pixels.
 
     Returns:
         agreement ``(batch, bands, *kept)``, correlations from -1 to 1, finest band first;
@@ -56,7 +63,7 @@ def lncc_maps(
         torch.mul(detail[:, :1], detail[:, 1:], out=products[:, :1])
         torch.mul(detail, detail, out=products[:, 1:3])
         products[:, 3:] = mask
-        sums = smooth(products, high + 2, every)
+        sums = smooth(products, high + beyond, every)
         share = sums[:, 3:].clamp(min=1e-3)
         strength = (sums[:, 1:2] / share + NOTHING**2) * (sums[:, 2:3] / share + NOTHING**2)
         maps.append(sums[:, :1] / share / torch.sqrt(strength))
