@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from monai_memo.search.matches import Matches as Matches
     from monai_memo.search.pair import PairComparison as PairComparison
     from monai_memo.search.pair import compare_pair as compare_pair
+    from monai_memo.search.parts import PartMatches as PartMatches
+    from monai_memo.search.parts import PartSearch as PartSearch
     from monai_memo.search.protocols import Encoder as Encoder
     from monai_memo.search.protocols import Reranker as Reranker
     from monai_memo.search.protocols import Retriever as Retriever
@@ -38,6 +40,8 @@ _MODULES = {
     "Matches": "monai_memo.search.matches",
     "PairComparison": "monai_memo.search.pair",
     "Placed": "monai_memo.search.local_features",
+    "PartMatches": "monai_memo.search.parts",
+    "PartSearch": "monai_memo.search.parts",
     "RegisteredReranker": "monai_memo.search.reranker",
     "Reranker": "monai_memo.search.protocols",
     "Retriever": "monai_memo.search.protocols",

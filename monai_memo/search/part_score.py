@@ -22,8 +22,8 @@ from monai_memo.search.part_windows import SHARE
 
 LOOK_BAND = (0.5, 1.5, 3.0)  # of what is looked at first; in pixels: low, high, window
 CONTRAST_BAND = (0.7, 2.0, 4.0)  # of what is registered
-MARGIN = 4  # pixels around a window, so that it can move
-STEPS = 6  # of registration
+MARGIN = {2: 4, 3: 2}  # pixels around a window, so that it can move
+STEPS = {2: 6, 3: 4}  # of registration
 BEYOND = 0.5  # pixels by which windows of local agreement are wider than a band's own scale; regions have edges
 FINE = 2  # bands that count, finest first
 SHAPES: dict[int, tuple[tuple[float, ...], ...]] = {  # windows, as shares of the axes
@@ -48,7 +48,7 @@ class Crops:
     @property
     def size(self) -> tuple[int, ...]:
         """Spatial shape of a window with its margin."""
-        return tuple(min(length, round(SHARE * length) + 2 * MARGIN) for length in self.shape)
+        return tuple(min(length, round(SHARE * length) + 2 * MARGIN[len(self.shape)]) for length in self.shape)
 
     @property
     def zoom(self) -> float:
@@ -144,7 +144,7 @@ class Cut:
         """``(pairs, dims, dims + 1)`` how the candidate's window has to be moved, in coordinates of the window."""
         dims = self.query.ndim - 2
         start = torch.eye(dims, dims + 1, device=self.query.device).expand(len(self.query), dims, dims + 1)
-        return refine(start, *self._contrasts(CONTRAST_BAND), steps=STEPS)
+        return refine(start, *self._contrasts(CONTRAST_BAND), steps=STEPS[dims])
 
 
 def agreement(query: Tensor, structure: Tensor, candidate: Tensor, thetas: Tensor) -> Tensor:
@@ -207,30 +207,33 @@ class Windows:
     def _extended(self, values: NDArray[np.float32], window: int) -> list[list[float]]:
         start, extent = list(places_of(self.kept))[window]
         box = [[a, a + length] for a, length in zip(start, extent, strict=True)]
-        needed = EXTENDED * float(np.nanmean(np.where(_inside(box, values), values, np.nan)))
+        inside = values[_slices(box)]
+        shown = np.isfinite(inside)
+        needed = EXTENDED * float(inside[shown].mean()) if shown.any() else np.inf
+
+        def agrees(axis: int, row: int) -> bool:
+            found = values[_slices([*box[:axis], [row, row + 1], *box[axis + 1 :]])]
+            seen = found[np.isfinite(found)]
+            return 2 * seen.size >= found.size and float(seen.mean()) >= needed
+
+        for axis in range(len(box)):  # less where a window reaches beyond what the training image shows
+            while box[axis][1] - box[axis][0] > 1 and not agrees(axis, box[axis][0]):
+                box[axis][0] += 1
+            while box[axis][1] - box[axis][0] > 1 and not agrees(axis, box[axis][1] - 1):
+                box[axis][1] -= 1
         grown = True
         while grown:
             grown = False
-            for axis, side in product(range(len(box)), (0, 1)):
-                edge = box[axis][0] - 1 if side == 0 else box[axis][1]
-                if not 0 <= edge < self.kept[axis]:
-                    continue
-                row = [*box[:axis], [edge, edge + 1], *box[axis + 1 :]]
-                more = values[_slices(row)]
-                if np.isfinite(more).mean() >= 0.5 and np.nanmean(more) >= needed:
-                    box[axis][side] = edge if side == 0 else edge + 1
-                    grown = True
+            for axis in range(len(box)):
+                if box[axis][0] > 0 and agrees(axis, box[axis][0] - 1):
+                    box[axis][0], grown = box[axis][0] - 1, True
+                if box[axis][1] < self.kept[axis] and agrees(axis, box[axis][1]):
+                    box[axis][1], grown = box[axis][1] + 1, True
         return [[low / length, high / length] for (low, high), length in zip(box, self.kept, strict=True)]
 
 
 def _slices(box: Sequence[Sequence[int]]) -> tuple[slice, ...]:
     return tuple(slice(low, high) for low, high in box)
-
-
-def _inside(box: Sequence[Sequence[int]], values: NDArray[np.float32]) -> NDArray[np.bool_]:
-    mask = np.zeros(values.shape, dtype=bool)
-    mask[_slices(box)] = True
-    return mask
 
 
 def extents_of(kept: Sequence[int]) -> list[tuple[int, ...]]:

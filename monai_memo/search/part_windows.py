@@ -30,6 +30,7 @@ BAND = (0.5, 1.2, 2.0)  # small pixels: low, high, window
 STARTS = {2: 4, 3: 3}  # places of a query's window along each axis
 MIRRORED_REACH = 0.125  # of the length; mirrored parts are looked for about where they would lie
 COMPONENTS = 96
+WANTED = {2: 24, 3: 12}
 SAMPLE, SAMPLED_IMAGES = 8192, 256  # windows, and the images that they come from, which components are taken from
 FLAT = 0.06  # of the strength of an ordinary window: less is nothing that could be recognised
 FEWEST = 20  # training images from which a window's correlation is judged by that with all of them
@@ -55,15 +56,16 @@ class PartRetriever:
     """Finds, for each query, the training images that some window of it resembles most.
 
     Args:
-        wanted: candidates, each with the window that resembles it most.
+        wanted: candidates, each with the window that resembles it most; by default 24, of volumes 12.
     """
 
-    def __init__(self, wanted: int = 24) -> None:
-        self.wanted = wanted
+    def __init__(self, wanted: int | None = None) -> None:
+        self.asked = wanted
 
     def fit(self, gallery: Gallery, runner: Runner) -> None:
         """Vectors of all windows of the gallery."""
         self.gallery, self.dims = gallery, len(gallery.shape)
+        self.wanted = self.asked or WANTED[self.dims]
         self.shape = tuple(min(length, LENGTH[self.dims]) for length in gallery.shape)
         self.lengths = tuple(max(1, round(SHARE * length)) for length in self.shape)
         self.places = tuple(length - extent + 1 for length, extent in zip(self.shape, self.lengths, strict=True))
@@ -116,10 +118,12 @@ class PartRetriever:
 
     def _chosen(self, sides: Tensor) -> Tensor:
         """The windows of queries that are looked up: ``(batch, 2, *small)`` to ``(batch, 2, windows, values)``."""
-        cut = [
-            sides[(..., *(slice(a, a + extent) for a, extent in zip(start, self.lengths, strict=True)))].flatten(2)
-            for start in self.starts
-        ]
+        cut = []
+        for start in self.starts:
+            window = sides
+            for axis, (first, extent) in enumerate(zip(start, self.lengths, strict=True), start=2):
+                window = window.narrow(axis, first, extent)
+            cut.append(window.flatten(2))
         return torch.stack(cut, dim=2)
 
     def _vectors(self, windows: Tensor) -> Tensor:
@@ -205,7 +209,8 @@ def _peak(maps: Tensor) -> Tensor:
     """Place of the highest value, to a part of a step by a parabola: ``(batch, *places)`` to ``(batch, dims)``."""
     flat = maps.flatten(1)
     place = flat.argmax(dim=1, keepdim=True)
-    peak, found, stride = flat.gather(1, place), [], 1
+    peak, stride = flat.gather(1, place), 1
+    found: list[Tensor] = []
     shape: Sequence[int] = maps.shape[1:]
     for count in reversed(shape):
         along = (place // stride) % count
