@@ -117,8 +117,9 @@ def time_audit(cohorts: dict[str, Path], folder: Path, size: int, detector: str,
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     run = timed(audit_command(cohorts, out, size, detector, ranks), folder / f"audit-{ranks}.log", environment)
     record = json.loads((out / "audit.json").read_text(encoding="utf-8"))
+    matches = (out / "matches.csv").read_text(encoding="utf-8")
     return {
         "ranks": ranks, "seconds": run.seconds, "cpu_seconds": run.cpu_seconds, "peak_gib": run.peak_gib,
         "steps": record["timing"]["seconds"], "forecast": record["timing"].get("forecast"),
-        "n_copies": record["n_copies"]["value"], "matches": fingerprint("matches.csv", (out / "matches.csv").read_text(encoding="utf-8"), packages=())[:16],
+        "n_copies": record["n_copies"]["value"], "matches": fingerprint("matches.csv", matches, packages=())[:16],
     }  # fmt: skip

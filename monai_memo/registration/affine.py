@@ -29,14 +29,15 @@ def identity(dims: int, device: torch.device | None = None) -> Tensor:
     return torch.eye(dims, dims + 1, device=device)
 
 
-def coordinates(thetas: Tensor, shape: Sequence[int]) -> list[Tensor]:
-    """Where each point of a query lies in its candidate: one tensor ``(batch, *shape)`` for each axis, last axis first.
+def coordinates(thetas: Tensor, shape: Sequence[int], every: int = 1) -> list[Tensor]:
+    """Where each point of a query lies in its candidate: one tensor ``(batch, *kept)`` for each axis, last axis first.
 
     Each axis is measured from -1 to 1, as ``grid_sample`` does.
 
     Args:
         thetas: ``(batch, dims, dims + 1)``.
         shape: spatial shape of the images.
+        every: only the points at every so many pixels, from ``every // 2`` on.
     """
     dims, longest = len(shape), max(shape)
     result = []
@@ -46,7 +47,7 @@ def coordinates(thetas: Tensor, shape: Sequence[int]) -> list[Tensor]:
         place = (thetas[:, row, dims] * own).view(-1, *(1,) * dims)
         for column in range(dims):
             axis = dims - 1 - column
-            along = _positions(shape[axis], thetas.device) * (shape[axis] / longest * own)
+            along = _positions(shape[axis], thetas.device)[every // 2 :: every] * (shape[axis] / longest * own)
             along = along.view([-1 if axis == other else 1 for other in range(dims)])
             place = place + thetas[:, row, column].view(-1, *(1,) * dims) * along
         result.append(place)

@@ -41,7 +41,10 @@ def refine(thetas: Tensor, query: Tensor, candidate: Tensor, steps: int = 8, aff
     """
     shape = query.shape[2:]
     dims, count = len(shape), len(query)
-    every = 2 if min(shape) >= 32 else 1
+    # Of volumes one voxel in eight is enough to say where to go: thousands of them for a dozen parameters.
+    points = 2 if dims == 3 and min(shape) >= 32 else 1
+    every = 2 if dims == 2 and min(shape) >= 32 else 1
+    seen = (slice(None), slice(None), *(slice(points // 2, None, points) for _ in shape))
     # Slope along each coordinate (last axis first), per unit of half the longest axis.
     slopes = torch.stack(
         [torch.gradient(candidate[:, 0], dim=axis + 1)[0] * max(shape) / 2 for axis in reversed(range(dims))], dim=1
@@ -49,17 +52,19 @@ def refine(thetas: Tensor, query: Tensor, candidate: Tensor, steps: int = 8, aff
     layers = torch.cat([candidate, slopes], dim=1)
     basis = _basis(dims, affine).to(query.device)
     mixing, units = basis.flatten(1), [shape[dims - 1 - row] / max(shape) for row in range(dims)]
-    energy = smooth(query * query, WINDOW, every)
+    query = query[seen]
+    kept, window = query.shape[2:], WINDOW / points
+    energy = smooth(query * query, window, every)
     for _ in range(steps):
-        places = coordinates(thetas, shape)
+        places = coordinates(thetas, shape, points)
         warped = functional.grid_sample(layers, grid_of(places), padding_mode="zeros", align_corners=False)
         moved = warped[:, :1]
-        products = query.new_empty(count, 2, *shape)
+        products = query.new_empty(count, 2, *kept)
         torch.mul(query, moved, out=products[:, :1])
         torch.mul(moved, moved, out=products[:, 1:])
-        together = smooth(products, WINDOW, every)
+        together = smooth(products, window, every)
         agreement = together[:, :1] / torch.sqrt(energy * together[:, 1:] + 1e-6)
-        weight = _spread(agreement.clamp(min=0.05) ** 2, shape, every)[:, 0] * within(places)
+        weight = _spread(agreement.clamp(min=0.05) ** 2, kept, every)[:, 0] * within(places)
         slope = warped[:, 1:].flatten(2)  # (batch, dims, points)
         outer = query.new_empty(count, dims, dims, slope.shape[2])  # of slope and place
         for column, (one, unit) in enumerate(zip(places, units, strict=True)):
