@@ -39,10 +39,8 @@ from monai_memo.training.seeds import deterministic
 
 SAMPLE, STEPS = 24, 4  # images that are read, steps that are trained, at most
 ENOUGH = 1.0  # seconds after which no further image is read or looked up, or step trained
-GALLERY, VALUES = (
-    2048,
-    2**24,
-)  # images and pixels of the cohort that a few are looked up in; larger ones cost little more
+GALLERY, VALUES = 2048, 2**24  # images and pixels of the cohort that a few are looked up in
+GROWTH = 0.027  # of the cost of a query, for every further 1,000 training images: docs/performance.md
 VALIDATIONS, FORWARD = 20, 0.35  # in a training, and what a batch costs without learning from it
 FASTER, SLOWER = 0.75, 1.4  # machines have other things to do
 Seconds = tuple[float, float]
@@ -94,12 +92,14 @@ def forecast(
     device: str,
     recipe: Recipe,
     detector: Detector | None = None,
+    ranks: int = 1,
 ) -> Forecast | None:
     """Measure parts of an audit. None if none of the images can be read: the audit will say why.
 
     Args:
         recipe: of the detector that is trained, or of the one that is at hand.
         detector: that is used; None if one is trained.
+        ranks: that share the embedding and the search.
     """
     begin = time.perf_counter()
     images, each = _read(cohorts, preprocessing, settings.seed)
@@ -118,11 +118,12 @@ def forecast(
                 count, steps["training"] = _training(network, images, plan, cohorts["training"].patient_ids)
                 told.append(f"a detector is trained in {count:,} steps")
             network = network.to(device).eval()
-            steps["embedding"] = _times(_embedding(network, images, device), sum(numbers.values()))
+            steps["embedding"] = _times(_embedding(network, images, device), sum(numbers.values()) / ranks)
             if settings.verifies(recipe.name):
                 count = _look_ups(numbers, preprocessing.spatial_dims, settings)
                 own = min(SCALE_IMAGES, numbers["training"]) if cohorts["training"].n_patients >= FEWEST_IMAGES else 0
-                steps["search"] = _times(_search(network, images, numbers["training"], device, settings), count + own)
+                each = _search(network, images, numbers["training"], device, settings)
+                steps["search"] = _times(each, (count + own) / ranks)
                 told.append(f"{count:,} images are looked up")
             network.to("cpu")
     except MemoError:  # a sample that nothing can be learnt from; the audit says so of all images
@@ -244,4 +245,5 @@ def _search(
     search.wanted_whole_images = False  # it takes little time, and its scale is measured on 200 images
     search.fit(gallery, runner)
     queries = _filled(images, 8 if runner.device.type == "cpu" else runner.queries_at_once)
-    return _measured(lambda: search.search(queries), len(queries))
+    more = 1 + GROWTH * max(0, n_training - GALLERY) / 1000
+    return more * _measured(lambda: search.search(queries), len(queries))

@@ -101,21 +101,21 @@ def _memory(pid: int) -> float:
     return total
 
 
-def audit_command(cohorts: dict[str, Path], out: Path, size: int, detector: str, ranks: int) -> list[str]:
+def audit_command(cohorts: dict[str, Path], out: Path, options: Sequence[str], ranks: int) -> list[str]:
     """The command of an audit by so many ranks."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)] if ranks > 1 else []
     command = [sys.executable, *torchrun, "-m", "monai_memo", "audit"]
     for name, folder in cohorts.items():
         command += [f"--{name}", str(folder)]
-    return [*command, "--out", str(out), "--size", str(size), "--detector", detector]
+    return [*command, "--out", str(out), *options]
 
 
-def time_audit(cohorts: dict[str, Path], folder: Path, size: int, detector: str, ranks: int) -> dict[str, Any]:
-    """One audit by so many ranks, on as many cores."""
+def time_audit(cohorts: dict[str, Path], folder: Path, options: Sequence[str], ranks: int) -> dict[str, Any]:
+    """One audit by so many ranks, on as many cores; ``options`` as on the command line."""
     out = folder / f"audit-{ranks}"
     shutil.rmtree(out, ignore_errors=True)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    run = timed(audit_command(cohorts, out, size, detector, ranks), folder / f"audit-{ranks}.log", environment)
+    run = timed(audit_command(cohorts, out, options, ranks), folder / f"audit-{ranks}.log", environment)
     record = json.loads((out / "audit.json").read_text(encoding="utf-8"))
     matches = (out / "matches.csv").read_text(encoding="utf-8")
     return {

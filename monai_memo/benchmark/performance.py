@@ -3,8 +3,9 @@
 """What the search costs: ``python -m monai_memo.benchmark.performance``. Results stand in ``docs/performance.md``.
 
 Parts: ``query`` (time of a query in galleries of several sizes, also paired with an earlier state of this package),
-``recall`` (what the coarse stage of large galleries loses), ``peers`` (other methods on the same images), ``audit``
-(whole audits of files by one or several ranks) and ``device`` (many queries on one device, for a graphics card).
+``recall`` (what the coarse stage of large galleries loses), ``peers`` (other methods on the same images), ``sizes``
+(copies of large images, searched at several sizes), ``audit`` (whole audits of files by one or several ranks) and
+``device`` (many queries on one device, for a graphics card).
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from monai_memo.benchmark.baselines import Found
 from monai_memo.benchmark.classical import classical_baselines
 from monai_memo.benchmark.peers import FlatPixels, PhaseCorrelation
 from monai_memo.benchmark.scores import kind_score
+from monai_memo.benchmark.sizes import compare_sizes
 from monai_memo.data.phantoms import chest_phantom, knee_phantom
 from monai_memo.data.planting import plant_mixture
 from monai_memo.detector.recipe import Recipe
@@ -41,7 +43,7 @@ from monai_memo.search.runner import Runner
 from monai_memo.search.shape_retriever import ShapeRetriever
 
 Images = NDArray[np.floating]
-PARTS = ("query", "recall", "peers", "audit", "device")
+PARTS = ("query", "recall", "peers", "sizes", "audit", "device")
 
 
 def read_images(source: str, dims: int, size: int, n: int) -> Images:
@@ -80,7 +82,7 @@ def time_queries(given: argparse.Namespace) -> list[dict[str, Any]]:
     """CPU milliseconds a query on one core, for each size of the gallery; alternating with an earlier state."""
     rows = []
     for n in given.gallery:
-        folder = Path(given.out) / "query"
+        folder = (Path(given.out) / "query").resolve()  # the workers run elsewhere
         folder.mkdir(parents=True, exist_ok=True)
         images = read_images(given.images, given.dims, given.size, given.real + given.queries)
         np.save(folder / "gallery.npy", filled(images[: given.real], n))
@@ -186,6 +188,12 @@ def compare_peers(given: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
+def measure_sizes(given: argparse.Namespace) -> list[dict[str, Any]]:
+    """See ``sizes.compare_sizes``; ``real`` training images, ``queries`` unseen ones."""
+    images = read_images(given.images, given.dims, given.size, given.real + given.queries)
+    return compare_sizes(images[: given.real], images[given.real :], given.sizes, given.per_level)
+
+
 def time_audits(given: argparse.Namespace) -> list[dict[str, Any]]:
     """Whole audits: half of the ``queries`` unseen images are held out, the others (a tenth copies) are samples."""
     rows = []
@@ -196,8 +204,10 @@ def time_audits(given: argparse.Namespace) -> list[dict[str, Any]]:
             write_cohorts(filled(images[: given.real], n), images[given.real :], folder)
             (folder / "complete").touch()
         cohorts = {name: folder / name for name in ("train", "heldout", "synthetic")}
+        options = ["--size", str(given.size), "--detector", given.detector]
+        options += [f"--{option}" for option in given.options]
         for ranks in given.ranks:
-            rows.append({"gallery": n, **time_audit(cohorts, folder, given.size, given.detector, ranks)})
+            rows.append({"gallery": n, **time_audit(cohorts, folder, options, ranks)})
             print(rows[-1], flush=True)
     return rows
 
@@ -238,8 +248,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--real", type=int, default=1300, help="images that larger galleries are filled up from")
     parser.add_argument("--queries", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128], help="to search at, of images of --size")
+    parser.add_argument("--per_level", type=int, default=8, help="copies of each kind and strength, for --part sizes")
     parser.add_argument("--ranks", type=int, nargs="+", default=[1], help="of whole audits; a core each")
     parser.add_argument("--detector", help="of whole audits, 2D")
+    parser.add_argument("--options", nargs="*", default=[], help="further ones of whole audits: name=value")
     parser.add_argument("--before", help="checkout of an earlier state, timed in turns")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     given = parser.parse_args(arguments)
@@ -248,8 +261,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.part != "device":
         torch.set_num_threads(1)
     parts: dict[str, Callable[[argparse.Namespace], list[dict[str, Any]]]] = {
-        "query": time_queries, "recall": measure_recall, "peers": compare_peers, "audit": time_audits,
-        "device": time_device,
+        "query": time_queries, "recall": measure_recall, "peers": compare_peers, "sizes": measure_sizes,
+        "audit": time_audits, "device": time_device,
     }  # fmt: skip
     rows = parts[given.part](given)
     record = {"arguments": vars(given), "rows": rows, "software": software_versions(), "machine": platform.machine()}

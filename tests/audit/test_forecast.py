@@ -125,3 +125,26 @@ def test_the_words_of_a_forecast() -> None:
         "total": 300.2, "low": 195.075, "high": 476.42, "cost": 1.0,
         "steps": {"reading": 0.2, "training": 240.0, "search": 60.0},
     }  # fmt: skip
+
+
+def test_queries_cost_more_in_larger_cohorts_and_ranks_share_them(
+    audit_of: Callable[..., Audit], detector_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    audit, detector = audit_of(detector=str(detector_file)), Detector.load(detector_file)
+    monkeypatch.setattr(module, "_measured", lambda *_: np.array([1.0]))
+    images = np.stack([np.eye(32, dtype=np.float32)[None]] * 2)
+    one, many = (
+        float(module._search(detector.network, images, n, "cpu", audit.configuration)[0])
+        for n in (module.GALLERY, module.GALLERY + 10_000)
+    )
+    assert (one, many) == (1.0, pytest.approx(1 + 10 * module.GROWTH))
+    cohorts, _ = audit._read_cohorts()
+    alone, shared = (
+        forecast(
+            cohorts, audit._preprocessing(cohorts, detector), audit.configuration, "cpu", detector.recipe, detector, n
+        )
+        for n in (1, 2)
+    )
+    assert alone is not None and shared is not None
+    for step in ("embedding", "search"):
+        assert shared.steps[step][0] == pytest.approx(alone.steps[step][0] / 2)

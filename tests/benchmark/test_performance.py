@@ -12,6 +12,7 @@ import pytest
 
 from monai_memo.benchmark.peers import FlatPixels, PhaseCorrelation
 from monai_memo.benchmark.performance import filled, main, read_images
+from monai_memo.benchmark.sizes import compare_sizes, shrunk
 from monai_memo.data.phantoms import chest_phantom
 
 CHESTS = np.stack([chest_phantom(i, (32, 32)) for i in range(12)])
@@ -59,14 +60,25 @@ def test_peers_find_what_they_are_made_for() -> None:
     assert FlatPixels(CHESTS)(CHESTS[3:5, ..., ::-1])[1].tolist() == [3, 4]
 
 
-def test_whole_audits_are_timed_from_files(tmp_path: Path, tiny_detector: Path) -> None:
-    small = ["--size", "32", "--gallery", "30", "--real", "12", "--queries", "48", "--detector", str(tiny_detector)]
-    main(["--part", "audit", "--out", str(tmp_path), *small])
+def test_whole_audits_are_timed_from_files(tmp_path: Path, detector_file: Path) -> None:
+    small = ["--size", "32", "--gallery", "30", "--real", "12", "--queries", "48", "--detector", str(detector_file)]
+    quick = ["--options", "limit_copies=0", "planted=0", "n_bootstrap=100", "verification=False"]
+    main(["--part", "audit", "--out", str(tmp_path), *small, *quick])
     row = rows_of(tmp_path, "audit")[0]
-    assert row["ranks"] == 1 and len(list((tmp_path / "cohorts-30").rglob("*.png"))) == 30 + 24 + 24
+    written = {name: len(list((tmp_path / "cohorts-30" / name).rglob("*.png"))) for name in ("train", "heldout")}
+    assert row["ranks"] == 1 and written == {"train": 30, "heldout": 24}
     assert isinstance(row["steps"], dict) and 0 < row["steps"]["search and verify"] < row["seconds"]  # type: ignore[operator]
 
 
 def test_audits_need_a_detector(tmp_path: Path) -> None:
     with pytest.raises(SystemExit):
         main(["--part", "audit", "--out", str(tmp_path)])
+
+
+def test_sizes_are_compared_on_the_same_copies(tmp_path: Path) -> None:
+    large = np.stack([chest_phantom(i, (64, 64)) for i in range(20)])
+    rows = compare_sizes(large[:12], large[12:], (16, 32), 2, ["flip", "noise"])
+    assert [row["size"] for row in rows] == [16, 32] and rows[1]["kinds"]["flip"] == 1.0
+    assert all(row["copies"] == 2 * 5 and row["unseen"] == 8 and row["ms"] > 0 for row in rows)
+    assert shrunk(large[:2], 16).shape == (2, 1, 16, 16)
+    np.testing.assert_allclose(shrunk(large[:2], 16).mean(), large[:2].mean(), rtol=1e-5)
