@@ -23,14 +23,16 @@ from monai_memo.statistics.rates import AuditRates, audit_rates
 from monai_memo.statistics.sampling_curve import sampling_curve
 
 SENTENCE = (
-    "The training images nearest by embedding were brought to lie on the synthetic image (mirrored, turned, zoomed, "
-    "shifted) and compared with it place by place in several frequency bands. The similarity is the correlation in the "
-    "two fifths of all places that agree best: 1 is identical, 0 unrelated."
+    "The training images nearest by embedding, by shape and (of pictures) by keypoints were brought to lie on the "
+    "synthetic image (mirrored, turned, zoomed, shifted, inverted) and compared with it place by place in several "
+    "frequency bands. The similarity is the correlation in the two fifths of all places that agree best: 1 is "
+    "identical, 0 unrelated."
 )
 WHOLE_SENTENCE = (
     " Where the whole images, as stored or mirrored, are more alike than that (squared error, judged by the error to "
     "further training images and brought to the same scale), this counts instead: such copies keep the layout and "
-    "redraw the detail, and their map of local agreement stays pale."
+    "redraw the detail, and their map of local agreement stays pale. So does being far ahead of the candidates of "
+    "other patients, on the same scale: noise, writing or a second image over a copy lower the agreement of all alike."
 )
 MOST_PAIRS, FEWEST_PAIRS = 200, 20
 SAME_IMAGE_QUANTILE = 0.95

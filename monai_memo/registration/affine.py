@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+REACH_DEGREES, REACH_ZOOM, REACH_SHIFT = 26.0, 1.3, 0.4  # of transforms that are tried for every candidate
+
 
 def half_lengths(shape: Sequence[int], device: torch.device | None = None) -> Tensor:
     """Half-length of each axis, last axis first, in units of half the longest axis."""
@@ -113,6 +115,27 @@ def mirror(dims: int) -> Tensor:
     sides = torch.ones(dims)
     sides[0 if dims == 2 else 2] = -1
     return torch.diag(sides)
+
+
+def within_reach(thetas: Tensor) -> Tensor:
+    """Which transforms lie where every candidate is tried: turned, zoomed and moved a little, mirrored or not.
+
+    Args:
+        thetas: ``(..., dims, dims + 1)``.
+
+    Returns:
+        ``(...)`` bool.
+    """
+    linear, shift = thetas[..., :-1], thetas[..., -1]
+    dims = linear.shape[-1]
+    mirrored = torch.linalg.det(linear) < 0
+    linear = torch.where(mirrored[..., None, None], linear @ mirror(dims).to(linear.device), linear)
+    zoom = torch.linalg.det(linear).abs().clamp(min=1e-6) ** (1 / dims)
+    trace = linear.diagonal(dim1=-2, dim2=-1).sum(dim=-1) / zoom
+    cosine = trace / 2 if dims == 2 else (trace - 1) / 2
+    turned = cosine < math.cos(math.radians(REACH_DEGREES))
+    zoomed = (zoom < 1 / REACH_ZOOM) | (zoom > REACH_ZOOM)
+    return ~(turned | zoomed | (shift.abs() > REACH_SHIFT).any(dim=-1))
 
 
 @lru_cache(maxsize=8)

@@ -14,8 +14,9 @@ from monai_memo.registration.affine import warp
 from monai_memo.registration.filters import along_axes, gaussian, octaves, smooth
 
 BEST_SHARE = 0.4  # so that a quarter of the image can be another's and a rim be lost, and the rest still counts
+FEWEST_SHARE = 0.15
 NOTHING = 2e-3  # detail weaker than this (of the intensity range) agrees with nothing
-BLURS = (0.0, 0.6, 1.0, 1.5, 2.2)  # pixels; how much blurrier than its original a copy may be
+BLURS = (0.0, 0.6, 1.0, 1.5, 2.2, 3.2, 4.5)  # pixels; how much blurrier than its original a copy may be
 CLOSEST = 1 - 1e-6
 
 
@@ -101,7 +102,8 @@ def profile(agreement: Tensor, visible: Tensor, best_share: float = BEST_SHARE) 
 
     Args:
         agreement, visible: of ``lncc_maps``, at the windows that are compared.
-        best_share: share of all windows that count; hidden ones count as 0.
+        best_share: share of all windows that count. Where fewer are visible, these count, bad ones as well: the best of
+            a few would be high by chance. Below ``FEWEST_SHARE`` hidden ones count as 0.
 
     Returns:
         ``(batch, bands)``.
@@ -112,7 +114,8 @@ def profile(agreement: Tensor, visible: Tensor, best_share: float = BEST_SHARE) 
     # The mean of the highest ones, without putting them in order: those above the lowest that counts, and that one.
     lowest = values.kthvalue(count - kept + 1, dim=2, keepdim=True).values
     best: Tensor = lowest[:, :, 0] + (values - lowest).clamp(min=0).sum(dim=2) / kept
-    return best
+    seen = visible.flatten(2).sum(dim=2)
+    return torch.where(seen < kept, values.sum(dim=2) / seen.clamp(min=FEWEST_SHARE * count), best)
 
 
 def profiles_of(

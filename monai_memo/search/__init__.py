@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from monai_memo.search.embedding_retriever import EmbeddingRetriever as EmbeddingRetriever
     from monai_memo.search.gallery import Gallery as Gallery
     from monai_memo.search.local_features import LocalFeatureRetriever as LocalFeatureRetriever
-    from monai_memo.search.local_features import Placed as Placed
     from monai_memo.search.matches import Matches as Matches
     from monai_memo.search.pair import PairComparison as PairComparison
     from monai_memo.search.pair import compare_pair as compare_pair
     from monai_memo.search.parts import PartMatches as PartMatches
     from monai_memo.search.parts import PartSearch as PartSearch
+    from monai_memo.search.placed import Placed as Placed
     from monai_memo.search.protocols import Encoder as Encoder
     from monai_memo.search.protocols import Reranker as Reranker
     from monai_memo.search.protocols import Retriever as Retriever
@@ -41,7 +41,7 @@ _MODULES = {
     "PairComparison": "monai_memo.search.pair",
     "PartMatches": "monai_memo.search.parts",
     "PartSearch": "monai_memo.search.parts",
-    "Placed": "monai_memo.search.local_features",
+    "Placed": "monai_memo.search.placed",
     "RegisteredReranker": "monai_memo.search.reranker",
     "Reranker": "monai_memo.search.protocols",
     "Retriever": "monai_memo.search.protocols",

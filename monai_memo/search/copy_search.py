@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The search for copies in one cohort: retrieve candidates, register and score them, normalise the scores.
 
-Two similarities are measured for each candidate: local ones after registration (``reranker``), and of the whole images
-(``score_norm``), brought to one scale. The greater one counts.
+Three similarities are measured for each candidate: local ones after registration (``reranker``), of the whole images,
+and how far it is ahead of the other candidates (both ``score_norm``), brought to one scale. The greatest one counts.
 """
 
 from __future__ import annotations
@@ -20,16 +20,19 @@ from torch import Tensor
 from monai_memo.sealing import fingerprint, is_sealed, write_sealed
 from monai_memo.search.embedding_retriever import EmbeddingRetriever
 from monai_memo.search.gallery import Gallery, as_tensor, grey
+from monai_memo.search.local_features import LocalFeatureRetriever
 from monai_memo.search.matches import NOT_SCORED, Matches
-from monai_memo.search.protocols import Encoder, Reranker, Retriever, Scored, SearchDescription
+from monai_memo.search.placed import Placed
+from monai_memo.search.protocols import Encoder, PlacingRetriever, Reranker, Retriever, Scored, SearchDescription
 from monai_memo.search.reranker import RegisteredReranker
 from monai_memo.search.runner import Runner
-from monai_memo.search.score_norm import CommonScale, WholeImages
+from monai_memo.search.score_norm import CommonScale, WholeImages, leads, vote_leads
 from monai_memo.search.shape_retriever import ShapeRetriever
 
 VERSION = 4  # raise it when the same images come to give another result: what is kept of another one is not taken up
 SCALE_IMAGES, FEWEST_IMAGES = 200, 20  # training images that the common scale is measured on
 SAVE_EVERY = 64
+LEADS = 4  # kinds of them
 Pixels = NDArray[np.floating]
 
 
@@ -60,16 +63,19 @@ class CopySearch:
         self.reranker: Reranker = reranker or RegisteredReranker()
         self.wanted_whole_images = whole_images
         self.scale: CommonScale | None = None
+        self.lead_scales: list[CommonScale | None] = []
 
     @classmethod
     def default(cls, encoder: Encoder, batch_size: int = 64) -> CopySearch:
         """The search of an audit: by embeddings and by shape, then by registration."""
-        return cls([EmbeddingRetriever(encoder, batch_size=batch_size), ShapeRetriever()])
+        return cls([EmbeddingRetriever(encoder, batch_size=batch_size), ShapeRetriever(), LocalFeatureRetriever()])
 
     def fit(self, gallery: Gallery, runner: Runner | None = None) -> CopySearch:
         """Get ready to look queries up in a gallery."""
         runner = runner or Runner()
         self.gallery, self.runner = gallery, runner
+        if len(gallery.shape) != 2:
+            self.retrievers = [one for one in self.retrievers if not isinstance(one, LocalFeatureRetriever)]
         enough = len(np.unique(gallery.patients)) >= FEWEST_IMAGES
         self.scale = None
         with torch.inference_mode():
@@ -115,6 +121,7 @@ class CopySearch:
         embeddings = [one for one in self.retrievers if isinstance(one, EmbeddingRetriever)]
         parts = [*self.retrievers, *([] if self.scale is None else [self.whole_images])]
         return {
+            "retrievers": [type(one).__name__ for one in self.retrievers],
             "neighbours": sum(one.neighbours for one in embeddings),
             "refined": self.reranker.refined,
             "whole_images": self.scale is not None,
@@ -184,38 +191,83 @@ class CopySearch:
 
     def _block(self, queries: Tensor, patients: Tensor | None, given: Tensor | None) -> Matches:
         """One block of queries, on the device."""
-        scored, whole_image = self.block(queries, patients, given)
+        scored, whole_image, leads = self.block(queries, patients, given)
+        inverted = getattr(scored, "inverted", None)
+        inverted = torch.zeros_like(scored.candidates, dtype=torch.bool) if inverted is None else inverted
         found = Matches(
             scored.candidates.cpu().numpy(), scored.similarity.double().cpu().numpy(), scored.transforms.cpu().numpy(),
             scored.profiles.cpu().numpy(), np.full(scored.candidates.shape, NOT_SCORED),
+            np.full(scored.candidates.shape, NOT_SCORED), inverted.cpu().numpy(),
         )  # fmt: skip
         if self.scale is None or whole_image is None:
             return found
-        values = np.where(found.candidates < 0, NOT_SCORED, self.scale(whole_image.cpu().numpy()))
-        return found.with_whole_image(values)
+        none = found.candidates < 0
+        values = np.where(none, NOT_SCORED, self.scale(whole_image.cpu().numpy()))
+        lead = found.lead
+        if leads is not None:
+            each = leads.cpu().numpy()
+            for number, scale in enumerate(self.lead_scales):
+                if scale is not None:
+                    lead = np.maximum(lead, scale(each[:, :, number]))
+        return found.with_further(values, np.where(none, NOT_SCORED, lead))
 
     def block(
         self, queries: Tensor, patients: Tensor | None = None, given: Tensor | None = None
-    ) -> tuple[Scored, Tensor | None]:
-        """One block of queries without any step off the device: scored candidates, and closeness of whole images."""
-        candidates = self._candidates(queries, patients) if given is None else given
+    ) -> tuple[Scored, Tensor | None, Tensor | None]:
+        """One block of queries on the device (only keypoints are looked for and looked up on the CPU).
+
+        Returns:
+            Scored candidates, closeness of whole images, and leads (``score_norm.leads`` and ``vote_leads``); the last
+            ones None where they are not measured.
+        """
+        candidates, placed = self._candidates(queries, patients) if given is None else (given, None)
         if self.scale is None:
-            return self.reranker(queries, candidates, None, self.runner), None
+            return self._scored(queries, candidates, None, placed), None, None
         vectors = self.whole_images.vectors_of(grey(queries))
         closeness = self.whole_images.closeness(vectors, patients)
         kept = None
         if given is None:
             kept = closeness.nearest
             candidates = self._union([candidates, kept[:, None]])
-        scored = self.reranker(queries, candidates, kept, self.runner)
-        return scored, self.whole_images.of_candidates(vectors, scored.candidates, closeness.background)
+        scored = self._scored(queries, candidates, kept, placed)
+        whole = self.whole_images.of_candidates(vectors, scored.candidates, closeness.background)
+        return scored, whole, None if given is not None else self._leads(scored, placed, patients)
 
-    def _candidates(self, queries: Tensor, patients: Tensor | None) -> Tensor:
-        candidates = self._union([retriever(queries, self.runner) for retriever in self.retrievers])
-        if patients is None:
-            return candidates
-        theirs = torch.from_numpy(self.gallery.patients).to(queries.device)[candidates.clamp(min=0)]
-        return torch.where(theirs == patients[:, None], -1, candidates)
+    def _leads(self, scored: Scored, placed: Placed | None, own: Tensor | None) -> Tensor:
+        """``(n, r, 4)``: of all bands, the finest, the coarsest, and of keypoints."""
+        patients = self.whole_images.patients
+        if getattr(self.reranker, "takes_places", False):
+            found = leads(scored, patients)
+        else:  # profiles of another reranker need not be correlations
+            found = torch.full((*scored.candidates.shape, LEADS - 1), -torch.inf, device=patients.device)
+        if placed is None:
+            return torch.cat([found, torch.full_like(found[:, :, :1], -torch.inf)], dim=2)
+        theirs = placed.candidates
+        if own is not None:
+            theirs = torch.where(patients[theirs.clamp(min=0)] == own[:, None], -1, theirs)
+        votes = vote_leads(placed.votes, theirs, scored.candidates, patients)
+        return torch.cat([found, votes.to(found.dtype)[:, :, None]], dim=2)
+
+    def _scored(self, queries: Tensor, candidates: Tensor, kept: Tensor | None, placed: Placed | None) -> Scored:
+        if placed is not None and getattr(self.reranker, "takes_places", False):
+            return self.reranker(queries, candidates, kept, self.runner, placed)  # type: ignore[call-arg]
+        return self.reranker(queries, candidates, kept, self.runner)
+
+    def _candidates(self, queries: Tensor, patients: Tensor | None) -> tuple[Tensor, Placed | None]:
+        """Candidates of all retrievers, and where some of them lie."""
+        parts: list[Tensor] = []
+        places: list[Placed] = []
+        for retriever in self.retrievers:
+            if isinstance(retriever, PlacingRetriever):
+                places.append(retriever.placed(queries, self.runner))
+                parts.append(places[-1].candidates)
+            else:
+                parts.append(retriever(queries, self.runner))
+        candidates = self._union(parts)
+        if patients is not None:
+            theirs = torch.from_numpy(self.gallery.patients).to(queries.device)[candidates.clamp(min=0)]
+            candidates = torch.where(theirs == patients[:, None], -1, candidates)
+        return candidates, Placed.together(places)
 
     def _union(self, parts: Sequence[Tensor]) -> Tensor:
         """Candidates of several retrievers, each once, padded with -1 at the end."""
@@ -231,7 +283,7 @@ class CopySearch:
         """Training images among those of the other patients: neither similarity has a copy to find there."""
         gallery, n = self.gallery, min(SCALE_IMAGES, len(self.gallery))
         chosen = np.sort(np.random.default_rng([self.runner.seed, 5]).choice(len(gallery), n, replace=False))
-        local, whole = [torch.empty(0)], [torch.empty(0)]
+        local, whole, lead = [torch.empty(0)], [torch.empty(0)], [torch.empty(0, LEADS)]
         mine = slice(0, n) if self.runner.team is None else self.runner.mine(n)
         with self.runner.bar(mine.stop - mine.start, "common scale") as bar:
             for rows in self.runner.blocks(n):
@@ -240,14 +292,24 @@ class CopySearch:
                 self.runner.check()
                 images = as_tensor(gallery.pixels[chosen[rows]], self.runner.device)
                 own = torch.from_numpy(gallery.patients[chosen[rows]]).to(self.runner.device)
-                scored = self.reranker(images, self._candidates(images, own), None, self.runner)
+                candidates, placed = self._candidates(images, own)
+                scored = self._scored(images, candidates, None, placed)
                 local.append(scored.similarity[:, 0].cpu())
+                lead.append(self._leads(scored, placed, own).amax(dim=1).cpu())
                 whole.append(self.whole_images.closeness(self.whole_images.vectors_of(grey(images)), own).value.cpu())
                 bar.update(len(images))
-        here = {"similarity": torch.cat(local).double().numpy(), "closeness": torch.cat(whole).double().numpy()}
+        here = {
+            "similarity": torch.cat(local).double().numpy(), "closeness": torch.cat(whole).double().numpy(),
+            "lead": torch.cat(lead).double().numpy(),
+        }  # fmt: skip
         every = self.runner.together(here)
-        similarity, closeness = (np.concatenate([part[name] for part in every]) for name in here)
+        similarity, closeness, each = (np.concatenate([part[name] for part in every]) for name in here)
         usable = similarity > NOT_SCORED
+        self.lead_scales = []
+        for values in each.T:
+            measured = usable & np.isfinite(values)
+            few = measured.sum() < FEWEST_IMAGES
+            self.lead_scales.append(None if few else CommonScale.between(values[measured], similarity[measured]))
         if usable.sum() < FEWEST_IMAGES:
             return None
         return CommonScale.between(closeness[usable], similarity[usable])

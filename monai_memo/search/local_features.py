@@ -13,7 +13,7 @@ other pairs agree with.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import faiss
 import numpy as np
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from monai_memo.search.gallery import Gallery, grey
 from monai_memo.search.keypoints import INVERTED, MIRRORED, VALUES, VARIANTS, Keypoints, keypoints_of, variants_of
+from monai_memo.search.placed import Placed
 from monai_memo.search.runner import CPU, Runner
 
 CANDIDATES = 10
@@ -33,31 +34,10 @@ TRAINING_POINTS = 40  # keypoints for each list that the index is made from
 ANGLES, SIZES = 12, 8  # bins of votes: of 30 degrees, of half octaves
 RATIO = 0.9  # distance to the best keypoint over that to the second best of an image
 NEAR, TURNED, RESIZED = 0.08, 0.6, 0.5  # half lengths, radians, logarithm: how far a pair may lie off a guess
-CLOSE = 0.05  # half lengths, off the final transform
+CLOSE = (0.1, 0.08, 0.06, 0.05)  # half lengths, off the transform as it gets better
 FEWEST = 3  # pairs that a transform rests on
 LARGEST_ZOOM = 2.5
 BYTES_PER_PAIR = 40  # of keypoints, while images are compared
-
-
-@dataclass(frozen=True)
-class Placed:
-    """Candidates of ``n`` queries with where they lie.
-
-    Attributes:
-        candidates: ``(n, k)`` index of the training image, -1 where there is none.
-        transforms: ``(n, k, 2, 3)`` see ``registration.affine``.
-        votes: ``(n, k)`` keypoints of the query that agree on the transform, one place counted once.
-        inverted: ``(n, k)`` whether black and white are exchanged.
-        places: ``(n, k, most, 2)`` keypoints of the query, last axis first, from the centre in half lengths.
-        agreeing: ``(n, k, most)`` which of them agree on the transform.
-    """
-
-    candidates: Tensor
-    transforms: Tensor
-    votes: Tensor
-    inverted: Tensor
-    places: Tensor
-    agreeing: Tensor
 
 
 class LocalFeatureRetriever:
@@ -73,11 +53,6 @@ class LocalFeatureRetriever:
     def __init__(self, candidates: int = CANDIDATES, neighbours: int = NEIGHBOURS) -> None:
         self.wanted, self.neighbours = candidates, neighbours
         self.size = 0
-
-    @property
-    def exact(self) -> bool:
-        """Never: an inverted file looks into the likeliest lists alone."""
-        return False
 
     def fit(self, gallery: Gallery, runner: Runner) -> None:
         """Keypoints of the gallery, and the inverted file of their descriptors.
@@ -216,7 +191,7 @@ class LocalFeatureRetriever:
         rows, kinds = torch.arange(n).repeat_interleave(k), torch.from_numpy(variants.ravel())
         here = Keypoints(descriptors[rows, kinds], frames[rows, kinds], points.counts[rows])
         parts = [
-            _transform(here.some(part, device), theirs.some(part, device))
+            transforms_of(here.some(part, device), theirs.some(part, device))
             for part in runner.blocks(n * k, runner.at_once(BYTES_PER_PAIR * here.frames.shape[1] ** 2))
         ]
         thetas, votes, agreeing = (torch.cat(part) for part in zip(*parts, strict=True))
@@ -239,7 +214,7 @@ class LocalFeatureRetriever:
         )  # fmt: skip
 
 
-def _transform(here: Keypoints, there: Keypoints) -> tuple[Tensor, Tensor, Tensor]:
+def transforms_of(here: Keypoints, there: Keypoints) -> tuple[Tensor, Tensor, Tensor]:
     """The transform of each pair of images that most keypoints agree on.
 
     Args:
@@ -282,10 +257,10 @@ def _transform(here: Keypoints, there: Keypoints) -> tuple[Tensor, Tensor, Tenso
     best = votes.argmax(dim=1)
     pair = torch.arange(p, device=best.device)
     theta, chosen = guess[pair, best], agrees[pair, best]
-    for _ in range(3):
+    for close in CLOSE:
         theta = _fitted(source[:, :, :2], target[:, :, :2], chosen * weight, theta)
         placed = (theta[:, None, :, :2] @ source[:, :, :2, None])[..., 0] + theta[:, None, :, 2]
-        near = ((placed - target[:, :, :2]) ** 2).sum(dim=2) < CLOSE**2
+        near = ((placed - target[:, :, :2]) ** 2).sum(dim=2) < close**2
         facing = torch.remainder(turn - turn[pair, best][:, None] + torch.pi, 2 * torch.pi) - torch.pi
         alike = (facing.abs() < TURNED) & ((zoom - zoom[pair, best][:, None]).abs() < RESIZED)
         chosen = near & usable & alike

@@ -5,13 +5,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 NOT_SCORED = -1.0
-NAMES = ("candidates", "similarity", "transforms", "profiles", "whole_image")
+NAMES = ("candidates", "similarity", "transforms", "profiles", "whole_image", "lead", "inverted")
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,9 @@ class Matches:
         transforms: ``(n, r, dims, dims + 1)`` affine, see ``registration.affine``.
         profiles: ``(n, r, bands)`` agreement in each frequency band, finest first.
         whole_image: ``(n, r)`` similarity of the whole images (``score_norm``); -1 where it was not measured.
+        lead: ``(n, r)`` how far a candidate agrees better than the others do (``score_norm``), on the same scale; -1
+            where it was not measured.
+        inverted: ``(n, r)`` whether black and white are exchanged.
     """
 
     candidates: NDArray[np.int64]
@@ -31,6 +34,8 @@ class Matches:
     transforms: NDArray[np.float32]
     profiles: NDArray[np.float32]
     whole_image: NDArray[np.float64]
+    lead: NDArray[np.float64]
+    inverted: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.candidates)
@@ -52,6 +57,8 @@ class Matches:
             arrays["transforms"].astype(np.float32, copy=False),
             arrays["profiles"].astype(np.float32, copy=False),
             arrays["whole_image"].astype(np.float64, copy=False),
+            arrays["lead"].astype(np.float64, copy=False),
+            arrays["inverted"].astype(np.bool_, copy=False),
         )
 
     @classmethod
@@ -68,16 +75,18 @@ class Matches:
             np.zeros((n, refined, dims, dims + 1), dtype=np.float32),
             np.zeros((n, refined, bands), dtype=np.float32),
             np.full((n, refined), NOT_SCORED),
+            np.full((n, refined), NOT_SCORED),
+            np.zeros((n, refined), dtype=bool),
         )
 
-    def with_whole_image(self, values: NDArray[np.float64]) -> Matches:
-        """The better of both similarities counts, and the candidates are put in its order.
+    def with_further(self, whole_image: NDArray[np.float64], lead: NDArray[np.float64]) -> Matches:
+        """The greatest of the similarities counts, and the candidates are put in its order.
 
         Args:
-            values: ``(n, r)`` on the scale of ``similarity``.
+            whole_image, lead: ``(n, r)`` on the scale of ``similarity``.
         """
-        similarity = np.maximum(self.similarity, values)
-        return Matches(self.candidates, similarity, self.transforms, self.profiles, values).in_order()
+        similarity = np.maximum(np.maximum(self.similarity, whole_image), lead)
+        return replace(self, similarity=similarity, whole_image=whole_image, lead=lead).in_order()
 
     def in_order(self) -> Matches:
         """Best candidates first."""

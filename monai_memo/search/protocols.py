@@ -12,7 +12,7 @@ A search retrieves candidates for each query, registers and scores them, and tak
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol, TypedDict
+from typing import Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from monai_memo.search.gallery import Gallery
 from monai_memo.search.matches import Matches
+from monai_memo.search.placed import Placed
 from monai_memo.search.runner import Runner
 
 
@@ -50,8 +51,20 @@ class Retriever(Protocol):
         ...
 
 
+@runtime_checkable
+class PlacingRetriever(Protocol):
+    """A retriever that also knows where its candidates lie; ``placed`` is then asked instead of the call."""
+
+    def placed(self, queries: Tensor, runner: Runner) -> Placed:
+        """Candidates of each query with their transforms; queries as in ``Retriever``."""
+        ...
+
+
 class Reranker(Protocol):
     """Scores candidates, slowly and well.
+
+    A reranker that has an attribute ``takes_places`` which is true gets a further argument, ``placed``: what
+    retrievers know of where the candidates lie (``Placed``), or None.
 
     Attributes:
         refined: candidates that are kept for each query.
@@ -122,12 +135,15 @@ class SearchDescription(TypedDict):
     """For the record of an audit.
 
     Attributes:
+        retrievers: what finds candidates, by name of class.
         neighbours: candidates by embedding, of the query itself and of its versions each; 0 without embeddings.
         refined: candidates that are registered to the pixel.
         whole_images: whether whole images are compared as well.
-        exact: whether every training image is looked at by every part of the search.
+        exact: whether every training image is looked at by every part of the search; keypoints apart, which are always
+            looked up in an inverted file.
     """
 
+    retrievers: list[str]
     neighbours: int
     refined: int
     whole_images: bool

@@ -22,6 +22,7 @@ from monai_memo.registration.gauss_newton import refine
 from monai_memo.registration.lncc import combine, matched_blur, profiles_of
 from monai_memo.search.gallery import Gallery, grey
 from monai_memo.search.matches import NOT_SCORED
+from monai_memo.search.placed import Placed
 from monai_memo.search.runner import Runner
 from monai_memo.search.shape_retriever import coarse_rows
 
@@ -29,6 +30,8 @@ REFINED = 5
 CONTRAST_BAND = (1.0, 4.0, 5.0)  # of the images that are registered; in pixels: low, high, window
 SECOND = 16  # candidates whose second best coarse transform is tried as well
 ABOVE_ALL = 2.0  # more than any agreement
+KNOWN = 3  # place of a retriever's transform among those of a candidate
+ALIKE = 8  # candidates that are looked at where the likeliest one lies, by keypoints
 CHANNELS = 16  # tensors of the size of an image that a comparison holds at once
 
 
@@ -38,13 +41,37 @@ class Pairs:
 
     Attributes:
         query, structure, candidate: ``(pairs, 1, *spatial)``, see ``registration.lncc``.
-        thetas: ``(pairs, dims, dims + 1)``.
+        thetas: ``(pairs, dims, dims + 1)`` where registration begins.
+        fallback: ``(pairs, dims, dims + 1)`` what is compared with where it ends.
     """
 
     query: Tensor
     structure: Tensor
     candidate: Tensor
     thetas: Tensor
+    fallback: Tensor
+
+    def some(self, rows: Tensor, thetas: Tensor) -> Pairs:
+        """Some of the pairs, at other transforms."""
+        parts = (self.query, self.structure, self.candidate, thetas, self.fallback)
+        return Pairs(*(part[rows] for part in parts))
+
+
+@dataclass(frozen=True)
+class Shortlist:
+    """Candidates of ``n`` queries that are registered.
+
+    Attributes:
+        candidates: ``(n, r)``, -1 where there are fewer.
+        thetas: ``(n, r, dims, dims + 1)`` where registration begins.
+        fallback: ``(n, r, dims, dims + 1)`` what is compared with where it ends.
+        inverted: ``(n, r)`` whether the query is compared with black and white exchanged.
+    """
+
+    candidates: Tensor
+    thetas: Tensor
+    fallback: Tensor
+    inverted: Tensor
 
 
 class RegisteredReranker:
@@ -54,6 +81,8 @@ class RegisteredReranker:
         refined: candidates of each query that are registered to the pixel; the others are dropped after a coarse look.
         affine: let registration end with all entries of the matrix free, for images that were squeezed.
     """
+
+    takes_places = True
 
     def __init__(self, refined: int = REFINED, affine: bool = True) -> None:
         if refined < 1:
@@ -68,17 +97,30 @@ class RegisteredReranker:
         self.bands = len(octaves(gallery.shape))
         gallery.reside(runner)
 
-    def __call__(self, queries: Tensor, candidates: Tensor, kept: Tensor | None, runner: Runner) -> ScoredBlock:
-        """See ``protocols.Reranker``."""
+    def __call__(
+        self,
+        queries: Tensor,
+        candidates: Tensor,
+        kept: Tensor | None,
+        runner: Runner,
+        placed: Placed | None = None,
+    ) -> ScoredBlock:
+        """See ``protocols.Reranker``.
+
+        Args:
+            placed: where some of the candidates lie, as far as retrievers know.
+        """
         images = grey(queries)
         structure = structured(images)
         thetas = self._coarse(images, structure, candidates, runner)
-        chosen, thetas = self._shortlist(images, structure, candidates, thetas, kept, runner)
+        short = self._shortlist(images, candidates, thetas, kept, placed, runner)
+        chosen = short.candidates
         n, r = chosen.shape
         others = self.gallery.images(chosen.clamp(min=0).flatten(), runner)
         pairs = Pairs(
-            images.repeat_interleave(r, dim=0), structure.repeat_interleave(r, dim=0), others, thetas.flatten(0, 1)
-        )
+            inverted(images.repeat_interleave(r, dim=0), short.inverted.flatten()),
+            structure.repeat_interleave(r, dim=0), others, short.thetas.flatten(0, 1), short.fallback.flatten(0, 1),
+        )  # fmt: skip
         thetas = self._refined(pairs, runner)
         profiles, thetas = self._better(pairs, thetas, runner)
         profiles = self._blurred(pairs, thetas, profiles, chosen, runner)
@@ -89,6 +131,7 @@ class RegisteredReranker:
             similarity.gather(1, order).double(),
             thetas.view(n, r, *thetas.shape[1:])[torch.arange(n, device=order.device)[:, None], order],
             profiles.view(n, r, -1)[torch.arange(n, device=order.device)[:, None], order],
+            short.inverted.gather(1, order),
             self.refined,
         )
 
@@ -110,19 +153,17 @@ class RegisteredReranker:
     def _shortlist(
         self,
         images: Tensor,
-        structure: Tensor,
         candidates: Tensor,
         thetas: Tensor,
         kept: Tensor | None,
+        placed: Placed | None,
         runner: Runner,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Shortlist:
         """The candidates that agree best at half the size, each at the best of its coarse transforms.
 
         Correlation over the whole image would drop copies of which a part was replaced. The second best transform is
-        tried on the candidates that agree best at the first one or in place.
-
-        Returns:
-            ``(n, r)`` and ``(n, r, dims, dims + 1)``; -1 where there are fewer candidates.
+        tried on the candidates that agree best at the first one or in place; where a retriever knows a transform, that
+        one as well.
         """
         n, k = candidates.shape
         rows = torch.arange(n, device=candidates.device)[:, None]
@@ -133,12 +174,48 @@ class RegisteredReranker:
         again = first.topk(min(SECOND, k), dim=1).indices
         value = look.agreement(others, again + k * rows, thetas[rows, again, 1:2])
         second = torch.full_like(first, -ABOVE_ALL).scatter(1, again, value[:, :, 0])
-        value, place = torch.stack([values[:, :, 0], second, values[:, :, 1]], dim=2).max(dim=2)
+        every, turned = [values[:, :, 0], second, values[:, :, 1]], torch.zeros_like(candidates, dtype=torch.bool)
+        favourite = None
+        if placed is not None:
+            place, there = placed.among(candidates)
+            value = look.agreement(others, place + k * rows, placed.transforms[:, :, None], placed.inverted)[:, :, 0]
+            value = torch.where(there, value, -ABOVE_ALL)
+            # Those that are not there all point to the first candidate: they must not overwrite what stands there.
+            third = torch.full_like(first, -ABOVE_ALL).scatter_reduce(1, place, value, "amax")
+            start = torch.zeros_like(thetas[:, :, :1])
+            spread = there[:, :, None, None] * placed.transforms
+            start[:, :, 0] = torch.zeros_like(start[:, :, 0]).scatter_add(
+                1, place[:, :, None, None].expand_as(spread), spread
+            )
+            turned = torch.zeros_like(first).scatter_add(1, place, (there & placed.inverted).to(first.dtype)) > 0
+            every, thetas = [*every, third], torch.cat([thetas, start], dim=2)
+            votes = torch.where(there, placed.votes, -1.0)
+            best = votes.argmax(dim=1, keepdim=True)
+            none = votes.gather(1, best) <= 0
+            favourite = torch.where(none, -1, place.gather(1, best))
+            # Others are looked at where the favourite lies: what is said for it must not be said of any patient there.
+            there = again[:, :ALIKE]
+            start = placed.transforms[rows, best].expand(-1, there.shape[1], -1, -1)
+            flipped = placed.inverted.gather(1, best)
+            value = look.agreement(others, there + k * rows, start[:, :, None], flipped.expand_as(there))[:, :, 0]
+            value = torch.where(none, -ABOVE_ALL, value)
+            every.append(torch.full_like(first, -ABOVE_ALL).scatter(1, there, value))
+            thetas = torch.cat([thetas, start[:, :1, None].expand(-1, k, -1, -1, -1)], dim=2)
+        value, place = torch.stack(every, dim=2).max(dim=2)
         if kept is not None:
             value = torch.where(candidates == kept[:, None], value + ABOVE_ALL, value)
-        value = torch.where(candidates < 0, -ABOVE_ALL, value)
+        if favourite is not None:
+            columns = torch.arange(k, device=rows.device)[None]
+            value = torch.where(columns == favourite, value + ABOVE_ALL, value)
+        value = torch.where(candidates < 0, -2 * ABOVE_ALL, value)
         best = value.topk(min(self.refined, k), dim=1).indices
-        return candidates.gather(1, best), thetas[rows, best, place.gather(1, best)]
+        chosen = place.gather(1, best)
+        begin = thetas[rows, best, chosen]
+        stay = torch.where((chosen >= KNOWN)[:, :, None, None], begin, thetas[rows, best, 2])
+        exchanged = (chosen == KNOWN) & turned.gather(1, best)
+        if placed is not None:
+            exchanged = exchanged | ((chosen == KNOWN + 1) & flipped)
+        return Shortlist(candidates.gather(1, best), begin, stay, exchanged)
 
     def _parts(self, pairs: Pairs, runner: Runner) -> list[slice]:
         size = runner.at_once(4 * CHANNELS * pairs.query[0].numel())
@@ -166,21 +243,22 @@ class RegisteredReranker:
         ])  # fmt: skip
 
     def _better(self, pairs: Pairs, refined: Tensor, runner: Runner) -> tuple[Tensor, Tensor]:
-        """Profile and transform of each pair, registered or left in place, whichever agrees more.
+        """Profile and transform of each pair, registered or left in place (or where a retriever had it).
+
+        Whichever agrees more counts.
 
         A quarter of the image that was replaced can draw a copy away that had lain where its original lies.
         """
-        in_place = identity(len(self.shape), refined.device).expand_as(refined)
-        moved, still = self._profiles(pairs, refined, runner), self._profiles(pairs, in_place, runner)
+        moved, still = self._profiles(pairs, refined, runner), self._profiles(pairs, pairs.fallback, runner)
         stays = (combine(still) > combine(moved)).unsqueeze(1)
-        return torch.where(stays, still, moved), torch.where(stays.unsqueeze(2), in_place, refined)
+        return torch.where(stays, still, moved), torch.where(stays.unsqueeze(2), pairs.fallback, refined)
 
     def _blurred(self, pairs: Pairs, thetas: Tensor, profiles: Tensor, chosen: Tensor, runner: Runner) -> Tensor:
         """Profiles with candidates as blurred as the query, which is read off its likeliest candidate."""
         n, r = chosen.shape
         sharp = torch.where(chosen < 0, -ABOVE_ALL, combine(profiles).view(n, r))
         likeliest = sharp.argmax(dim=1) + r * torch.arange(n, device=chosen.device)
-        one = Pairs(*(part[likeliest] for part in (pairs.query, pairs.structure, pairs.candidate, thetas)))
+        one = pairs.some(likeliest, thetas)
         blur = torch.cat([
             matched_blur(one.query[rows], one.structure[rows], one.candidate[rows], one.thetas[rows], some)
             for rows, some in ((rows, sharp.flatten()[likeliest][rows]) for rows in self._parts(one, runner))
@@ -191,9 +269,18 @@ class RegisteredReranker:
             return torch.where(blur[:, None] > 0, again, profiles)
         soft = torch.nonzero(blur)[:, 0]
         if len(soft):
-            some = Pairs(*(part[soft] for part in (pairs.query, pairs.structure, pairs.candidate, thetas)))
+            some = pairs.some(soft, thetas)
             profiles = profiles.index_copy(0, soft, self._profiles(some, some.thetas, runner, blur[soft]))
         return profiles
+
+
+def inverted(images: Tensor, which: Tensor) -> Tensor:
+    """Some of the images with black and white exchanged.
+
+    Args:
+        which: ``(batch,)``.
+    """
+    return torch.where(which.view(-1, *(1,) * (images.ndim - 1)), 1 - images, images)
 
 
 class Look:
@@ -222,13 +309,14 @@ class Look:
         parts = flat.split(self.runner.at_once(4 * 2**self.images.ndim * pixels))
         return torch.cat([self._small(self.gallery.images(part, self.runner)) for part in parts])
 
-    def agreement(self, others: Tensor, which: Tensor, thetas: Tensor) -> Tensor:
+    def agreement(self, others: Tensor, which: Tensor, thetas: Tensor, exchanged: Tensor | None = None) -> Tensor:
         """Combined agreement of pairs under several transforms.
 
         Args:
             others: of ``candidates``.
             which: ``(n, m)`` places in ``others``.
             thetas: ``(n, m, t, dims, dims + 1)``.
+            exchanged: ``(n, m)`` whether the query is compared with black and white exchanged.
 
         Returns:
             ``(n, m, t)``.
@@ -241,7 +329,10 @@ class Look:
             pair = torch.arange(start, min(start + step, len(places)), device=flat.device)
             row = pair // (m * per_candidate)
             candidate = others[flat[pair // per_candidate]]
-            profiles = profiles_of(self.images[row], self.structure[row], candidate, places[pair])
+            images = self.images[row]
+            if exchanged is not None:
+                images = inverted(images, exchanged.flatten()[pair // per_candidate])
+            profiles = profiles_of(images, self.structure[row], candidate, places[pair])
             values.append(combine(profiles))
         return torch.cat(values).view(*thetas.shape[:3])
 
@@ -254,10 +345,17 @@ class ScoredBlock:
     similarity: Tensor
     transforms: Tensor
     profiles: Tensor
+    inverted: Tensor | None = None
 
     @classmethod
     def of(
-        cls, candidates: Tensor, similarity: Tensor, transforms: Tensor, profiles: Tensor, refined: int
+        cls,
+        candidates: Tensor,
+        similarity: Tensor,
+        transforms: Tensor,
+        profiles: Tensor,
+        inverted: Tensor,
+        refined: int,
     ) -> ScoredBlock:
         """Filled up to ``refined`` candidates; those that are none get no score."""
         none = candidates < 0
@@ -270,4 +368,5 @@ class ScoredBlock:
             functional.pad(similarity, (0, short), value=NOT_SCORED),
             functional.pad(transforms, (0, 0, 0, 0, 0, short)),
             functional.pad(profiles, (0, 0, 0, short)),
+            functional.pad(inverted & ~none, (0, short)),
         )

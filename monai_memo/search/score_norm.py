@@ -19,8 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from monai_memo.registration.affine import resized
+from monai_memo.registration.affine import resized, within_reach
 from monai_memo.search.gallery import Gallery, grey
+from monai_memo.search.protocols import Scored
 from monai_memo.search.runner import Runner
 
 LENGTH = {2: 64, 3: 32}
@@ -30,6 +31,9 @@ COHORT = 5  # training images of other patients that a training image is normali
 WEIGHT = 0.4  # of the median log error to either
 SMALLEST_ERROR = 1e-6
 EXACT_UP_TO, SHORTLIST = 4096, 64
+FEWEST_OTHERS = 3  # candidates of other patients that a lead is measured against
+LEAD_POWER, LEAST_AGREEMENT = 1.25, 0.1
+FEW_VOTES = 4.0  # of keypoints: that many make no difference
 HALF_FROM = 20_000  # images from which vectors are kept in half precision
 
 
@@ -222,3 +226,58 @@ class CommonScale:
             to_middle + (closeness - middle) * (to_high - to_middle) / (high - middle)
         )
         return np.minimum(scaled, 1 - SMALLEST_ERROR)
+
+
+def leads(scored: Scored, patients: Tensor) -> Tensor:
+    """How far each candidate agrees with its query better than the candidates of other patients do.
+
+    Noise, blur, writing and other images that are mixed in lower the agreement of all candidates alike; what one of
+    them has beyond the others tells a copy. In proportion to what the others have, since noise shrinks all differences,
+    and the less the more these differ among themselves. The second best of the others counts, so that the originals of
+    a mixture of two do not hide one another.
+
+    Only candidates that lie where all of them were tried are told of (``registration.affine.within_reach``): one that
+    keypoints placed elsewhere is ahead of others that were never looked at there.
+
+    Args:
+        scored: registered candidates.
+        patients: ``(images,)`` of the gallery.
+
+    Returns:
+        ``(n, r, 3)``: of all bands, of the finest, of the coarsest; minus infinity where fewer than ``FEWEST_OTHERS``
+        candidates are of other patients.
+    """
+    limit, candidates = 1 - SMALLEST_ERROR, scored.candidates
+    fisher = torch.atanh(scored.profiles.double().clamp(-limit, limit))
+    values = torch.stack([fisher.mean(dim=2), fisher[:, :, 0], fisher[:, :, -1]], dim=2)
+    there, whose = candidates >= 0, patients[candidates.clamp(min=0)]
+    other = there[:, None, :] & (whose[:, :, None] != whose[:, None, :])  # (n, r, others)
+    count = other.sum(dim=2)
+    beside = torch.where(other[:, :, :, None], values[:, None], -torch.inf).sort(dim=2, descending=True).values
+    last = (count - 1).clamp(min=0)[:, :, None, None].expand(-1, -1, 1, values.shape[2])
+    second, lowest = beside[:, :, min(1, beside.shape[2] - 1)], beside.gather(2, last)[:, :, 0]
+    usual = second.clamp(min=LEAST_AGREEMENT)
+    lead = (values - second) / (usual**LEAD_POWER + usual ** (LEAD_POWER - 1) * (second - lowest))
+    usable = there & (count >= FEWEST_OTHERS) & within_reach(scored.transforms)
+    return torch.where(usable[:, :, None], lead, -torch.inf)
+
+
+def vote_leads(votes: Tensor, found: Tensor, candidates: Tensor, patients: Tensor) -> Tensor:
+    """How many more keypoints agree on each candidate than on those of other patients.
+
+    Args:
+        votes: ``(n, k)`` of ``Placed``.
+        found: ``(n, k)`` their images, -1 where there is none.
+        candidates: ``(n, r)`` of which the lead is asked.
+        patients: ``(images,)`` of the gallery.
+
+    Returns:
+        ``(n, r)`` logarithm of a ratio; minus infinity for candidates without votes, or with too few others.
+    """
+    same = (candidates[:, :, None] == found[:, None, :]) & (found >= 0)[:, None, :]
+    own = (same * votes[:, None, :]).sum(dim=2)
+    whose, theirs = patients[candidates.clamp(min=0)], patients[found.clamp(min=0)]
+    other = (found >= 0)[:, None, :] & (whose[:, :, None] != theirs[:, None, :])
+    middle = torch.where(other, votes[:, None, :].double(), torch.nan).nanquantile(0.5, dim=2)
+    lead = ((own + FEW_VOTES) / (middle + FEW_VOTES)).log()
+    return torch.where((own > 0) & (other.sum(dim=2) >= FEWEST_OTHERS), lead, -torch.inf)

@@ -93,7 +93,9 @@ def test_users_put_in_a_retriever_and_a_reranker_of_their_own() -> None:
     search = CopySearch([Everything()], Difference(), whole_images=False).fit(Gallery(CHEST))
     found = search.search(CHEST[3:5])
     assert found.candidates[:, 0].tolist() == [3, 4] and found.similarity[:, 0].tolist() == [1.0, 1.0]
-    assert search.describe() == {"neighbours": 0, "refined": 2, "whole_images": False, "exact": True}
+    assert search.describe() == {
+        "retrievers": ["Everything"], "neighbours": 0, "refined": 2, "whole_images": False, "exact": True,
+    }  # fmt: skip
 
 
 def test_queries_have_the_shape_of_the_gallery() -> None:

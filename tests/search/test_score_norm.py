@@ -11,8 +11,9 @@ from monai_memo.registration.filters import smooth
 from monai_memo.search.copy_search import CopySearch
 from monai_memo.search.embedding_retriever import EmbeddingRetriever
 from monai_memo.search.gallery import Gallery
+from monai_memo.search.reranker import ScoredBlock
 from monai_memo.search.runner import Runner
-from monai_memo.search.score_norm import CommonScale, WholeImages
+from monai_memo.search.score_norm import CommonScale, WholeImages, leads, vote_leads
 from monai_memo.search.shape_retriever import ShapeRetriever
 
 TRAINING = np.stack([chest_phantom(i, (32, 32)) for i in range(40)])
@@ -137,3 +138,45 @@ def test_small_cohorts_do_without() -> None:
     small = search(TRAINING[:12])
     assert small.scale is None
     assert (small.search(UNSEEN[:3]).whole_image == -1).all()
+
+
+def block(agreement: list[list[float]], thetas: torch.Tensor | None = None) -> ScoredBlock:
+    """Candidates 0, 1, ... with this agreement in both of two bands."""
+    values = torch.tensor(agreement)
+    n, r = values.shape
+    thetas = torch.eye(2, 3).expand(n, r, 2, 3) if thetas is None else thetas
+    return ScoredBlock(torch.arange(r).expand(n, r), values, thetas, values[:, :, None].expand(n, r, 2))
+
+
+def test_who_is_ahead_of_the_others_leads_however_little_all_agree() -> None:
+    clear, even, noisy = leads(
+        block([[0.9, 0.6, 0.6, 0.6, 0.6], [0.62, 0.6, 0.6, 0.6, 0.6], [0.4, 0.2, 0.2, 0.2, 0.2]]), torch.arange(5)
+    )[:, :, 0]
+    assert clear[0] > 10 * even[0] > 0 and noisy[0] > 10 * even[0]
+    assert bool((clear[1:] <= 0).all())
+
+
+def test_two_originals_of_a_mixture_do_not_hide_one_another() -> None:
+    found = leads(block([[0.8, 0.79, 0.5, 0.5, 0.5]]), torch.arange(5))[0]
+    assert bool((found[:2] > 0.5).all()) and bool((found[2:] <= 0).all())
+
+
+def test_images_of_one_patient_are_not_compared_with_each_other() -> None:
+    found = leads(block([[0.8, 0.8, 0.5, 0.5, 0.5]]), torch.tensor([0, 0, 1, 2, 3]))[0, :, 0]
+    assert bool((found[:2] > 0.5).all())
+    few = leads(block([[0.8, 0.5, 0.5]]), torch.tensor([0, 1, 1]))
+    assert bool(few.isinf().all())
+
+
+def test_nobody_leads_where_the_others_were_not_tried() -> None:
+    turned = torch.eye(2, 3).repeat(1, 5, 1, 1)
+    turned[0, 0, :, :2] = torch.tensor([[0.0, -1.0], [1.0, 0.0]])
+    found = leads(block([[0.9, 0.6, 0.6, 0.6, 0.6]], turned), torch.arange(5))[0, :, 0]
+    assert found[0] == -torch.inf and bool(found[1:].isfinite().all())
+
+
+def test_keypoints_lead_by_their_ratio_to_other_patients() -> None:
+    votes, found = torch.tensor([[36.0, 6.0, 6.0, 6.0, 0.0]]), torch.tensor([[3, 1, 2, 0, -1]])
+    lead = vote_leads(votes, found, torch.tensor([[3, 1, 7, -1]]), torch.arange(8))[0]
+    assert lead[0] == pytest.approx(np.log(40 / 10)) and lead[1] == pytest.approx(0, abs=1e-6)
+    assert lead[2] == -torch.inf and lead[3] == -torch.inf
