@@ -20,6 +20,7 @@ from monai_memo.data.prepared import PreparedCohort
 from monai_memo.search.protocols import Search
 from monai_memo.statistics.discoveries import Discoveries, discover
 from monai_memo.statistics.rates import AuditRates, audit_rates
+from monai_memo.statistics.reference import ReferenceControl, look_alike_share, reference_control
 from monai_memo.statistics.sampling_curve import sampling_curve
 
 SENTENCE = (
@@ -62,10 +63,14 @@ class Calibrated:
     Attributes:
         rates: thresholds, counts and controls with their intervals.
         certainty: p-values, list of copies, and patients told apart from images.
+        reference: the reference control; None where it was left out.
+        look_alikes: of each synthetic image, see ``statistics.reference.look_alike_share``.
     """
 
     rates: AuditRates
     certainty: Certainty
+    reference: ReferenceControl | None = None
+    look_alikes: NDArray[np.float64] | None = None
 
 
 def calibrate(settings: AuditConfiguration, inputs: Inputs, searched: Searched) -> Calibrated:
@@ -78,7 +83,12 @@ def calibrate(settings: AuditConfiguration, inputs: Inputs, searched: Searched) 
         settings.n_bootstrap,
         settings.seed,
     )
-    return Calibrated(rates, judge(settings, inputs.training, searched, rates.tau.value))
+    tau, nearest = rates.tau.value, searched.reference
+    certainty = judge(settings, inputs.training, searched, tau)
+    if nearest is None:
+        return Calibrated(rates, certainty)
+    reference = reference_control(nearest, tau, settings.confidence, settings.seed)
+    return Calibrated(rates, certainty, reference, look_alike_share(nearest))
 
 
 def judge(settings: AuditConfiguration, training: PreparedCohort, searched: Searched, tau: float) -> Certainty:

@@ -92,6 +92,8 @@ class AuditOptions(Settings):
             trusting the embeddings; by default on, except for the paper's recipe and the paper's calibration.
         match_sharpness: where the synthetic images are softer than the held-out ones, soften the held-out images alike
             before thresholds and control are taken from them (size-matched calibration only).
+        reference: the reference control: look the synthetic images up among training and held-out patients together as
+            well, which takes one further look-up of each. Without it look-alikes can pass for copies.
         fdr: false discovery rate of the list of copies.
         planted: copies planted for the positive control; 0 leaves it out.
         limit_copies: copies planted of each kind and strength, for the limit of detection; 0 leaves it out.
@@ -127,6 +129,7 @@ class AuditOptions(Settings):
     n_bootstrap: Resamples = 1000
     verification: Boolean | None = None
     match_sharpness: Boolean = True
+    reference: Boolean = True
     fdr: Share = 0.05
     planted: Amount = 100
     limit_copies: Amount = 10

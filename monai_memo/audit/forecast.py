@@ -230,7 +230,8 @@ def _look_ups(numbers: Mapping[str, int], dims: int, settings: AuditConfiguratio
     """Images that are looked up in the training cohort: synthetic, held-out and planted ones, turned if asked for."""
     planted = min(settings.planted, 2 * numbers["training"])
     limit = min(settings.limit_copies, numbers["training"]) * len(chosen_levels(kinds_of(dims)))
-    return (numbers["heldout"] + numbers["synthetic"] + planted + limit) * len(searched(settings.symmetries, dims))
+    synthetic = numbers["synthetic"] * (2 if settings.reference else 1)  # once more among both kinds of patients
+    return (numbers["heldout"] + synthetic + planted + limit) * len(searched(settings.symmetries, dims))
 
 
 def _search(

@@ -85,6 +85,8 @@ class Match:
         p_value: conformal p-value against the held-out images.
         listed: on the list of copies at the false discovery rate asked for.
         same_image: more similar than 95 % of the pairs of different images of one patient are; None if not measured.
+        look_alikes: of all synthetic images that are as close to a training patient, the share that are look-alikes, as
+            the reference control estimates it; 1 where a held-out patient is nearer. None if not measured.
     """
 
     synthetic: str
@@ -96,6 +98,7 @@ class Match:
     p_value: float = 1.0
     listed: bool = False
     same_image: bool | None = None
+    look_alikes: float | None = None
 
 
 @with_config(OPEN)
@@ -244,6 +247,41 @@ class VerificationPart(TypedDict):
     refined: Natural
     sentence: str
     whole_images: NotRequired[bool]
+
+
+@dataclass(frozen=True)
+class ReferencePart:
+    """The reference control: the synthetic images, looked up among training and held-out patients together.
+
+    Attributes:
+        by: ``"search"``, as copies are looked for, or ``"embeddings"``, which know the training images better.
+        to_training: synthetic images above tau that are nearest to a training patient.
+        to_unseen: synthetic images above tau that are nearest to a held-out patient.
+        ratio: training images for each held-out image.
+        expected: share that as many unseen images would have got.
+        excess: share of the synthetic images that was copied, look-alikes taken off.
+        p_value: of "nothing was copied": patients change places between the galleries.
+        patients_needed: fewest copied patients that can bring the p-value down to the level of the intervals.
+        smallest_p: the smallest p-value with these galleries and that many images above tau.
+        detectable: excess that would have been seen in four of five audits like this one.
+        listed: images on a list of which at most the false discovery rate asked for are look-alikes.
+    """
+
+    __pydantic_config__ = ConfigDict(allow_inf_nan=False)
+
+    by: Literal["search", "embeddings"]
+    to_training: Natural
+    to_unseen: Natural
+    n_training_patients: Natural
+    n_unseen_patients: Natural
+    ratio: float
+    expected: float
+    excess: Estimate
+    p_value: Rate
+    patients_needed: Natural
+    smallest_p: Rate
+    detectable: Rate
+    listed: Natural = 0
 
 
 @with_config(OPEN)

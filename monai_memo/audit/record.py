@@ -13,17 +13,18 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_memo.audit.certainty import Calibrated, Certainty, describe_discoveries
+from monai_memo.audit.certainty import Calibrated, describe_discoveries
 from monai_memo.audit.comparison import Comparison
 from monai_memo.audit.configuration import AuditConfiguration
 from monai_memo.audit.controls import Controls
 from monai_memo.audit.inputs import Inputs
 from monai_memo.audit.orientation import not_looked_up
-from monai_memo.audit.parts import OrientationPart, Timing
+from monai_memo.audit.parts import OrientationPart, ReferencePart, Timing
+from monai_memo.audit.reference import describe_reference
 from monai_memo.audit.result import SCHEMA_VERSION, AuditResult, CohortSummary, Count, Estimate, Match
 from monai_memo.audit.run import Run
 from monai_memo.audit.searching import Searched
-from monai_memo.audit.verdict import unread_training, verdict_for
+from monai_memo.audit.verdict import covering, unread_training, verdict_for, weighed
 from monai_memo.data.overlap import repeated_images
 from monai_memo.data.prepared import PreparedCohort
 from monai_memo.detector.detector import known_summary
@@ -101,10 +102,9 @@ def explain_calibration(configuration: AuditConfiguration, n_train: int, n_heldo
     )
 
 
-def match_table(
-    prepared: Mapping[str, PreparedCohort], comparison: Comparison, tau: float, certainty: Certainty
-) -> list[Match]:
+def match_table(prepared: Mapping[str, PreparedCohort], comparison: Comparison, calibrated: Calibrated) -> list[Match]:
     """One row for each synthetic image, most similar first."""
+    tau, certainty, look_alikes = calibrated.rates.tau.value, calibrated.certainty, calibrated.look_alikes
     beyond = certainty.same_patient["threshold"] if certainty.same_patient else None
     similarity = comparison.sims.synthetic_to_training
     training = prepared["training"].cohort.images
@@ -123,6 +123,7 @@ def match_table(
                 p_value=float(certainty.discoveries.p_values[index]),
                 listed=bool(certainty.discoveries.listed[index]),
                 same_image=None if beyond is None else bool(similarity[index] > beyond),
+                look_alikes=None if look_alikes is None else round(float(look_alikes[index]), 6),
             )
         )
     return rows
@@ -134,6 +135,14 @@ def _sample(values: NDArray[np.float64], most: int = 5000) -> list[float]:
     if len(ranked) > most:
         ranked = ranked[np.linspace(0, len(ranked) - 1, most).round().astype(int)]
     return [round(float(value), 6) for value in ranked]
+
+
+def _reference(configuration: AuditConfiguration, searched: Searched, calibrated: Calibrated) -> ReferencePart | None:
+    nearest, found, look_alikes = searched.reference, calibrated.reference, calibrated.look_alikes
+    if nearest is None or found is None or look_alikes is None:
+        return None
+    listed = int((look_alikes <= configuration.fdr).sum())
+    return describe_reference(found, nearest.ratio, listed, searched.search is not None)
 
 
 def _timing(run: Run, inputs: Inputs) -> Timing:
@@ -156,7 +165,22 @@ def build_result(
     n_copies = _count(rates.n_copies, rates.copies, sims.n_synthetic)
     preprocessing = detector.preprocessing
     said = [*inputs.warnings, *searched.matched.warnings, *rates.warnings]
+    said += calibrated.reference.warnings if calibrated.reference is not None else []
     said += [certainty.discoveries.warning] if certainty.discoveries.warning else []
+    reference = _reference(configuration, searched, calibrated)
+    verdict = verdict_for(
+        n_copies,
+        _estimate(rates.control_copies),
+        excess,
+        sensitivity,
+        configuration.confidence,
+        concerns=[
+            *unread_training(sims.n_train, len(prepared["training"].skipped)),
+            *not_looked_up(inputs.orientations, configuration.symmetries, preprocessing.spatial_dims),
+            *inputs.concerns,
+        ],
+    )
+    verdict = weighed(verdict, excess, reference, configuration.confidence)
     return AuditResult(
         schema_version=SCHEMA_VERSION,
         n_synthetic=sims.n_synthetic,
@@ -180,19 +204,7 @@ def build_result(
             "explanation": explain_calibration(configuration, sims.n_train, sims.n_heldout, sims.n_synthetic),
             "sharpness": None if softening is None else softening.describe(),
         },
-        verdict=verdict_for(
-            n_copies,
-            _estimate(rates.control_copies),
-            excess,
-            sensitivity,
-            configuration.confidence,
-            concerns=[
-                *unread_training(sims.n_train, len(prepared["training"].skipped)),
-                *not_looked_up(inputs.orientations, configuration.symmetries, preprocessing.spatial_dims),
-                *inputs.concerns,
-            ],
-            unread=len(prepared["synthetic"].skipped),
-        ),
+        verdict=covering(verdict, len(prepared["synthetic"].skipped)),
         cohorts={name: summarise(item) for name, item in prepared.items()},
         detector={
             "recipe": detector.recipe.name,
@@ -222,6 +234,7 @@ def build_result(
         same_patient=certainty.same_patient,
         verification=certainty.verification,
         detection_limit=controls.detection_limit,
+        reference=reference,
         orientation=[cast(OrientationPart, finding.to_dict()) for finding in inputs.orientations],
-        matches=match_table(prepared, comparison, rates.tau.value, certainty),
+        matches=match_table(prepared, comparison, calibrated),
     )

@@ -29,6 +29,7 @@ from monai_memo.audit.parts import (
     Natural,
     OrientationPart,
     PreprocessingPart,
+    ReferencePart,
     SamePatient,
     SamplingCurve,
     Sensitivity,
@@ -45,9 +46,19 @@ from monai_memo.redaction import listed
 from monai_memo.settings.model import shown_name, shown_value
 from monai_memo.text import cell, uncell
 
-SCHEMA_VERSION = "1.4"
+SCHEMA_VERSION = "1.5"
 REMOVED = "[redacted]"
-MATCH_COLUMNS = ("synthetic", "nearest_training", "similarity", "tau", "copy", "p_value", "listed", "same_image")
+MATCH_COLUMNS = (
+    "synthetic",
+    "nearest_training",
+    "similarity",
+    "tau",
+    "copy",
+    "p_value",
+    "listed",
+    "same_image",
+    "look_alikes",
+)
 
 
 @dataclass(frozen=True)
@@ -129,6 +140,9 @@ class AuditResult:
     orientation: list[OrientationPart] | None = None
     """Whether held-out and synthetic images have the orientation of the training images, see
     monai_memo.data.orientation_check."""
+    reference: ReferencePart | None = None
+    """Reference control: the same synthetic images, looked up among training and held-out patients together. Null
+    where it was left out."""
     warning_names: list[list[str]] | None = None
     """Names of images or patients that each warning is about; empty in a redacted record."""
     matches: list[Match] = field(default_factory=list)
@@ -227,7 +241,8 @@ class AuditResult:
         for match in self.matches:
             numbers = (f"{match.similarity:.6f}", f"{match.tau:.6f}", "true" if match.copy else "false")
             same_image = "" if match.same_image is None else str(match.same_image).lower()
-            certainty = (f"{match.p_value:.6f}", "true" if match.listed else "false", same_image)
+            look_alikes = "" if match.look_alikes is None else f"{match.look_alikes:.6f}"
+            certainty = (f"{match.p_value:.6f}", "true" if match.listed else "false", same_image, look_alikes)
             rows.writerow([cell(match.synthetic), cell(match.nearest_training), *numbers, *certainty])
         write_text(Path(folder) / "matches.csv", text.getvalue())
 

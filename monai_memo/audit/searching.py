@@ -13,16 +13,21 @@ from numpy.typing import NDArray
 
 from monai_memo.audit.comparison import Comparison, compare
 from monai_memo.audit.inputs import Inputs, recipe_for
+from monai_memo.audit.reference import joint_gallery, nearest_patients
 from monai_memo.audit.run import Run
+from monai_memo.audit.sharing import build_search
 from monai_memo.audit.sharpness import Softening, blur_warning, match_sharpness, partly_soft_warning
 from monai_memo.audit.symmetries import TurnedSearch, best_of_views, embed_views
-from monai_memo.audit.verified_comparison import compare_verified, gallery_of, search_in
+from monai_memo.audit.verified_comparison import compare_verified, gallery_of
 from monai_memo.data.orientation import Symmetry, searched
 from monai_memo.data.prepared import PreparedCohort
 from monai_memo.detector.detector import Detector
 from monai_memo.detector.training import train_detector
+from monai_memo.search.embedding_index import EmbeddingIndex
+from monai_memo.search.gallery import Gallery
 from monai_memo.search.protocols import Search
 from monai_memo.search.runner import Runner
+from monai_memo.statistics.reference import NearestPatients
 
 Pixels = NDArray[np.floating]
 Embeddings = Mapping[str, NDArray[np.float32]]
@@ -59,6 +64,8 @@ class Searched:
         search: that verified the matches; None where embeddings alone decide.
         comparison: similarities, and the nearest training images.
         similarity_of: images to their similarity to the nearest training image, found as for the synthetic ones.
+        reference: the nearest patients of the synthetic images among training and held-out patients together; None
+            where the reference control was left out.
     """
 
     detector: Detector
@@ -68,6 +75,7 @@ class Searched:
     search: Search | None
     comparison: Comparison
     similarity_of: Callable[[Pixels], NDArray[np.float64]]
+    reference: NearestPatients | None = None
 
 
 def match_cohorts(run: Run, inputs: Inputs) -> Matched:
@@ -111,12 +119,18 @@ def search_copies(run: Run, inputs: Inputs, detector: Detector, matched: Matched
         if run.sharing is not None:
             run.sharing.bring(detector)
         embeddings = {name: _embed_cohort(run, detector, item, name) for name, item in matched.prepared.items()}
+    reference = None
+    with run.timed("reference control", run.settings.reference):
+        if run.settings.reference:
+            reference = _reference(run, inputs, detector, matched, embeddings, symmetries)
     with run.timed("search and verify"):
-        search = _search(run, detector, inputs.training, embeddings["training"], symmetries)
-        if search is None:
-            comparison = _compare_embeddings(matched.prepared, embeddings, symmetries, embed)
-        else:
+        if run.settings.verifies(detector.recipe.name):
+            gallery = gallery_of(inputs.training, embeddings["training"])
+            search = _search(run, detector, gallery, symmetries)
             comparison = compare_verified(matched.prepared, search, detector.sha256, run.work / "verified")
+        else:
+            search = None
+            comparison = _compare_embeddings(matched.prepared, embeddings, symmetries, embed)
 
     def similarity_of(images: Pixels) -> NDArray[np.float64]:
         if search is not None:
@@ -124,7 +138,7 @@ def search_copies(run: Run, inputs: Inputs, detector: Detector, matched: Matched
         assert comparison.training_index is not None
         return best_of_views(comparison.training_index, embed_views(images, symmetries, embed))[0][:, 0]
 
-    return Searched(detector, inputs.given is None, matched, symmetries, search, comparison, similarity_of)
+    return Searched(detector, inputs.given is None, matched, symmetries, search, comparison, similarity_of, reference)
 
 
 def _embed_cohort(run: Run, detector: Detector, prepared: PreparedCohort, name: str) -> NDArray[np.float32]:
@@ -151,23 +165,50 @@ def _embedder(run: Run, detector: Detector) -> Callable[[Pixels], NDArray[np.flo
 def _search(
     run: Run,
     detector: Detector,
-    training: PreparedCohort,
-    embeddings: NDArray[np.float32],
+    gallery: Gallery,
     symmetries: tuple[Symmetry, ...],
-) -> Search | None:
-    """In the training cohort; None where embeddings alone decide."""
+    names: Sequence[str] = ("training",),
+    place: str = "verified",
+) -> Search:
+    """In a gallery, whose embeddings have these names; what is in progress lies in a folder of its own."""
     settings, sharing = run.settings, run.sharing
-    if not settings.verifies(detector.recipe.name):
-        return None
     runner = Runner(
-        torch.device(run.device), folder=run.work / "verified", seed=settings.seed, progress=settings.progress,
-        team=run.team,
-    )  # fmt: skip
+        torch.device(run.device), folder=run.work / place, seed=settings.seed, progress=settings.progress, team=run.team
+    )
     search: Search = (
-        search_in(training, embeddings, detector, runner, settings.batch_size) if sharing is None
-        else sharing.search(detector, gallery_of(training, embeddings), runner)
+        build_search(gallery, detector, runner, settings.batch_size) if sharing is None
+        else sharing.search(detector, gallery, runner, names)
     )  # fmt: skip
     return search if len(symmetries) == 1 else TurnedSearch(search, symmetries)
+
+
+def _reference(
+    run: Run,
+    inputs: Inputs,
+    detector: Detector,
+    matched: Matched,
+    embeddings: Embeddings,
+    symmetries: tuple[Symmetry, ...],
+) -> NearestPatients:
+    """The nearest patients of the synthetic images, in one gallery of training and held-out images as they are."""
+    heldout, synthetic, name = inputs.prepared["heldout"], inputs.prepared["synthetic"].pixels, "heldout"
+    vectors = embeddings["heldout"]
+    if matched.softening is not None:  # those at hand are of softened images
+        name = "unseen"
+        vectors = _embed_cohort(run, detector, heldout, name)
+    both = {"training": embeddings["training"], "heldout": vectors}
+    folder = run.work / "reference"
+    gallery = joint_gallery(inputs.prepared, both, folder)
+    if run.settings.verifies(detector.recipe.name):
+        search = _search(run, detector, gallery, symmetries, ("training", name), "reference")
+        found = search.search(synthetic, folder / "reference.npz")
+        similarity, image = found.similarity[:, 0], found.candidates[:, 0]
+    else:
+        assert gallery.embeddings is not None
+        views = embed_views(synthetic, symmetries, _embedder(run, detector))
+        values, places = best_of_views(EmbeddingIndex(gallery.embeddings), views)
+        similarity, image = values[:, 0], places[:, 0]
+    return nearest_patients(similarity, image, gallery.patients, len(inputs.training.cohort))
 
 
 def _compare_embeddings(

@@ -9,7 +9,7 @@ would work through, so that the record comes out the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +83,17 @@ class Sharing:
         self.team.forget(shared)
         return found
 
-    def search(self, detector: Detector, gallery: Gallery, runner: Runner) -> Search:
-        """Get ready to look images up together in a gallery with the embeddings that were named ``training``."""
+    def search(
+        self, detector: Detector, gallery: Gallery, runner: Runner, names: Sequence[str] = ("training",)
+    ) -> Search:
+        """Get ready to look images up together, in this gallery and in no earlier one.
+
+        Args:
+            names: of the embeddings that those of the gallery are made of.
+        """
         words = {"pixels": self.team.share(gallery.pixels), "patients": self.team.share(gallery.patients)}
         folder = None if runner.folder is None else str(runner.folder.absolute())
-        self.team.tell({"do": "fit", "seed": runner.seed, "folder": folder, **words})
+        self.team.tell({"do": "fit", "seed": runner.seed, "folder": folder, "names": list(names), **words})
         return SharedSearch(build_search(gallery, detector, runner, self.batch_size), self.team)
 
     def end(self, result: AuditResult) -> None:
@@ -200,7 +206,7 @@ class Follower:
     def _fit(self, words: dict[str, Any]) -> None:
         pixels, patients = self.team.take(words["pixels"]), self.team.take(words["patients"])
         assert pixels is not None and patients is not None
-        gallery = Gallery(pixels, patients, self._embeddings["training"])
+        gallery = Gallery(pixels, patients, np.concatenate([self._embeddings[name] for name in words["names"]]))
         folder = None if words["folder"] is None else Path(words["folder"])
         runner = Runner(torch.device(self.device), folder=folder, seed=words["seed"], team=self.team)
         self._search = build_search(gallery, self.detector, runner, self.batch_size)

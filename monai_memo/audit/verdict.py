@@ -6,10 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from monai_memo.audit.parts import Count, Estimate, Sensitivity, Verdict
+from monai_memo.audit.parts import Count, Estimate, ReferencePart, Sensitivity, Verdict
 
 SENSITIVITY_NEEDED = 0.5
 SHARE_OF_CONCERN = 0.05
+ALIKE = 0.5  # share of the excess over the control that the reference control has to see, or it sees look-alikes
 
 
 def percent(rate: float, digits: int = 1) -> str:
@@ -52,12 +53,82 @@ def verdict_for(
     Returns:
         ``level``, ``headline`` and ``detail``, for readers who are no engineers.
     """
-    verdict = _verdict(n_copies, control, excess, sensitivity, confidence, concerns)
+    return covering(_verdict(n_copies, control, excess, sensitivity, confidence, concerns), unread)
+
+
+def covering(verdict: Verdict, unread: int) -> Verdict:
+    """A verdict that says which synthetic images it does not cover."""
     if unread:
+        verdict = {**verdict}
         was = f"{unread} synthetic image{'s' if unread > 1 else ''} could not be read"
         verdict["detail"] += f" {was}: this verdict does not cover {'them' if unread > 1 else 'it'}. Do not share what "
         verdict["detail"] += "was not audited."
     return verdict
+
+
+def weighed(verdict: Verdict, excess: Estimate, reference: ReferencePart | None, confidence: float = 0.95) -> Verdict:
+    """The verdict of the control on held-out images, weighed against the reference control.
+
+    * Both say copies: copies. Where the reference control says fewer, it is told how many are look-alikes.
+    * The control says copies, and the reference control is compatible with none: the same samples are as close to
+      patients whom the generator never saw, so that nothing is proven, and nothing is safe either. Where the galleries
+      are too small for the reference control to say either, the copies stand, and it is told that they are unconfirmed.
+    * The reference control says copies, and the control does not: a warning of copies.
+
+    Args:
+        verdict: of ``verdict_for``.
+        excess: over the control.
+        reference: None where it was left out.
+    """
+    if reference is None:
+        return verdict
+    ours, level = reference.excess, 1 - confidence
+    numbers = _numbers(reference, confidence)
+    fewer = ours.high < excess.value or ours.value < ALIKE * excess.value
+    if verdict["level"] != "copies_found":
+        if reference.p_value > level / 2:
+            return verdict
+        return {
+            "level": "copies_found",
+            "headline": "Copies found: synthetic images are closer to training patients than to patients whom the "
+            "generator never saw.",
+            "detail": f"{numbers} The control on held-out images does not show it: it compares with real images, which "
+            "can be closer to one another than samples are to anybody. Do not share this data set as it is: look at "
+            "the most similar pairs, remove copies or train the generator again, and audit the result.",
+        }
+    if reference.p_value <= level:
+        note = " So a part of the excess over the control are look-alikes, no copies." if fewer else ""
+        return {**verdict, "detail": f"{verdict['detail']} {numbers}{note}"}
+    if fewer:
+        return {
+            "level": "inconclusive",
+            "headline": "Not conclusive: look-alikes. The same samples are as close to patients whom the generator "
+            "never saw.",
+            "detail": f"The control on held-out images takes {percent(excess.value)} of the synthetic images for "
+            f"copies. But: {numbers} Samples near the mean of many patients resemble everybody. This is no proof that "
+            f"nothing was copied: up to {percent(max(0.0, ours.high))} can be. Look at the most similar pairs before "
+            "anything is shared.",
+        }
+    return {
+        **verdict,
+        "headline": verdict["headline"].replace("Copies found:", "Copies found, unconfirmed by the reference control:"),
+        "detail": f"{verdict['detail']} {numbers} That is too little to tell copies from look-alikes: with "
+        f"{reference.n_unseen_patients} held-out and {reference.n_training_patients} training patients, at least "
+        f"{reference.patients_needed} different patients would have to be copied. Add held-out patients.",
+    }
+
+
+def _numbers(reference: ReferencePart, confidence: float) -> str:
+    """What the reference control found, in a sentence or two."""
+    unequal = not 0.95 < reference.ratio < 1.05
+    sizes = f" (there are {reference.ratio:.2g} training images for each held-out one)" if unequal else ""
+    ours = reference.excess
+    return (
+        f"Looked up among training and held-out patients together, {reference.to_training} synthetic images above the "
+        f"threshold are nearest to a training patient and {reference.to_unseen} to a held-out patient{sizes}. Beyond "
+        f"look-alikes that is {percent(ours.value)} of the synthetic images ({100 * confidence:g} % interval "
+        f"{percent(ours.low)} to {percent(ours.high)}, p = {reference.p_value:.2g})."
+    )
 
 
 def _verdict(

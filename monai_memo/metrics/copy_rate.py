@@ -17,9 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from monai_memo.audit.comparison import compare
+from monai_memo.audit.reference import joint_patients, nearest_patients
 from monai_memo.errors import ConfigurationError
+from monai_memo.search.embedding_index import EmbeddingIndex
 from monai_memo.statistics.intervals import Interval
 from monai_memo.statistics.rates import audit_rates
+from monai_memo.statistics.reference import NearestPatients, reference_control
 from monai_memo.statistics.similarities import Similarities
 
 INTERVALS = ("copies", "memorized", "control_copies", "excess_copies", "excess_memorized")
@@ -62,8 +65,10 @@ def copy_rates(
         ``n_synthetic``, ``n_copies``, ``n_mem``, ``tau``; rates between 0 and 1 ``copies``, ``memorized``,
         ``control_copies`` and the excess over the control ``excess_copies``, ``excess_memorized`` (-1 to 1), each with
         ``_low`` and ``_high``; ``nearest_similarity`` (median over synthetic images of the similarity to the nearest
-        training image, -1 to 1) and ``nearest_similarity_95`` (95th percentile). What cannot be had from cohorts of
-        this size is left out.
+        training image, -1 to 1) and ``nearest_similarity_95`` (95th percentile). ``reference_excess`` (with ``_low``
+        and ``_high``) and ``reference_p`` of the reference control: what is copied beyond look-alikes, from the same
+        synthetic images looked up among training and held-out images together (``statistics.reference``). What cannot
+        be had from cohorts of this size is left out.
 
     Raises:
         CalibrationError: too few held-out patients.
@@ -75,12 +80,13 @@ def copy_rates(
         >>> copy_rates(training, heldout, training[:10], n_bootstrap=20)["n_copies"]
         10.0
     """
-    sims = compare(
-        {"training": training, "heldout": heldout, "synthetic": synthetic},
-        _patients(training_patients, len(training)),
-        _patients(heldout_patients, len(heldout)),
-    ).sims
-    return flat_record(sims, **settings)
+    patients = _patients(training_patients, len(training)), _patients(heldout_patients, len(heldout))
+    sims = compare({"training": training, "heldout": heldout, "synthetic": synthetic}, *patients).sims
+    record = flat_record(sims, **settings)
+    similarity, image = EmbeddingIndex(np.concatenate([training, heldout])).search(synthetic)
+    codes = joint_patients(*patients)
+    nearest = nearest_patients(similarity[:, 0], image[:, 0], codes, len(training))
+    return record | reference_record(nearest, record["tau"], **settings)
 
 
 def flat_record(sims: Similarities, **settings: Unpack[RateOptions]) -> dict[str, float]:
@@ -99,6 +105,13 @@ def flat_record(sims: Similarities, **settings: Unpack[RateOptions]) -> dict[str
         if interval is not None:
             record |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
     return record
+
+
+def reference_record(nearest: NearestPatients, tau: float, **settings: Unpack[RateOptions]) -> dict[str, float]:
+    """The reference control as flat numbers."""
+    found = reference_control(nearest, tau, settings.get("confidence", 0.95), settings.get("seed", 0))
+    excess = {"": found.excess.value, "_low": found.excess.low, "_high": found.excess.high}
+    return {**{f"reference_excess{end}": value for end, value in excess.items()}, "reference_p": found.p_value}
 
 
 def _patients(patients: Sequence[str] | None, n: int) -> Sequence[str]:

@@ -19,18 +19,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from monai_memo.audit.comparison import patient_codes
+from monai_memo.audit.reference import joint_gallery, nearest_patients
 from monai_memo.audit.sharpness import fine_detail, match_sharpness
 from monai_memo.audit.verified_comparison import search_in
 from monai_memo.data.cohort import Cohort
 from monai_memo.data.prepared import PreparedCohort, prepare
 from monai_memo.detector.detector import Detector
 from monai_memo.errors import ConfigurationError
-from monai_memo.metrics.copy_rate import RateOptions, flat_record
+from monai_memo.metrics.copy_rate import RateOptions, flat_record, reference_record
 from monai_memo.metrics.reference import ReferenceOptions, usable_images
 from monai_memo.search.copy_search import CopySearch
 from monai_memo.search.runner import Runner
 from monai_memo.settings.keywords import with_defaults
 from monai_memo.statistics.calibration import require_heldout
+from monai_memo.statistics.reference import NearestPatients
 from monai_memo.statistics.similarities import Similarities
 
 Found = tuple[NDArray[np.int64], NDArray[np.float64]]  # candidates and similarities of some queries
@@ -42,14 +44,17 @@ class VerifiedOptions(ReferenceOptions, total=False):
     Attributes:
         match_sharpness: where the samples are softer than the held-out images, soften these alike before the threshold
             is taken from them; True by default.
+        reference: the reference control: look the samples up among training and held-out patients together as well,
+            which takes as long again; False by default. It tells copies from look-alikes, which soft samples are.
     """
 
     match_sharpness: bool
+    reference: bool
 
 
 DEFAULTS = VerifiedOptions(
-    batch_size=64, workers=None, progress=True, quantity="copies", match_sharpness=True, mode="size_matched",
-    quantile=0.95, confidence=0.95, n_bootstrap=1000, seed=0,
+    batch_size=64, workers=None, progress=True, quantity="copies", match_sharpness=True, reference=False,
+    mode="size_matched", quantile=0.95, confidence=0.95, n_bootstrap=1000, seed=0,
 )  # fmt: skip
 
 
@@ -106,6 +111,27 @@ class _Reference:
         return search_in(training, embeddings, self.detector, runner, batch_size)
 
     @cached_property
+    def joint(self) -> CopySearch:
+        """In the training and the held-out cohort together."""
+        names, batch_size = ("training", "heldout"), self.options["batch_size"]
+        prepared = dict(zip(names, self._prepared, strict=True))
+        with idist.one_rank_first():
+            embeddings = {
+                name: self.detector.embed(
+                    one.pixels, batch_size, self.device, self.progress, self.folder / f"{self._name(one)}.npy"
+                )
+                for name, one in prepared.items()
+            }
+        runner = Runner(self.device, seed=self.options["seed"], progress=self.progress)
+        return CopySearch.default(self.detector.network, batch_size).fit(joint_gallery(prepared, embeddings), runner)
+
+    def nearest(self, pixels: NDArray[np.floating]) -> NearestPatients:
+        """Patients of either cohort."""
+        candidates, similarity = self.look_up(pixels, search=self.joint)
+        patients = self.joint.gallery.patients
+        return nearest_patients(similarity[:, 0], candidates[:, 0], patients, len(self._prepared[0].cohort))
+
+    @cached_property
     def found(self) -> Found:
         """What the held-out images, as they are, find. Kept in the folder: a restart does not look them up again."""
         training, heldout = self._prepared
@@ -113,12 +139,14 @@ class _Reference:
         name = f"{self._name(heldout)}-in-{training.content_sha256[:12]}-{rank}-of-{world}.npz"
         return self.look_up(heldout.pixels, self.folder / name)
 
-    def look_up(self, pixels: NDArray[np.floating], store: Path | None = None) -> Found:
+    def look_up(
+        self, pixels: NDArray[np.floating], store: Path | None = None, search: CopySearch | None = None
+    ) -> Found:
         """Each rank looks its share up; all get what all have found."""
         rank, world = _share()
         if len(pixels) < world:  # nothing to share
             rank, world = 0, 1
-        found = self.search.search(pixels[Runner(shard=(rank, world)).mine(len(pixels))], store)
+        found = (search or self.search).search(pixels[Runner(shard=(rank, world)).mine(len(pixels))], store)
         if world == 1:
             return found.candidates, found.similarity
         # Numbers of images are whole in float64 up to 2 ** 53.
@@ -169,6 +197,7 @@ class VerifiedCopyRate(CumulativeIterationMetric):
             )
         require_heldout(heldout.n_patients, chosen["quantile"])
         self.detector, self.quantity, self.match_sharpness = detector, chosen["quantity"], chosen["match_sharpness"]
+        self.reference = chosen["reference"]
         self.settings = RateOptions(
             mode=chosen["mode"], quantile=chosen["quantile"], confidence=chosen["confidence"],
             n_bootstrap=chosen["n_bootstrap"], seed=chosen["seed"],
@@ -225,8 +254,11 @@ class VerifiedCopyRate(CumulativeIterationMetric):
         synthetic_found = reference.look_up(synthetic)
         heldout_found = reference.found if softening is None else reference.look_up(softening(reference.heldout))
         sims = Similarities.from_candidates(synthetic_found, heldout_found, *reference.codes)
+        record = flat_record(sims, **self.settings)
+        if self.reference:
+            record |= reference_record(reference.nearest(synthetic), record["tau"], **self.settings)
         return {
-            **flat_record(sims, **self.settings),
+            **record,
             "fine_detail": float(np.median(fine_detail(synthetic))),
             "fine_detail_heldout": float(np.median(fine_detail(reference.heldout))),
             "softened": float(softening is not None),

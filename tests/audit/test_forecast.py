@@ -45,7 +45,7 @@ def test_all_that_is_done_is_counted(audit_of: Callable[..., Audit], demo_folder
     numbers = {name: len(Cohort.from_source(demo_folder / name, name)) for name in ("training", "heldout", "synthetic")}
     found = measured(audit_of(size=32, epochs=7, planted=10))
     kept = numbers["training"] - round(0.1 * numbers["training"])
-    looked_up = numbers["heldout"] + numbers["synthetic"] + 10 + 2 * 29
+    looked_up = numbers["heldout"] + 2 * numbers["synthetic"] + 10 + 2 * 29
     assert found.work == (
         f"{numbers['training']} training, {numbers['heldout']} held-out, {numbers['synthetic']} synthetic images; "
         f"a detector is trained in {7 * (kept // 32)} steps; {looked_up} images are looked up"

@@ -41,6 +41,7 @@ def test_files(record: AuditResult, tmp_path: Path) -> None:
         "p_value": "1.000000",
         "listed": "false",
         "same_image": "",
+        "look_alikes": "",
     }
 
 

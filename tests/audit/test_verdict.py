@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from monai_memo.audit.parts import ReferencePart
 from monai_memo.audit.result import Count, Estimate
-from monai_memo.audit.verdict import unread_training, verdict_for
+from monai_memo.audit.verdict import covering, unread_training, verdict_for, weighed
 
 
 def verdict(excess: Estimate, found: int | None = 45) -> dict[str, str]:
@@ -56,3 +57,44 @@ def test_synthetic_images_that_were_not_read_are_not_covered(excess: Estimate) -
         in (verdict_for(copies, control, excess, None, unread=3)["detail"])
     )
     assert "could not be read" not in verdict_for(copies, control, excess, None)["detail"]
+
+
+def reference(value: float, low: float, high: float, p_value: float) -> ReferencePart:
+    return ReferencePart("search", 30, 10, 100, 100, 1.0, 0.1, Estimate(value, low, high), p_value, 5, 0.0002, 0.06, 20)
+
+
+@pytest.mark.parametrize(
+    ("control", "ours", "level", "words"),
+    [
+        # Both say copies.
+        (Estimate(0.3, 0.2, 0.4), reference(0.28, 0.2, 0.36, 0.0002), "copies_found", "p = 0.0002"),
+        (Estimate(0.5, 0.4, 0.6), reference(0.2, 0.05, 0.35, 0.01), "copies_found", "are look-alikes, no copies"),
+        # The control alone: the same samples are as close to unseen patients.
+        (Estimate(0.3, 0.2, 0.4), reference(0.01, -0.1, 0.12, 0.4), "inconclusive", "up to 12.0 % can be"),
+        (Estimate(0.3, 0.2, 0.4), reference(0.1, -0.3, 0.5, 0.2), "inconclusive", "Samples near the mean"),
+        # Too few held-out patients to say either.
+        (Estimate(0.3, 0.2, 0.4), reference(0.25, -0.2, 0.6, 0.2), "copies_found", "Add held-out patients"),
+        # The reference control alone.
+        (Estimate(0.0, -0.02, 0.02), reference(0.08, 0.03, 0.13, 0.001), "copies_found", "does not show it"),
+        (Estimate(0.0, -0.02, 0.02), reference(0.02, -0.03, 0.07, 0.04), "no_excess", "unseen patients"),
+        (Estimate(0.03, -0.02, 0.08), reference(0.02, -0.03, 0.07, 0.3), "inconclusive", "too small"),
+    ],
+)
+def test_the_reference_control_is_weighed(control: Estimate, ours: ReferencePart, level: str, words: str) -> None:
+    before = verdict(control)
+    found = weighed(before, control, ours)
+    assert found["level"] == level
+    assert words in " ".join(found.values())
+    assert "safe" not in " ".join(found.values()).lower()
+
+
+def test_look_alikes_are_not_called_copies_and_nothing_is_called_harmless() -> None:
+    before = verdict(Estimate(0.3, 0.2, 0.4))
+    found = weighed(before, Estimate(0.3, 0.2, 0.4), reference(0.01, -0.1, 0.12, 0.4))
+    assert found["headline"].startswith("Not conclusive: look-alikes")
+    assert "before anything is shared" in found["detail"] and "no proof that nothing was copied" in found["detail"]
+    unconfirmed = weighed(before, Estimate(0.3, 0.2, 0.4), reference(0.25, -0.2, 0.6, 0.2))
+    assert unconfirmed["headline"].startswith("Copies found, unconfirmed by the reference control: 10 of 100")
+    assert weighed(before, Estimate(0.3, 0.2, 0.4), None) == before
+    assert "3 synthetic images could not be read" in covering(found, 3)["detail"]
+    assert "could not be read" not in found["detail"]

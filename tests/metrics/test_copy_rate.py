@@ -45,6 +45,15 @@ def test_numbers_are_those_of_the_audit() -> None:
     assert found["nearest_similarity"] == pytest.approx(float(np.median(sims.synthetic_to_training)))
 
 
+def test_the_reference_control_tells_copies_from_look_alikes() -> None:
+    """The same samples, once with their originals in the training cohort and once with them among unseen patients."""
+    copies = copy_rates(TRAINING, HELDOUT, SYNTHETIC, n_bootstrap=50)
+    swapped = copy_rates(HELDOUT, TRAINING, SYNTHETIC, n_bootstrap=50)
+    assert copies["reference_excess_low"] > 0.05 and copies["reference_p"] < 0.01
+    assert copies["reference_excess_low"] <= copies["reference_excess"] <= copies["reference_excess_high"]
+    assert swapped["reference_excess"] < 0 and swapped["reference_p"] > 0.5
+
+
 def test_rate_does_not_depend_on_the_batches() -> None:
     whole, parts = metric(), metric()
     whole(torch.from_numpy(SYNTHETIC))

@@ -114,6 +114,19 @@ def test_numbers_are_those_of_an_audit_of_the_same_images(
     assert (found["fine_detail"] < 0.5 * found["fine_detail_heldout"]) == soft
 
 
+def test_the_reference_control_looks_the_samples_up_among_both_kinds_of_patients(
+    detector: Detector, cohorts: dict[str, Cohort], kept: Path
+) -> None:
+    rate = metric(detector, cohorts, kept, reference=True)
+    rate.add(list(SAMPLES))
+    found = rate.summary()
+    joint = rate._reference.joint
+    assert len(joint) == 48 and int(joint.gallery.patients.max()) + 1 == 12 + 24
+    nearest = rate._reference.nearest(SAMPLES[:N_COPIES].astype(np.float16) / 255)
+    assert nearest.training[nearest.patient].all() and nearest.ratio == 1.0
+    assert found["reference_excess"] >= N_COPIES / 15 - 0.2 and 0 < found["reference_p"] <= 1
+
+
 def test_softness_is_told_where_it_is_not_matched(
     detector: Detector, cohorts: dict[str, Cohort], kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
