@@ -22,6 +22,7 @@ from monai_memo.statistics.discoveries import Discoveries, discover
 from monai_memo.statistics.rates import AuditRates, audit_rates
 from monai_memo.statistics.reference import ReferenceControl, look_alike_share, reference_control
 from monai_memo.statistics.sampling_curve import sampling_curve
+from monai_memo.statistics.standard import Embeddings, StandardNumber, standard_numbers
 
 SENTENCE = (
     "The training images nearest by embedding, by shape and (of pictures) by keypoints were brought to lie on the "
@@ -65,12 +66,14 @@ class Calibrated:
         certainty: p-values, list of copies, and patients told apart from images.
         reference: the reference control; None where it was left out.
         look_alikes: of each synthetic image, see ``statistics.reference.look_alike_share``.
+        standard: numbers that readers know from papers.
     """
 
     rates: AuditRates
     certainty: Certainty
     reference: ReferenceControl | None = None
     look_alikes: NDArray[np.float64] | None = None
+    standard: Sequence[StandardNumber] = ()
 
 
 def calibrate(settings: AuditConfiguration, inputs: Inputs, searched: Searched) -> Calibrated:
@@ -85,10 +88,13 @@ def calibrate(settings: AuditConfiguration, inputs: Inputs, searched: Searched) 
     )
     tau, nearest = rates.tau.value, searched.reference
     certainty = judge(settings, inputs.training, searched, tau)
+    vectors = searched.embeddings
+    embeddings = Embeddings.of(vectors["training"], vectors["heldout"], vectors["synthetic"], settings.seed)
+    standard = standard_numbers(embeddings)
     if nearest is None:
-        return Calibrated(rates, certainty)
+        return Calibrated(rates, certainty, standard=standard)
     reference = reference_control(nearest, tau, settings.confidence, settings.seed)
-    return Calibrated(rates, certainty, reference, look_alike_share(nearest))
+    return Calibrated(rates, certainty, reference, look_alike_share(nearest), standard)
 
 
 def judge(settings: AuditConfiguration, training: PreparedCohort, searched: Searched, tau: float) -> Certainty:

@@ -284,6 +284,24 @@ class ReferencePart:
     listed: Natural = 0
 
 
+@dataclass(frozen=True)
+class StandardPart:
+    """A number that readers of papers on generators know, see ``statistics.standard``.
+
+    Attributes:
+        value: of the synthetic images.
+        expected: the same for held-out images in their place, or what theory says.
+    """
+
+    __pydantic_config__ = ConfigDict(allow_inf_nan=False)
+
+    name: str
+    value: float
+    expected: float | None
+    says: str
+    misses: str
+
+
 @with_config(OPEN)
 class KindLimit(TypedDict):
     """One kind of change."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import cast
@@ -19,7 +20,7 @@ from monai_memo.audit.configuration import AuditConfiguration
 from monai_memo.audit.controls import Controls
 from monai_memo.audit.inputs import Inputs
 from monai_memo.audit.orientation import not_looked_up
-from monai_memo.audit.parts import OrientationPart, ReferencePart, Timing
+from monai_memo.audit.parts import OrientationPart, ReferencePart, StandardPart, Timing
 from monai_memo.audit.reference import describe_reference
 from monai_memo.audit.result import SCHEMA_VERSION, AuditResult, CohortSummary, Count, Estimate, Match
 from monai_memo.audit.run import Run
@@ -236,6 +237,7 @@ def build_result(
         verification=certainty.verification,
         detection_limit=controls.detection_limit,
         reference=reference,
+        standard=[StandardPart(**asdict(number)) for number in calibrated.standard],
         orientation=[cast(OrientationPart, finding.to_dict()) for finding in inputs.orientations],
         matches=match_table(prepared, comparison, calibrated),
     )

@@ -33,6 +33,7 @@ from monai_memo.audit.parts import (
     SamePatient,
     SamplingCurve,
     Sensitivity,
+    StandardPart,
     Timing,
     Verdict,
     VerificationPart,
@@ -143,6 +144,8 @@ class AuditResult:
     reference: ReferencePart | None = None
     """Reference control: the same synthetic images, looked up among training and held-out patients together. Null
     where it was left out."""
+    standard: list[StandardPart] | None = None
+    """Numbers that readers of papers on generators know, on the embeddings. None of them decides anything."""
     warning_names: list[list[str]] | None = None
     """Names of images or patients that each warning is about; empty in a redacted record."""
     matches: list[Match] = field(default_factory=list)

@@ -31,6 +31,7 @@ from monai_memo.statistics.reference import NearestPatients
 
 Pixels = NDArray[np.floating]
 Embeddings = Mapping[str, NDArray[np.float32]]
+UNSEEN = "unseen"  # held-out images as they are, where they were softened
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class Searched:
         search: that verified the matches; None where embeddings alone decide.
         comparison: similarities, and the nearest training images.
         similarity_of: images to their similarity to the nearest training image, found as for the synthetic ones.
+        embeddings: of all cohorts as they are, nothing softened.
         reference: the nearest patients of the synthetic images among training and held-out patients together; None
             where the reference control was left out.
     """
@@ -75,6 +77,7 @@ class Searched:
     search: Search | None
     comparison: Comparison
     similarity_of: Callable[[Pixels], NDArray[np.float64]]
+    embeddings: Embeddings
     reference: NearestPatients | None = None
 
 
@@ -119,10 +122,14 @@ def search_copies(run: Run, inputs: Inputs, detector: Detector, matched: Matched
         if run.sharing is not None:
             run.sharing.bring(detector)
         embeddings = {name: _embed_cohort(run, detector, item, name) for name, item in matched.prepared.items()}
+        as_they_are, softened = dict(embeddings), matched.softening is not None
+        if softened:
+            as_they_are["heldout"] = _embed_cohort(run, detector, inputs.prepared["heldout"], UNSEEN)
     reference = None
     with run.timed("reference control", run.settings.reference):
         if run.settings.reference:
-            reference = _reference(run, inputs, detector, matched, embeddings, symmetries)
+            names = ("training", UNSEEN if softened else "heldout")
+            reference = _reference(run, inputs, detector, as_they_are, names, symmetries)
     with run.timed("search and verify"):
         if run.settings.verifies(detector.recipe.name):
             gallery = gallery_of(inputs.training, embeddings["training"])
@@ -138,7 +145,9 @@ def search_copies(run: Run, inputs: Inputs, detector: Detector, matched: Matched
         assert comparison.training_index is not None
         return best_of_views(comparison.training_index, embed_views(images, symmetries, embed))[0][:, 0]
 
-    return Searched(detector, inputs.given is None, matched, symmetries, search, comparison, similarity_of, reference)
+    return Searched(
+        detector, inputs.given is None, matched, symmetries, search, comparison, similarity_of, as_they_are, reference
+    )
 
 
 def _embed_cohort(run: Run, detector: Detector, prepared: PreparedCohort, name: str) -> NDArray[np.float32]:
@@ -186,21 +195,19 @@ def _reference(
     run: Run,
     inputs: Inputs,
     detector: Detector,
-    matched: Matched,
     embeddings: Embeddings,
+    names: tuple[str, str],
     symmetries: tuple[Symmetry, ...],
 ) -> NearestPatients:
-    """The nearest patients of the synthetic images, in one gallery of training and held-out images as they are."""
-    heldout, synthetic, name = inputs.prepared["heldout"], inputs.prepared["synthetic"].pixels, "heldout"
-    vectors = embeddings["heldout"]
-    if matched.softening is not None:  # those at hand are of softened images
-        name = "unseen"
-        vectors = _embed_cohort(run, detector, heldout, name)
-    both = {"training": embeddings["training"], "heldout": vectors}
-    folder = run.work / "reference"
-    gallery = joint_gallery(inputs.prepared, both, folder)
+    """The nearest patients of the synthetic images, in one gallery of training and held-out images as they are.
+
+    Args:
+        names: under which all ranks have the embeddings of both.
+    """
+    synthetic, folder = inputs.prepared["synthetic"].pixels, run.work / "reference"
+    gallery = joint_gallery(inputs.prepared, embeddings, folder)
     if run.settings.verifies(detector.recipe.name):
-        search = _search(run, detector, gallery, symmetries, ("training", name), "reference")
+        search = _search(run, detector, gallery, symmetries, names, "reference")
         found = search.search(synthetic, folder / "reference.npz")
         similarity, image = found.similarity[:, 0], found.candidates[:, 0]
     else:

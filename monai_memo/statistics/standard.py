@@ -12,10 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import mannwhitneyu
 
 from monai_memo.statistics.similarities import Floats
 
+Vectors = NDArray[np.floating]
 MOST = 2000  # images of each cohort, drawn at random: all pairs are compared
 NEIGHBOURS = 5  # of precision, recall, density and coverage
 MIFID_FAR = 0.1  # cosine distance from which on MiFID counts no memorization
@@ -30,7 +32,7 @@ class Embeddings:
     synthetic: Floats
 
     @classmethod
-    def of(cls, training: Floats, unseen: Floats, synthetic: Floats, seed: int = 0) -> Embeddings:
+    def of(cls, training: Vectors, unseen: Vectors, synthetic: Vectors, seed: int = 0) -> Embeddings:
         """At most ``MOST`` of each cohort, and as many training as unseen images: distances to more are shorter."""
         rng = np.random.default_rng([seed, 23])
         real = min(len(training), len(unseen), MOST)
