@@ -171,7 +171,7 @@ def standard_numbers(embeddings: Embeddings) -> list[StandardNumber]:
         lambda ours: nearer_to_training(training, unseen, ours),
         0.5,
         "Share of synthetic images nearer to a training than to a held-out image, of equally many.",
-        "Far images count like near ones, so that few copies drown; the reference control above counts near ones only.",
+        "Far images count like near ones, so that few copies drown among them.",
     )
     add(
         "NNDR",
