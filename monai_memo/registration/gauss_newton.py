@@ -14,6 +14,7 @@ from monai_memo.registration.affine import coordinates, grid_of, within
 from monai_memo.registration.filters import smooth
 
 WINDOW = 4.0  # pixels; standard deviation of the windows in which agreement is measured
+LARGE = {2: 64, 3: 32}  # pixels along the shortest axis, from which every second one along each axis is looked at
 MOST_PER_STEP = 0.12  # change of any parameter in one Gauss-Newton step
 
 
@@ -41,9 +42,9 @@ def refine(thetas: Tensor, query: Tensor, candidate: Tensor, steps: int = 8, aff
     """
     shape = query.shape[2:]
     dims, count = len(shape), len(query)
-    # Of volumes one voxel in eight is enough to say where to go: thousands of them for a dozen parameters.
-    points = 2 if dims == 3 and min(shape) >= 32 else 1
-    every = 2 if dims == 2 and min(shape) >= 32 else 1
+    # One pixel in four, or one voxel in eight, is enough to say where to go: a thousand of them for six parameters.
+    points = 2 if min(shape) >= LARGE[dims] else 1
+    every = 2 if points == 1 and min(shape) >= 32 else 1
     seen = (slice(None), slice(None), *(slice(points // 2, None, points) for _ in shape))
     # Slope along each coordinate (last axis first), per unit of half the longest axis.
     slopes = torch.stack(

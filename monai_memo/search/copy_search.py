@@ -29,7 +29,7 @@ from monai_memo.search.runner import Runner
 from monai_memo.search.score_norm import CommonScale, WholeImages, leads, vote_leads
 from monai_memo.search.shape_retriever import ShapeRetriever
 
-VERSION = 4  # raise it when the same images come to give another result: what is kept of another one is not taken up
+VERSION = 5  # raise it when the same images come to give another result: what is kept of another one is not taken up
 SCALE_IMAGES, FEWEST_IMAGES = 200, 20  # training images that the common scale is measured on
 SAVE_EVERY = 64
 LEADS = 4  # kinds of them
