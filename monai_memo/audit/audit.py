@@ -14,7 +14,9 @@ from monai_memo.audit.configuration import AuditConfiguration
 from monai_memo.audit.contact_sheet import contact_sheet
 from monai_memo.audit.controls import plant_copies
 from monai_memo.audit.evidence import collect_evidence
+from monai_memo.audit.in_part import copies_in_part
 from monai_memo.audit.inputs import Inputs, read_inputs
+from monai_memo.audit.partial_evidence import collect_partial_evidence
 from monai_memo.audit.record import build_result
 from monai_memo.audit.report import write_report
 from monai_memo.audit.result import AuditResult
@@ -109,9 +111,10 @@ class Audit:
         searched = search_copies(run, inputs, detector, matched)
         with run.timed("calibrate"):
             calibrated = calibrate(run.settings, inputs, searched)
-        controls = plant_copies(run, inputs, searched, calibrated)
+        in_part = copies_in_part(run, inputs, searched, calibrated)
+        controls = plant_copies(run, inputs, searched, calibrated, in_part)
         with run.timed("write report"):
-            result = build_result(run, inputs, searched, calibrated, controls)
+            result = build_result(run, inputs, searched, calibrated, controls, in_part)
             run.seconds["total"] = round(time.perf_counter() - start, 3)
             self._write(result, inputs, searched)
         self._tell(result)
@@ -131,8 +134,14 @@ class Audit:
         """Write everything beside the old result, then put it in place: either all of it is new or none."""
         staging = self.output.staging()
         settings = self.configuration
-        evidence = None
+        evidence = parts = None
         if not settings.redacted and settings.gallery:
+            parts = collect_partial_evidence(
+                [match for match in result.partial_matches if match.in_part][: settings.gallery],
+                inputs.prepared["synthetic"].cohort,
+                inputs.training.cohort,
+                searched.detector.preprocessing,
+            )
             evidence = collect_evidence(
                 result.matches[: settings.gallery],
                 inputs.prepared["synthetic"].cohort,
@@ -146,7 +155,7 @@ class Audit:
         result.validate()
         try:
             result.write(staging)
-            write_report(result, evidence, staging, redacted=settings.redacted, sheet=sheet)
+            write_report(result, evidence, staging, redacted=settings.redacted, sheet=sheet, parts=parts)
             searched.detector.save(staging / "detector.pt")
             self.output.publish()
         except OSError as error:

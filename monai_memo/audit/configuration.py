@@ -70,6 +70,9 @@ class OrientationName(Kind):
             raise Refused from None
 
 
+MOST_IN_PARTS = 10_000  # training images up to which parts are looked for by default: the time grows with them
+
+
 def is_verified(asked: bool | None, recipe: str, calibration: str = "size_matched") -> bool:
     """Whether matches by a detector of this recipe are verified: as asked; else unless the paper is followed."""
     return recipe != "paper" and calibration != "paper" if asked is None else asked
@@ -90,6 +93,8 @@ class AuditOptions(Settings):
         n_bootstrap: resamples of patients.
         verification: align and compare each synthetic image's candidates (see ``monai_memo.search``) instead of
             trusting the embeddings; by default on, except for the paper's recipe and the paper's calibration.
+        parts: look for copies in part as well: regions of a quarter of the image (of a volume: an eighth) that come
+            from one training image. By default wherever matches are verified, among up to 10,000 training images.
         match_sharpness: where the synthetic images are softer than the held-out ones, soften the held-out images alike
             before thresholds and control are taken from them (size-matched calibration only).
         reference: the reference control: look the synthetic images up among training and held-out patients together as
@@ -128,6 +133,7 @@ class AuditOptions(Settings):
     confidence: Level = 0.95
     n_bootstrap: Resamples = 1000
     verification: Boolean | None = None
+    parts: Boolean | None = None
     match_sharpness: Boolean = True
     reference: Boolean = True
     fdr: Share = 0.05
@@ -154,11 +160,23 @@ class AuditOptions(Settings):
             "the paper's calibration is defined on embeddings: leave verification off, or take calibration "
             "size_matched",
         )
+        require(
+            not (self.parts and self.verification is False),
+            "copies in part are looked for where matches are verified: leave verification on, or parts off",
+        )
+        require(
+            not (self.parts and self.calibration == "paper"),
+            "copies in part have a size-matched threshold: take calibration size_matched, or leave parts off",
+        )
         return self
 
     def audit_options(self) -> dict[str, Any]:
         """What was set of how an audit is done, without what a command adds."""
         return {name: value for name, value in self.given().items() if name in AuditOptions.model_fields}
+
+    def looks_for_parts(self, recipe: str, n_train: int) -> bool:
+        """Whether an audit looks for copies in part as well."""
+        return self.verifies(recipe) and (n_train <= MOST_IN_PARTS if self.parts is None else self.parts)
 
     def verifies(self, recipe: str) -> bool:
         """Whether an audit with a detector of this recipe verifies its matches."""

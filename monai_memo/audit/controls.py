@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from monai_memo.audit.certainty import Calibrated
 from monai_memo.audit.detection_limit import detection_limit
+from monai_memo.audit.in_part import InPart
 from monai_memo.audit.inputs import Inputs
 from monai_memo.audit.parts import DetectionLimit, Sensitivity
 from monai_memo.audit.run import Run
@@ -34,13 +35,25 @@ class Controls:
     detection_limit: DetectionLimit | None
 
 
-def plant_copies(run: Run, inputs: Inputs, searched: Searched, calibrated: Calibrated) -> Controls:
-    """Plant copies of training images and look them up, as soft as the synthetic images are."""
+def plant_copies(
+    run: Run, inputs: Inputs, searched: Searched, calibrated: Calibrated, in_part: InPart | None = None
+) -> Controls:
+    """Plant copies of training images and look them up, as soft as the synthetic images are.
+
+    For the limit of detection they count as found as a whole or in part.
+    """
     settings, tau = run.settings, calibrated.rates.tau.value
     preprocessing = searched.detector.preprocessing
 
     def similarity_of(images: NDArray[np.floating]) -> NDArray[np.float64]:
         return searched.similarity_of(searched.matched.soften(images))
+
+    def called(images: NDArray[np.floating]) -> NDArray[np.bool_]:
+        soft = searched.matched.soften(images)
+        found = searched.similarity_of(soft) > tau
+        if in_part is not None and not found.all():
+            found[~found] = in_part.contain(soft[~found])
+        return found
 
     def through(copies: NDArray[np.float32]) -> ReadBack:
         like, folder = inputs.prepared["synthetic"].cohort, run.work / "planted"
@@ -52,6 +65,7 @@ def plant_copies(run: Run, inputs: Inputs, searched: Searched, calibrated: Calib
         )
     with run.timed("limit of detection", settings.limit_copies > 0):
         limit = detection_limit(
-            similarity_of, inputs.training.cohort, preprocessing, tau, settings.limit_copies, settings.seed, TOGETHER
-        )
+            called, inputs.training.cohort, preprocessing, settings.limit_copies, settings.seed, TOGETHER,
+            inputs.prepared["heldout"].cohort,
+        )  # fmt: skip
     return Controls(sensitivity, limit)

@@ -45,50 +45,59 @@ def limits_of_detection(above: Mapping[Planted, NDArray[np.bool_]]) -> list[Kind
 
 
 def detection_limit(
-    similarity_of: Callable[[NDArray[np.float32]], NDArray[np.float64]],
+    called: Callable[[NDArray[np.float32]], NDArray[np.bool_]],
     training: Cohort,
     preprocessing: Preprocessing,
-    tau: float,
     copies: int,
     seed: int,
     together: int = 0,
+    others: Cohort | None = None,
 ) -> DetectionLimit | None:
     """Plant copies of the same training images at every strength of ``data.ladder`` and look them up.
 
     Args:
-        similarity_of: as in ``self_check.positive_control``.
+        called: which images ``(n, channels, *spatial)`` the audit would call copies, as a whole or in part.
         training: the training cohort; the files of its copied images are read again, at a larger size.
         preprocessing: the detector's.
         copies: of each kind and strength; 0 gives None.
         seed: of the choice of images and of all draws.
         together: bytes of copies from which on they are looked up; by default those of each strength by themselves,
             which several ranks cannot share.
+        others: unseen patients, who stand in where a copy is joined with another image: a region of a second training
+            image would be found for its own sake. By default the other copied images.
 
     Returns:
         ``copies`` of each kind and strength, and the ``limits`` of ``limits_of_detection``.
     """
     dims = preprocessing.spatial_dims
     larger = preprocessing.resized([round(SOURCE_FACTOR[dims] * length) for length in preprocessing.size])
-    order = np.random.default_rng([seed, 13]).permutation(len(training))
-    sources: list[NDArray[np.floating]] = []
-    for position in order:
-        if len(sources) == copies:
-            break
-        try:
-            sources.append(larger(training.images[int(position)]))
-        except UnusableImageError:
-            continue
+    sources = _some(training, copies, larger, [seed, 13])
     if len(sources) < 2:  # a replaced region needs a second image
         return None
     images = np.stack(sources).astype(np.float32)
+    joined = [] if others is None else _some(others, len(images), larger, [seed, 14])
+    hosts = np.resize(np.stack(joined), images.shape).astype(np.float32) if joined else None
     above: dict[Planted, NDArray[np.bool_]] = {}
     waiting: dict[Planted, NDArray[np.float32]] = {}
     levels = list(chosen_levels(kinds_of(dims)))
     for level in levels:
-        waiting[level] = as_handed_in(altered(images, level, seed), preprocessing)
+        waiting[level] = as_handed_in(altered(images, level, seed, hosts), preprocessing)
         if level == levels[-1] or sum(copies.nbytes for copies in waiting.values()) >= together:
-            similarity = similarity_of(np.concatenate(list(waiting.values())))
+            found = called(np.concatenate(list(waiting.values())))
             ends = np.cumsum([len(copies) for copies in waiting.values()])[:-1]
-            above |= dict(zip(waiting, (values > tau for values in np.split(similarity, ends)), strict=True))
+            above |= dict(zip(waiting, np.split(found, ends), strict=True))
             waiting.clear()
     return {"copies": len(images), "limits": limits_of_detection(above)}
+
+
+def _some(cohort: Cohort, count: int, read: Preprocessing, seed: list[int]) -> list[NDArray[np.floating]]:
+    """So many images of a cohort, chosen at random; those that cannot be read are passed over."""
+    found: list[NDArray[np.floating]] = []
+    for position in np.random.default_rng(seed).permutation(len(cohort)):
+        if len(found) == count:
+            break
+        try:
+            found.append(read(cohort.images[int(position)]))
+        except UnusableImageError:
+            continue
+    return found

@@ -101,6 +101,43 @@ class Match:
     look_alikes: float | None = None
 
 
+@dataclass(frozen=True)
+class PartialMatch:
+    """A synthetic image with the training image that a region of it resembles most.
+
+    Attributes:
+        score: see ``PartialPart``.
+        in_part: score above tau.
+        p_value: conformal p-value against the held-out images.
+        listed: on the list of copies in part at the false discovery rate asked for.
+        region: where the region begins and ends along each axis of the synthetic image, as shares of its length.
+        transform: that brings the training image to the synthetic one, see ``registration.affine``.
+    """
+
+    synthetic: str
+    training: str
+    patient: str
+    score: float
+    tau: float
+    in_part: bool
+    p_value: float
+    listed: bool
+    region: list[list[float]]
+    transform: list[list[float]]
+
+
+@with_config(OPEN)
+class PartialPart(TypedDict):
+    """Copies in part: images that are no copy as a whole, with a region of a training image."""
+
+    n_copies: Annotated[Count, Field(description="Synthetic images with a region above tau.")]
+    control: Annotated[Estimate, Field(description="Rate when held-out patients pose as synthetic.")]
+    excess: Annotated[Estimate, Field(description="Rate minus control.")]
+    tau: Annotated[Estimate, Field(description="Threshold of the score.")]
+    listed: Annotated[int, Field(ge=0, description="On the list at the false discovery rate.")]
+    sentence: str
+
+
 @with_config(OPEN)
 class Sensitivity(TypedDict):
     """The positive control."""

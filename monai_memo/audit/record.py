@@ -18,6 +18,7 @@ from monai_memo.audit.certainty import Calibrated, describe_discoveries
 from monai_memo.audit.comparison import Comparison
 from monai_memo.audit.configuration import AuditConfiguration
 from monai_memo.audit.controls import Controls
+from monai_memo.audit.in_part import InPart, describe_parts, left_out, partial_matches, with_parts
 from monai_memo.audit.inputs import Inputs
 from monai_memo.audit.orientation import not_looked_up
 from monai_memo.audit.parts import OrientationPart, ReferencePart, StandardPart, Timing
@@ -155,7 +156,12 @@ def _timing(run: Run, inputs: Inputs) -> Timing:
 
 
 def build_result(
-    run: Run, inputs: Inputs, searched: Searched, calibrated: Calibrated, controls: Controls
+    run: Run,
+    inputs: Inputs,
+    searched: Searched,
+    calibrated: Calibrated,
+    controls: Controls,
+    in_part: InPart | None = None,
 ) -> AuditResult:
     """Assemble the record."""
     configuration, prepared = run.settings, inputs.prepared
@@ -168,6 +174,8 @@ def build_result(
     preprocessing = detector.preprocessing
     said = [*inputs.warnings, *searched.matched.warnings, *rates.warnings]
     said += calibrated.reference.warnings if calibrated.reference is not None else []
+    said += left_out(run, searched, sims.n_train)
+    partial = None if in_part is None else describe_parts(in_part)
     said += [certainty.discoveries.warning] if certainty.discoveries.warning else []
     reference = _reference(configuration, searched, calibrated)
     verdict = verdict_for(
@@ -206,7 +214,7 @@ def build_result(
             "explanation": explain_calibration(configuration, sims.n_train, sims.n_heldout, sims.n_synthetic),
             "sharpness": None if softening is None else softening.describe(),
         },
-        verdict=covering(verdict, len(prepared["synthetic"].skipped)),
+        verdict=covering(with_parts(verdict, partial), len(prepared["synthetic"].skipped)),
         cohorts={name: summarise(item) for name, item in prepared.items()},
         detector={
             "recipe": detector.recipe.name,
@@ -239,5 +247,7 @@ def build_result(
         reference=reference,
         standard=[StandardPart(**asdict(number)) for number in calibrated.standard],
         orientation=[cast(OrientationPart, finding.to_dict()) for finding in inputs.orientations],
+        partial=partial,
         matches=match_table(prepared, comparison, calibrated),
+        partial_matches=[] if in_part is None else partial_matches(in_part, inputs),
     )

@@ -25,6 +25,7 @@ from monai_memo.audit.figures import (
     sampling_figure,
     write_figure,
 )
+from monai_memo.audit.partial_evidence import PartialEvidence, partial_figure
 from monai_memo.audit.result import REMOVED, AuditResult, Count, Estimate
 from monai_memo.audit.verdict import percent
 from monai_memo.data.ladder import UNITS
@@ -101,6 +102,10 @@ def _gallery(evidence: Sequence[PairEvidence]) -> list[dict[str, Any]]:
     ]
 
 
+def _parts(evidence: Sequence[PartialEvidence]) -> list[dict[str, Any]]:
+    return [{"image": data_uri(png_bytes(partial_figure(pair), dpi=90)), "match": pair.match} for pair in evidence]
+
+
 def environment() -> Environment:
     """Jinja for the pages: everything is escaped, a missing value is an error."""
     environment = Environment(
@@ -116,6 +121,7 @@ def render_report(
     evidence: Sequence[PairEvidence] | None,
     figures: dict[str, bytes],
     sheet: list[SheetColumn] | None = None,
+    parts: Sequence[PartialEvidence] | None = None,
 ) -> str:
     """The report as HTML text. Without evidence there is no gallery, without a sheet no section of it."""
     word, icon = LEVELS[result.verdict["level"]]
@@ -128,6 +134,7 @@ def render_report(
             icon=icon,
             figures={name: data_uri(content) for name, content in figures.items()},
             gallery=_gallery(evidence or []),
+            parts=_parts(parts or []),
             sheet=sheet_record(sheet) if sheet else None,
             skipped=skipped_images(result),
             command=repeat_command(result),
@@ -145,6 +152,7 @@ def write_report(
     folder: str | Path,
     redacted: bool = False,
     sheet: list[SheetColumn] | None = None,
+    parts: Sequence[PartialEvidence] | None = None,
 ) -> Path:
     """Write ``report.html`` and ``figures/*.png``.
 
@@ -152,6 +160,7 @@ def write_report(
         evidence: pairs for the gallery; ignored if ``redacted``.
         redacted: no patient pixel, name, id or path; ``result`` must come from ``AuditResult.without_patients``.
         sheet: images of the cohorts side by side; ignored if ``redacted``.
+        parts: copies in part to show; ignored if ``redacted``.
     """
     if redacted and not result.redacted:
         raise ValueError("a redacted report takes a result without patients: AuditResult.without_patients()")
@@ -162,10 +171,10 @@ def write_report(
     }
     if result.sampling_curve is not None and result.sampling_curve["seen"]:
         figures["sampling"] = write_figure(folder / "figures" / "sampling_curve.png", sampling_figure(result))
-    evidence, sheet = (None, None) if redacted else (evidence, sheet)
+    evidence, sheet, parts = (None, None, None) if redacted else (evidence, sheet, parts)
     if sheet:
         write_figure(folder / "figures" / "contact_sheet.png", sheet_figure(sheet))
-    return write_text(folder / "report.html", render_report(result, evidence, figures, sheet))
+    return write_text(folder / "report.html", render_report(result, evidence, figures, sheet, parts))
 
 
 def set_chapter(report: str, template: str, record: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from importlib.resources import files
@@ -28,6 +29,8 @@ from monai_memo.audit.parts import (
     Match,
     Natural,
     OrientationPart,
+    PartialMatch,
+    PartialPart,
     PreprocessingPart,
     ReferencePart,
     SamePatient,
@@ -60,6 +63,9 @@ MATCH_COLUMNS = (
     "same_image",
     "look_alikes",
 )
+
+
+PARTIAL_COLUMNS = ("synthetic", "training", "score", "tau", "in_part", "p_value", "listed", "region")
 
 
 @dataclass(frozen=True)
@@ -138,6 +144,9 @@ class AuditResult:
     detection_limit: DetectionLimit | None = None
     """Which planted copies this audit would find: of each kind, strengths in the units of
     monai_memo.data.ladder."""
+    partial: PartialPart | None = None
+    """Copies in part: synthetic images that are no copy as a whole, with a region of a training image; counted apart.
+    Null where they were not looked for."""
     orientation: list[OrientationPart] | None = None
     """Whether held-out and synthetic images have the orientation of the training images, see
     monai_memo.data.orientation_check."""
@@ -149,11 +158,12 @@ class AuditResult:
     warning_names: list[list[str]] | None = None
     """Names of images or patients that each warning is about; empty in a redacted record."""
     matches: list[Match] = field(default_factory=list)
+    partial_matches: list[PartialMatch] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """The record as it stands in ``audit.json`` (without the matches)."""
         record = asdict(self)
-        del record["matches"]
+        del record["matches"], record["partial_matches"]
         return record
 
     def to_json(self) -> str:
@@ -178,6 +188,7 @@ class AuditResult:
                 f"{SCHEMA_VERSION}"
             )
         record.pop("matches", None)
+        record.pop("partial_matches", None)
         return validate_record(record)
 
     def validate(self) -> None:
@@ -195,6 +206,18 @@ class AuditResult:
         for match in self.matches:
             originals.setdefault(match.nearest_training, f"training {len(originals) + 1}")
             patients.setdefault(match.nearest_patient, f"patient {len(patients) + 1}")
+        for part in self.partial_matches:
+            originals.setdefault(part.training, f"training {len(originals) + 1}")
+            patients.setdefault(part.patient, f"patient {len(patients) + 1}")
+        partial = [
+            replace(
+                part,
+                synthetic=synthetic[part.synthetic],
+                training=originals[part.training],
+                patient=patients[part.patient],
+            )
+            for part in self.partial_matches
+        ]
         matches = [
             replace(
                 match,
@@ -222,6 +245,7 @@ class AuditResult:
         return replace(
             self,
             matches=matches,
+            partial_matches=partial,
             cohorts=cohorts,
             configuration=configuration,
             warnings=warnings,
@@ -236,7 +260,7 @@ class AuditResult:
         return [f"{text} ({listed(who)})" if who else text for text, who in zip(self.warnings, names, strict=True)]
 
     def write(self, folder: str | Path) -> None:
-        """Write ``audit.json`` and ``matches.csv``."""
+        """Write ``audit.json``, ``matches.csv`` and, where parts were looked for, ``partial.csv``."""
         write_json(Path(folder) / "audit.json", self.to_dict())
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
@@ -248,6 +272,20 @@ class AuditResult:
             certainty = (f"{match.p_value:.6f}", "true" if match.listed else "false", same_image, look_alikes)
             rows.writerow([cell(match.synthetic), cell(match.nearest_training), *numbers, *certainty])
         write_text(Path(folder) / "matches.csv", text.getvalue())
+        if self.partial is not None:
+            write_text(Path(folder) / "partial.csv", partial_table(self.partial_matches))
+
+
+def partial_table(matches: Sequence[PartialMatch]) -> str:
+    """``partial.csv``: for each synthetic image that is no copy as a whole, the region that resembles one most."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(PARTIAL_COLUMNS)
+    for match in matches:
+        numbers = (f"{match.score:.4f}", f"{match.tau:.4f}", str(match.in_part).lower(), f"{match.p_value:.6f}")
+        region = " x ".join(f"{low:.2f}-{high:.2f}" for low, high in match.region)
+        rows.writerow([cell(match.synthetic), cell(match.training), *numbers, str(match.listed).lower(), region])
+    return text.getvalue()
 
 
 def matches_in(folder: str | Path) -> list[dict[str, str]]:

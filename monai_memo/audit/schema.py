@@ -28,13 +28,15 @@ class _WithoutTitles(GenerateJsonSchema):
 
 
 def generated_schema() -> dict[str, Any]:
-    """The schema of this version's records. ``matches`` go to another file and are not in it."""
+    """The schema of this version's records. Matches go to other files and are not in it."""
     found = TypeAdapter(AuditResult).json_schema(schema_generator=_WithoutTitles)
     found["properties"].pop("matches")
+    found["properties"].pop("partial_matches")
     described = f"Record of one monai_memo audit, version {SCHEMA_VERSION}. Fields may be added within a major version."
     used = json.dumps(found)
     definitions = {name: part for name, part in found.pop("$defs").items() if f'/{name}"' in used}
     definitions.pop("Match", None)
+    definitions.pop("PartialMatch", None)
     for part in found["properties"].values():  # pydantic leaves out what a definition says in the same words
         if "description" not in part and "$ref" in part:
             part["description"] = definitions[part["$ref"].rpartition("/")[2]]["description"]

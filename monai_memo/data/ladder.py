@@ -101,6 +101,7 @@ UNITS: dict[str, str] = {
     "boxes": "of the image taken from another patient, in boxes",
 }
 COMBINATION = "combination"
+JOINED = ("replacement", "blend", "half_replaced", "part_kept", "boxes")  # kinds that take pixels of another image
 GROUPS = (
     ("rotation", "zoom", "shift", "flip"),
     ("gamma", "contrast", "window"),
@@ -144,15 +145,23 @@ def draws_of(planted: Planted, seed: int) -> np.random.Generator:
     return np.random.default_rng([seed, *planted.kind.encode(), int(1000 * planted.strength)])
 
 
-def altered(images: NDArray[np.floating], planted: Planted, seed: int) -> Images:
+def altered(
+    images: NDArray[np.floating], planted: Planted, seed: int, others: NDArray[np.floating] | None = None
+) -> Images:
     """One copy of each image, at the size of the images.
 
     Args:
         images: ``(n, channels, *spatial)`` in [0, 1].
         seed: of all draws.
+        others: ``(n, channels, *spatial)`` that copies are joined with, for kinds that take pixels of another image; by
+            default they take those of one another.
     """
     rng = draws_of(planted, seed)
     images = np.asarray(images, dtype=np.float32)
+    if others is not None and planted.kind in JOINED:
+        # Two by two: the other one of the pair is the only one that pixels can come from.
+        pairs = np.stack([images, np.asarray(others, dtype=np.float32)], axis=1)
+        return np.concatenate([EVERY[planted.kind](pair, rng, np.full(2, planted.strength))[:1] for pair in pairs])
     if planted.kind != COMBINATION:
         return EVERY[planted.kind](images, rng, np.full(len(images), planted.strength))
     for group in GROUPS:

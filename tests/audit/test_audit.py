@@ -88,7 +88,7 @@ def test_blurred_images_of_unseen_patients_are_no_copies(
 def test_output_is_complete_and_consistent(finished: tuple[Path, AuditResult]) -> None:
     out, result = finished
     assert sorted(path.name for path in out.iterdir()) == [
-        ".monai_memo.json", "audit.json", "detector.pt", "figures", "matches.csv", "report.html",
+        ".monai_memo.json", "audit.json", "detector.pt", "figures", "matches.csv", "partial.csv", "report.html",
     ]  # fmt: skip
     record = json.loads((out / "audit.json").read_text())
     for name in ("n_copies", "n_mem", "tau"):

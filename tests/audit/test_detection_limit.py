@@ -12,7 +12,7 @@ from monai_memo.audit.detection_limit import detection_limit, limits_of_detectio
 from monai_memo.audit.report import render_report
 from monai_memo.audit.result import AuditResult
 from monai_memo.data.cohort import Cohort
-from monai_memo.data.ladder import UNITS, Planted, kinds_of
+from monai_memo.data.ladder import UNITS, Planted, chosen_levels, kinds_of
 from monai_memo.data.loading import Preprocessing
 from monai_memo.data.phantoms import chest_phantom
 from monai_memo.data.writing import save_image
@@ -39,11 +39,11 @@ def cohort(tmp_path: Path) -> Cohort:
 def test_copies_are_planted_in_larger_images_and_looked_up_at_the_detectors_size(cohort: Cohort) -> None:
     preprocessing, seen = Preprocessing(2, (32, 32)), []
 
-    def similarity_of(images: np.ndarray) -> np.ndarray:
+    def called(images: np.ndarray) -> np.ndarray:
         seen.append(images)
-        return images.std(axis=(1, 2, 3)) * 0 + (0.9 if len(seen) > 1 else 0.1)  # the first kind fails
+        return np.full(len(images), len(seen) > 1)  # the first kind fails
 
-    found = detection_limit(similarity_of, cohort, preprocessing, 0.5, 4, seed=0)
+    found = detection_limit(called, cohort, preprocessing, 4, seed=0)
     assert found is not None and found["copies"] == 4
     assert all(images.shape == (4, 1, 32, 32) for images in seen)
     assert [row["kind"] for row in found["limits"]] == list(kinds_of(2))
@@ -51,9 +51,12 @@ def test_copies_are_planted_in_larger_images_and_looked_up_at_the_detectors_size
     originals = np.stack([preprocessing(image.path) for image in cohort.images[:6]])
     flipped = seen[0][..., ::-1]
     assert np.abs(flipped[:, None] - originals[None]).mean(axis=(2, 3, 4)).min(axis=1).max() < 0.01
-    again = detection_limit(lambda images: images.mean(axis=(1, 2, 3)), cohort, preprocessing, 0.5, 4, seed=0)
-    assert again == detection_limit(lambda images: images.mean(axis=(1, 2, 3)), cohort, preprocessing, 0.5, 4, seed=0)
-    assert detection_limit(similarity_of, cohort, preprocessing, 0.5, 0, seed=0) is None
+    again, other = (
+        detection_limit(lambda images: images.mean(axis=(1, 2, 3)) > 0.5, cohort, preprocessing, 4, seed=0)
+        for _ in range(2)
+    )
+    assert again == other
+    assert detection_limit(called, cohort, preprocessing, 0, seed=0) is None
 
 
 @pytest.mark.parametrize("together", [1, 100_000, 10**9])
@@ -61,17 +64,39 @@ def test_copies_of_many_strengths_are_looked_up_together(cohort: Cohort, togethe
     """So that ranks can share them; the limits stay those of looking them up strength by strength."""
     calls = []
 
-    def similarity_of(images: np.ndarray) -> np.ndarray:
+    def called(images: np.ndarray) -> np.ndarray:
         calls.append(len(images))
-        return images.std(axis=(1, 2, 3)).astype(float)
+        return images.std(axis=(1, 2, 3)) > 0.25
 
     preprocessing = Preprocessing(2, (32, 32))
-    one_by_one = detection_limit(similarity_of, cohort, preprocessing, 0.25, 4, seed=0)
+    one_by_one = detection_limit(called, cohort, preprocessing, 4, seed=0)
     strengths = len(calls)
     calls.clear()
-    assert detection_limit(similarity_of, cohort, preprocessing, 0.25, 4, 0, together) == one_by_one
+    assert detection_limit(called, cohort, preprocessing, 4, 0, together) == one_by_one
     assert sum(calls) == 4 * strengths
     assert max(calls) == {1: 4, 100_000: 28, 10**9: 4 * strengths}[together]
+
+
+def test_copies_are_joined_with_unseen_patients_not_with_other_training_images(
+    cohort: Cohort, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A region of a second training image would be found for its own sake."""
+    folder, seen = tmp_path_factory.mktemp("heldout"), []
+    for number in range(5):
+        white = np.ones((1, 64, 64), dtype=np.float32)
+        white[0, 0, number] = 0.0  # an image of one grey value is no image
+        save_image(folder / f"{number}.png", white)
+    white_images = Cohort.from_source(str(folder), "heldout")
+
+    def called(images: np.ndarray) -> np.ndarray:
+        seen.append(images)
+        return np.ones(len(images), dtype=bool)
+
+    detection_limit(called, cohort, Preprocessing(2, (32, 32)), 4, 0, 0, white_images)
+    halves = seen[[level.kind for level in chosen_levels(kinds_of(2))].index("half_replaced")]
+    for image in halves:
+        sides = (*np.split(image[0], 2, 0), *np.split(image[0], 2, 1))
+        assert min(np.ptp(side[1:]) for side in sides) < 0.1  # one half is the white image, and which one is drawn
 
 
 def test_every_kind_has_a_unit() -> None:
@@ -98,10 +123,10 @@ def test_a_copy_of_which_nothing_is_left_counts_as_missed(tmp_path: Path) -> Non
         image[0, 28 + number : 32 + number, 30:34] = 1.0
         save_image(tmp_path / f"{number}.png", image)
 
-    def similarity_of(images: np.ndarray) -> np.ndarray:
-        return np.where(np.ptp(images, axis=(1, 2, 3)) > 0, 1.0, -1.0)
+    def called(images: np.ndarray) -> np.ndarray:
+        return np.ptp(images, axis=(1, 2, 3)) > 0
 
     cohort = Cohort.from_source(str(tmp_path), "training")
-    limits = [detection_limit(similarity_of, cohort, Preprocessing(2, (32, 32)), 0.5, 8, seed) for seed in range(4)]
+    limits = [detection_limit(called, cohort, Preprocessing(2, (32, 32)), 8, seed) for seed in range(4)]
     found = [row["found"]["0.25"] for limit in limits if limit for row in limit["limits"] if row["kind"] == "erasing"]
     assert len(found) == 4 and min(found) < 1

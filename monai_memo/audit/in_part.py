@@ -1,0 +1,171 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Copies in part: synthetic images with a region of a training image, in an image that is no copy as a whole.
+
+They are counted apart, with a threshold and a control of their own: held-out images go through the same search. Images
+that are called copies already are not counted again, neither synthetic nor held-out ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from monai_memo.audit.certainty import Calibrated
+from monai_memo.audit.comparison import patient_codes
+from monai_memo.audit.configuration import MOST_IN_PARTS
+from monai_memo.audit.inputs import Inputs
+from monai_memo.audit.parts import Count, Estimate, PartialMatch, PartialPart, Verdict
+from monai_memo.audit.run import Run
+from monai_memo.audit.searching import Searched
+from monai_memo.audit.verdict import percent
+from monai_memo.data.prepared import PreparedCohort
+from monai_memo.sealing import fingerprint
+from monai_memo.search.gallery import Gallery
+from monai_memo.search.parts import NOT_SCORED, VERSION, PartMatches, PartSearch
+from monai_memo.search.runner import Runner
+from monai_memo.statistics.discoveries import Discoveries, discover
+from monai_memo.statistics.exceedance import Exceedance, exceedance
+from monai_memo.statistics.intervals import Interval
+
+SENTENCE = (
+    "Windows of a quarter of each image (of a volume: an eighth) were looked up by themselves, at any place of any "
+    "training image, also mirrored, and compared in fine detail. The score says by how many standard deviations the "
+    "best window agrees more with a training image than the same window of training images does with other patients."
+)
+LEFT_OUT = (
+    "Copies in part were not looked for: with {n} training images it would take long. --parts True does it anyway."
+)
+Pixels = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class InPart:
+    """What was found.
+
+    Attributes:
+        search: of parts.
+        found: of the synthetic images.
+        scores: ``(n_synthetic,)`` that count; those of copies as a whole do not.
+        numbers: threshold, count and control.
+        discoveries: p-values, and the list at the audit's false discovery rate.
+    """
+
+    search: PartSearch
+    found: PartMatches
+    scores: NDArray[np.float64]
+    numbers: Exceedance
+    discoveries: Discoveries
+
+    def contain(self, images: Pixels) -> NDArray[np.bool_]:
+        """Which of these images, as soft as the synthetic ones, contain part of a training image."""
+        return self.search.search(images, name="parts").score > self.numbers.tau.value
+
+
+def copies_in_part(run: Run, inputs: Inputs, searched: Searched, calibrated: Calibrated) -> InPart | None:
+    """Look regions of synthetic and held-out images up in the training cohort; None where that is not wanted."""
+    settings, training = run.settings, inputs.training
+    if not settings.looks_for_parts(searched.detector.recipe.name, len(training.pixels)):
+        return None
+    with run.timed("search in parts"):
+        # One process does it, so that the record is the same with several ranks.
+        runner = Runner(
+            torch.device(run.device), folder=run.work / "verified", seed=settings.seed, progress=settings.progress
+        )
+        search = PartSearch().fit(Gallery.of(training.pixels, training.cohort.patient_ids), runner)
+        found = {
+            name: _look_up(run, search, searched.matched.prepared[name], name) for name in ("heldout", "synthetic")
+        }
+    sims, tau = searched.comparison.sims, calibrated.rates.tau.value
+    scores = np.where(sims.synthetic_to_training > tau, NOT_SCORED, found["synthetic"].score)
+    heldout = np.where(sims.heldout_to_training > tau, NOT_SCORED, found["heldout"].score)
+    patients = patient_codes(inputs.prepared["heldout"].cohort.patient_ids)
+    numbers = exceedance(
+        scores, heldout, patients, settings.quantile, settings.confidence, settings.n_bootstrap, settings.seed
+    )
+    return InPart(search, found["synthetic"], scores, numbers, discover(scores, heldout, settings.fdr, patients))
+
+
+def _look_up(run: Run, search: PartSearch, prepared: PreparedCohort, name: str) -> PartMatches:
+    store = run.work / "verified" / f"parts-{fingerprint('parts', [VERSION, prepared.content_sha256])[:32]}.npz"
+    return search.search(prepared.pixels, store, f"parts, {name}")
+
+
+def _estimate(interval: Interval) -> Estimate:
+    return Estimate(interval.value, interval.low, interval.high)
+
+
+def describe_parts(in_part: InPart) -> PartialPart:
+    """For the record."""
+    numbers, total = in_part.numbers, len(in_part.scores)
+    rate = _estimate(numbers.rate)
+    return {
+        "n_copies": Count(numbers.n, rate.low * total, rate.high * total, total, rate),
+        "control": _estimate(numbers.control),
+        "excess": _estimate(numbers.excess),
+        "tau": _estimate(numbers.tau),
+        "listed": int(in_part.discoveries.listed.sum()),
+        "sentence": SENTENCE,
+    }
+
+
+def partial_matches(in_part: InPart, inputs: Inputs) -> list[PartialMatch]:
+    """One row for each synthetic image that is no copy as a whole, highest score first."""
+    training, synthetic = inputs.training.cohort.images, inputs.prepared["synthetic"].cohort.images
+    found, tau, rows = in_part.found, in_part.numbers.tau.value, []
+    for index in np.argsort(-in_part.scores, kind="stable"):
+        if in_part.scores[index] == NOT_SCORED or found.training[index] < 0:
+            continue
+        original = training[int(found.training[index])]
+        rows.append(
+            PartialMatch(
+                synthetic=synthetic[int(index)].image_id,
+                training=original.image_id,
+                patient=original.patient_id,
+                score=float(in_part.scores[index]),
+                tau=tau,
+                in_part=bool(in_part.scores[index] > tau),
+                p_value=float(in_part.discoveries.p_values[index]),
+                listed=bool(in_part.discoveries.listed[index]),
+                region=[[round(float(end), 4) for end in axis] for axis in found.regions[index]],
+                transform=[[round(float(value), 5) for value in row] for row in found.transforms[index]],
+            )
+        )
+    return rows
+
+
+def with_parts(verdict: Verdict, part: PartialPart | None) -> Verdict:
+    """The verdict, with what was found in part. Where that is more than chance, it decides with."""
+    if part is None:
+        return verdict
+    count = part["n_copies"]
+    share = f"{count.value} of {count.of} synthetic images ({percent(count.rate.value)})"
+    if part["excess"].low <= 0:
+        return {
+            **verdict,
+            "detail": f"{verdict['detail']} Of images that are no copy as a whole, {share} have a region above the "
+            f"threshold for copies in part; {percent(part['control'].value)} would be expected by chance.",
+        }
+    sentence = (
+        f"{share} contain part of a training image, in an image that is no copy as a whole "
+        f"({percent(part['control'].value)} would be expected by chance; excess {percent(part['excess'].value)}, "
+        f"{percent(part['excess'].low)} to {percent(part['excess'].high)}); they are listed in partial.csv."
+    )
+    if verdict["level"] == "copies_found":
+        return {**verdict, "detail": f"{verdict['detail']} Besides, {sentence}"}
+    return {
+        "level": "copies_found",
+        "headline": f"Copies in part found: {share} contain part of a training image.",
+        "detail": f"{sentence[0].upper()}{sentence[1:]} Do not share them. As a whole: {verdict['headline']} "
+        f"{verdict['detail']}",
+    }
+
+
+def left_out(run: Run, searched: Searched, n_train: int) -> list[str]:
+    """A warning where parts were not looked for although nobody said so."""
+    settings = run.settings
+    by_itself = settings.parts is None and settings.verifies(searched.detector.recipe.name) and n_train > MOST_IN_PARTS
+    return [LEFT_OUT.format(n=n_train)] if by_itself else []

@@ -1,0 +1,81 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""How many images exceed what unseen patients show: one threshold, one count, one control, by any score.
+
+Used for copies in part, whose score is no correlation and which have no counterpart on the side of training images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from monai_memo.statistics.calibration import threshold_copies
+from monai_memo.statistics.intervals import Interval, patient_weights, percentile_interval, proportion_interval
+from monai_memo.statistics.similarities import Floats, Integers
+
+
+@dataclass(frozen=True)
+class Exceedance:
+    """Images above a threshold that unseen patients set.
+
+    Attributes:
+        tau: the threshold.
+        n: images above it.
+        rate: their share.
+        control: the share of held-out images above it.
+        excess: rate minus control; its interval covers new held-out patients and new images.
+    """
+
+    tau: Interval
+    n: int
+    rate: Interval
+    control: Interval
+    excess: Interval
+
+
+def exceedance(
+    scores: Floats,
+    heldout: Floats,
+    patients: Integers,
+    quantile: float = 0.95,
+    confidence: float = 0.95,
+    draws: int = 1000,
+    seed: int = 0,
+) -> Exceedance:
+    """Count the images whose score lies above a quantile of the held-out images' scores.
+
+    The share of unseen patients that pass such a quantile is itself random, with a beta distribution (Vovk, ACML 2012);
+    the interval of the excess rests on it, whatever the distribution of scores.
+
+    Args:
+        scores: ``(n,)``.
+        heldout: ``(m,)``.
+        patients: ``(m,)`` code of the patient of each held-out image.
+
+    Example:
+        >>> import numpy as np
+        >>> heldout = np.linspace(0, 1, 99)
+        >>> found = exceedance(np.array([0.2, 0.5, 2.0, 3.0]), heldout, np.arange(99))
+        >>> found.n, round(found.tau.value, 2), found.excess.low > 0
+        (2, 0.96, True)
+    """
+    rng = np.random.default_rng([seed, 29])
+    tau = float(threshold_copies(heldout, quantile=quantile)[0])
+    taus = threshold_copies(heldout, patient_weights(patients, draws, rng), quantile)
+    above = scores > tau
+    n, n_patients = int(above.sum()), len(np.unique(patients))
+    rate = proportion_interval(n, len(scores), confidence)
+    called = heldout > tau
+    expected = (1 - quantile) * (n_patients + 1)
+    passing = rng.beta(expected, max(n_patients + 1 - expected, 1e-3), draws)
+    rates = rng.beta(n + 0.5, len(scores) - n + 0.5, draws)
+    control = percentile_interval(float(called.mean()), passing, confidence)
+    return Exceedance(
+        tau=percentile_interval(tau, taus, confidence),
+        n=n,
+        rate=rate,
+        control=control,
+        excess=percentile_interval(rate.value - control.value, rates - passing, confidence),
+    )
