@@ -96,7 +96,10 @@ def wanted_levels(dims: int, kinds: Sequence[str] | None, every_strength: bool) 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Markdown."""
-    lines = ["| unseen patients | images | called copies (%) | called copies in part (%) |", "| --- | --- | --- | --- |"]
+    lines = [
+        "| unseen patients | images | called copies (%) | called copies in part (%) |",
+        "| --- | --- | --- | --- |",
+    ]
     for row in rows:
         cells = [
             f"{100 * one['value']:.1f} ({100 * one['low']:.1f} to {100 * one['high']:.1f})"
