@@ -1,6 +1,6 @@
 # Copyright (c) monai_memo contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Unseen patients, altered in every way: what share would an audit call copies? ``python -m monai_memo.benchmark.unseen``
+"""Unseen patients, altered: what share would an audit call copies? ``python -m monai_memo.benchmark.unseen``
 
 Each alteration of the ladder is applied to unseen patients, who then play the synthetic cohort of an audit: held-out
 images are softened as they would be, set the threshold, and the share above it is what a user would be told by mistake.

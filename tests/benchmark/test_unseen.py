@@ -1,0 +1,70 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from monai_memo.benchmark.unseen import Judge, main, one_a_patient, table, wanted_levels
+from monai_memo.data.cohort import Cohort
+from monai_memo.data.loading import Preprocessing
+from monai_memo.data.phantoms import chest_phantom
+from monai_memo.data.writing import save_image
+
+
+def cohort(folder: Path, first: int, count: int, per_patient: int = 1) -> Path:
+    folder.mkdir()
+    with open(folder / "list.csv", "w", newline="") as stream:
+        rows = csv.writer(stream)
+        rows.writerow(["image", "patient_id"])
+        for number in range(first, first + count):
+            save_image(folder / f"{number}.png", chest_phantom(number, (32, 32)))
+            rows.writerow([f"{number}.png", f"p{number // per_patient}"])
+    return folder / "list.csv"
+
+
+def test_images_above_the_held_out_quantile_count_once() -> None:
+    """Each image's similarity stands in its first pixel, its score in part in the second."""
+    known = SimpleNamespace(
+        search=lambda images: SimpleNamespace(similarity=images[:, 0, 0, :1].astype(float)),
+    )
+    parts = SimpleNamespace(search=lambda images: SimpleNamespace(score=images[:, 0, 0, 1].astype(float)))
+    rng = np.random.default_rng(0)
+    heldout = np.repeat(rng.random((40, 1, 8, 1), dtype=np.float32), 8, axis=3)
+    heldout[:, 0, 0, :2] = np.linspace(0, 1, 40)[:, None]
+    images = np.repeat(rng.random((40, 1, 8, 1), dtype=np.float32), 8, axis=3)
+    images[:, 0, 0, :2] = 0.1
+    images[0, 0, 0, :2] = [2, 2]
+    images[1, 0, 0, :2] = [0, 2]
+    whole, part, words = Judge(known, parts, heldout)(images)  # type: ignore[arg-type]
+    assert np.flatnonzero(whole).tolist() == [0] and np.flatnonzero(part).tolist() == [1]
+    assert words == ""
+
+
+def test_one_image_is_taken_of_each_patient(tmp_path: Path) -> None:
+    images = Cohort.from_source(str(cohort(tmp_path / "c", 0, 12, per_patient=3)), "unseen")
+    assert len(one_a_patient(images, 10, Preprocessing(2, (32, 32)), 0)) == 4
+
+
+def test_the_strongest_of_each_kind_is_taken_unless_all_are_asked_for() -> None:
+    assert [level.strength for level in wanted_levels(2, ["rotation"], False)] == [45]
+    assert [level.strength for level in wanted_levels(2, ["rotation"], True)] == [5, 10, 20, 30, 45]
+
+
+def test_a_table_and_a_record_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train = cohort(tmp_path / "train", 0, 24)
+    heldout, unseen = cohort(tmp_path / "heldout", 100, 24), cohort(tmp_path / "unseen", 200, 6)
+    other = cohort(tmp_path / "elsewhere", 300, 4)
+    arguments = ["--train", str(train), "--heldout", str(heldout), "--unseen", str(unseen), "--size", "32", "32"]
+    main([*arguments, "--other", str(other.parent), "--out", str(tmp_path / "out"), "--kinds", "flip", "--images", "6"])
+    record = json.loads((tmp_path / "out" / "unseen.json").read_text())
+    assert [row["name"] for row in record["rows"]] == ["as they are", "flip", "elsewhere"]
+    assert [row["images"] for row in record["rows"]] == [6, 6, 4]
+    page = (tmp_path / "out" / "unseen.md").read_text()
+    assert page == table(record["rows"]) and "| flip | 6 |" in page
+    assert "elsewhere" in capsys.readouterr().out
