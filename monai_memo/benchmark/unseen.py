@@ -155,13 +155,13 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         "software": software_versions(),
     }  # fmt: skip
     images, start = one_a_patient(cohorts["unseen"], given.images, larger, given.seed), time.perf_counter()
+    for name, cohort in others.items():
+        record["rows"].append(row_of(judge, name, one_a_patient(cohort, given.images, preprocessing, given.seed)))
+        _keep(given.out, record, start)
     for level in [None, *wanted_levels(dims, given.kinds, given.every_strength)]:
         queries = images if level is None else altered(images, level, given.seed)
         name = "as they are" if level is None else level.name
         record["rows"].append(row_of(judge, name, as_handed_in(queries, preprocessing)))
-        _keep(given.out, record, start)
-    for name, cohort in others.items():
-        record["rows"].append(row_of(judge, name, one_a_patient(cohort, given.images, preprocessing, given.seed)))
         _keep(given.out, record, start)
     return record
 
