@@ -42,6 +42,7 @@ ENOUGH = 1.0  # seconds after which no further image is read or looked up, or st
 GALLERY, VALUES = 2048, 2**24  # images and pixels of the cohort that a few are looked up in
 GROWTH = 0.027  # of the cost of a query, for every further 1,000 training images: docs/performance.md
 VALIDATIONS, FORWARD = 20, 0.35  # in a training, and what a batch costs without learning from it
+PARTS = (0.35, 0.65)  # of the time of the search, for copies in part
 FASTER, SLOWER = 0.75, 1.4  # machines have other things to do
 Seconds = tuple[float, float]
 
@@ -125,6 +126,10 @@ def forecast(
                 each = _search(network, images, numbers["training"], device, settings)
                 steps["search"] = _times(each, (count + own) / ranks)
                 told.append(f"{count:,} images are looked up")
+                if settings.looks_for_parts(recipe.name, numbers["training"]):
+                    low, high = steps["search"]
+                    by_one = ranks / len(searched(settings.symmetries, preprocessing.spatial_dims))  # upright only
+                    steps["parts"] = (PARTS[0] * low * by_one, PARTS[1] * high * by_one)
             network.to("cpu")
     except MemoError:  # a sample that nothing can be learnt from; the audit says so of all images
         return None

@@ -51,7 +51,7 @@ def test_all_that_is_done_is_counted(audit_of: Callable[..., Audit], demo_folder
         f"{numbers['training']} training, {numbers['heldout']} held-out, {numbers['synthetic']} synthetic images; "
         f"a detector is trained in {7 * (kept // 32)} steps; {looked_up} images are looked up"
     )
-    assert list(found.steps) == ["reading", "training", "embedding", "search"]
+    assert list(found.steps) == ["reading", "training", "embedding", "search", "parts"]
     assert all(0 < low <= high for low, high in found.steps.values())
     assert found.range[0] < found.seconds < found.range[1] and found.cost < 60
 
@@ -62,7 +62,7 @@ def test_a_ready_detector_is_not_trained_and_symmetries_multiply_the_look_ups(
     detector = Detector.load(detector_file)
     plain = measured(audit_of(detector=str(detector_file), planted=0, limit_copies=0), detector)
     turned = measured(audit_of(detector=str(detector_file), planted=0, limit_copies=0, symmetries="all"), detector)
-    assert list(plain.steps) == ["reading", "embedding", "search"]
+    assert list(plain.steps) == ["reading", "embedding", "search", "parts"]
     one, eight = (int(found.work.split("; ")[1].split()[0]) for found in (plain, turned))
     assert eight == 8 * one
     unverified = audit_of(detector=str(detector_file), verification=False)
