@@ -100,7 +100,13 @@ def calibrate(settings: AuditConfiguration, inputs: Inputs, searched: Searched) 
 def judge(settings: AuditConfiguration, training: PreparedCohort, searched: Searched, tau: float) -> Certainty:
     """List of copies, sampling curve, and what different images of one patient look like."""
     sims, search = searched.comparison.sims, searched.search
-    found = discover(sims.synthetic_to_training, sims.heldout_to_training, settings.fdr, sims.heldout_patients)
+    found = discover(
+        sims.synthetic_to_training,
+        sims.heldout_to_training,
+        settings.fdr,
+        sims.heldout_patients,
+        searched.comparison.p_values,
+    )
     curve = describe_sampling(searched.comparison, tau, found, settings.confidence, settings.seed)
     if search is None:
         return Certainty(found, curve, None, None)

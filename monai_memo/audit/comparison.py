@@ -5,14 +5,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from monai_memo.audit.symmetries import ViewsIndex, best_of_views
 from monai_memo.search.embedding_index import EmbeddingIndex
-from monai_memo.statistics.similarities import Similarities, neighbours_needed
+from monai_memo.statistics.discoveries import conformal_p_values
+from monai_memo.statistics.similarities import Similarities, neighbours_needed, on_common_scale
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,16 @@ class Comparison:
         sims: see ``statistics.similarities``.
         nearest_training: ``(n_synthetic,)`` index into the training cohort.
         training_index: to look further embeddings up, where embeddings alone are compared.
+        p_values: ``(n_synthetic,)``, where some images have references of their own (see ``with_soft_part``).
+        by_places: ``(n_synthetic,)`` similarity to it place by place, in all frequency bands; what counts can be that
+            of the whole images instead. None where embeddings alone are compared.
     """
 
     sims: Similarities
     nearest_training: NDArray[np.int64]
     training_index: EmbeddingIndex | None = None
+    p_values: NDArray[np.float64] | None = None
+    by_places: NDArray[np.float64] | None = None
 
 
 def patient_codes(patient_ids: Sequence[str]) -> NDArray[np.int64]:
@@ -64,3 +70,34 @@ def compare(
         heldout_patients=patient_codes(heldout_patients),
     )
     return Comparison(sims, nearest[:, 0], index)
+
+
+def with_soft_part(
+    comparison: Comparison, which: NDArray[np.bool_], softened: NDArray[np.float64], quantile: float
+) -> Comparison:
+    """Some synthetic images judged by references of their own.
+
+    Args:
+        which: ``(n_synthetic,)`` the soft ones.
+        softened: ``(n_heldout,)`` similarity of held-out images, as soft as these, to their nearest training image.
+        quantile: of tau.
+    """
+    sims = comparison.sims
+    found, own = sims.synthetic_to_training, (softened, sims.heldout_to_training, quantile)
+    p_values = conformal_p_values(found, sims.heldout_to_training, sims.heldout_patients)
+    p_values[which] = np.maximum(p_values[which], conformal_p_values(found[which], softened, sims.heldout_patients))
+    soft = which[sims.synthetic_neighbours]
+    to_synthetic = np.where(soft, on_common_scale(sims.training_to_synthetic, *own), sims.training_to_synthetic)
+    order = np.argsort(-to_synthetic, axis=1, kind="stable")
+    by_places = comparison.by_places
+    return replace(
+        comparison,
+        sims=replace(
+            sims,
+            synthetic_to_training=np.where(which, on_common_scale(found, *own), found),
+            training_to_synthetic=np.take_along_axis(to_synthetic, order, axis=1),
+            synthetic_neighbours=np.take_along_axis(sims.synthetic_neighbours, order, axis=1),
+        ),
+        p_values=p_values,
+        by_places=None if by_places is None else np.where(which, on_common_scale(by_places, *own), by_places),
+    )

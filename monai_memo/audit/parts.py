@@ -87,6 +87,8 @@ class Match:
         same_image: more similar than 95 % of the pairs of different images of one patient are; None if not measured.
         look_alikes: of all synthetic images that are as close to a training patient, the share that are look-alikes, as
             the reference control estimates it; 1 where a held-out patient is nearer. None if not measured.
+        agrees: of copies: ``"places"`` where both images agree place by place, in the finer bands too (the same image),
+            ``"layout"`` where they agree as a whole only. None of other images and without verification.
     """
 
     synthetic: str
@@ -99,6 +101,7 @@ class Match:
     listed: bool = False
     same_image: bool | None = None
     look_alikes: float | None = None
+    agrees: Literal["places", "layout"] | None = None
 
 
 @dataclass(frozen=True)
@@ -319,6 +322,19 @@ class ReferencePart:
     smallest_p: Rate
     detectable: Rate
     listed: Natural = 0
+
+
+@dataclass(frozen=True)
+class AgreementPart:
+    """What the copies share with their training images.
+
+    Attributes:
+        places: copies that agree place by place, in the finer bands too: the same image.
+        layout: copies that agree as a whole only: the same layout, with other detail.
+    """
+
+    places: Natural
+    layout: Natural
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +21,12 @@ from monai_memo.audit.controls import Controls
 from monai_memo.audit.in_part import InPart, describe_parts, left_out, partial_matches, with_parts
 from monai_memo.audit.inputs import Inputs
 from monai_memo.audit.orientation import not_looked_up
-from monai_memo.audit.parts import OrientationPart, ReferencePart, StandardPart, Timing
+from monai_memo.audit.parts import AgreementPart, OrientationPart, ReferencePart, StandardPart, Timing
 from monai_memo.audit.reference import describe_reference
 from monai_memo.audit.result import SCHEMA_VERSION, AuditResult, CohortSummary, Count, Estimate, Match
 from monai_memo.audit.run import Run
 from monai_memo.audit.searching import Searched
-from monai_memo.audit.verdict import covering, unread_training, verdict_for, weighed
+from monai_memo.audit.verdict import covering, resting_on, unread_training, verdict_for, weighed
 from monai_memo.data.overlap import repeated_images
 from monai_memo.data.prepared import PreparedCohort
 from monai_memo.detector.detector import known_summary
@@ -105,6 +105,24 @@ def explain_calibration(configuration: AuditConfiguration, n_train: int, n_heldo
     )
 
 
+def kinds_of_agreement(comparison: Comparison, tau: float) -> list[Literal["places", "layout"] | None]:
+    """Of each synthetic image: whether it is above tau place by place, or as a whole only."""
+    similarity, by_places = comparison.sims.synthetic_to_training, comparison.by_places
+    if by_places is None:
+        return [None] * len(similarity)
+    return [
+        None if value <= tau else "places" if local > tau else "layout"
+        for value, local in zip(similarity, by_places, strict=True)
+    ]
+
+
+def _agreement(comparison: Comparison, tau: float) -> AgreementPart | None:
+    if comparison.by_places is None:
+        return None
+    kinds = kinds_of_agreement(comparison, tau)
+    return AgreementPart(kinds.count("places"), kinds.count("layout"))
+
+
 def match_table(prepared: Mapping[str, PreparedCohort], comparison: Comparison, calibrated: Calibrated) -> list[Match]:
     """One row for each synthetic image, most similar first."""
     tau, certainty, look_alikes = calibrated.rates.tau.value, calibrated.certainty, calibrated.look_alikes
@@ -112,6 +130,7 @@ def match_table(prepared: Mapping[str, PreparedCohort], comparison: Comparison, 
     similarity = comparison.sims.synthetic_to_training
     training = prepared["training"].cohort.images
     synthetic = prepared["synthetic"].cohort.images
+    agrees = kinds_of_agreement(comparison, tau)
     rows = []
     for index in np.argsort(-similarity, kind="stable"):
         original = training[int(comparison.nearest_training[index])]
@@ -126,6 +145,7 @@ def match_table(prepared: Mapping[str, PreparedCohort], comparison: Comparison, 
                 p_value=float(certainty.discoveries.p_values[index]),
                 listed=bool(certainty.discoveries.listed[index]),
                 same_image=None if beyond is None else bool(similarity[index] > beyond),
+                agrees=agrees[index],
                 look_alikes=None if look_alikes is None else round(float(look_alikes[index]), 6),
             )
         )
@@ -191,6 +211,8 @@ def build_result(
         ],
     )
     verdict = weighed(verdict, excess, reference, configuration.confidence)
+    agreement = _agreement(comparison, rates.tau.value)
+    verdict = resting_on(verdict, agreement)
     return AuditResult(
         schema_version=SCHEMA_VERSION,
         n_synthetic=sims.n_synthetic,
@@ -245,6 +267,7 @@ def build_result(
         verification=certainty.verification,
         detection_limit=controls.detection_limit,
         reference=reference,
+        agreement=agreement,
         standard=[StandardPart(**asdict(number)) for number in calibrated.standard],
         orientation=[cast(OrientationPart, finding.to_dict()) for finding in inputs.orientations],
         partial=partial,

@@ -19,6 +19,7 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 
 from monai_memo.audit.parts import (
     COHORTS,
+    AgreementPart,
     CalibrationPart,
     CohortSummary,
     Count,
@@ -62,6 +63,7 @@ MATCH_COLUMNS = (
     "listed",
     "same_image",
     "look_alikes",
+    "agrees",
 )
 
 
@@ -153,6 +155,8 @@ class AuditResult:
     reference: ReferencePart | None = None
     """Reference control: the same synthetic images, looked up among training and held-out patients together. Null
     where it was left out."""
+    agreement: AgreementPart | None = None
+    """Copies that are the same image, and those that share the layout only. Null without verification."""
     standard: list[StandardPart] | None = None
     """Numbers that readers of papers on generators know, on the embeddings. None of them decides anything."""
     warning_names: list[list[str]] | None = None
@@ -269,7 +273,13 @@ class AuditResult:
             numbers = (f"{match.similarity:.6f}", f"{match.tau:.6f}", "true" if match.copy else "false")
             same_image = "" if match.same_image is None else str(match.same_image).lower()
             look_alikes = "" if match.look_alikes is None else f"{match.look_alikes:.6f}"
-            certainty = (f"{match.p_value:.6f}", "true" if match.listed else "false", same_image, look_alikes)
+            certainty = (
+                f"{match.p_value:.6f}",
+                "true" if match.listed else "false",
+                same_image,
+                look_alikes,
+                match.agrees or "",
+            )
             rows.writerow([cell(match.synthetic), cell(match.nearest_training), *numbers, *certainty])
         write_text(Path(folder) / "matches.csv", text.getvalue())
         if self.partial is not None:

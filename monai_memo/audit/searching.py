@@ -11,12 +11,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from monai_memo.audit.comparison import Comparison, compare
+from monai_memo.audit.comparison import Comparison, compare, with_soft_part
 from monai_memo.audit.inputs import Inputs, recipe_for
 from monai_memo.audit.reference import joint_gallery, nearest_patients
 from monai_memo.audit.run import Run
 from monai_memo.audit.sharing import build_search
-from monai_memo.audit.sharpness import Softening, blur_warning, match_sharpness, partly_soft_warning
+from monai_memo.audit.sharpness import (
+    Softening,
+    SoftPart,
+    blur_warning,
+    match_sharpness,
+    partly_soft_warning,
+    soft_part,
+)
 from monai_memo.audit.symmetries import TurnedSearch, best_of_views, embed_views
 from monai_memo.audit.verified_comparison import compare_verified, gallery_of
 from monai_memo.data.orientation import Symmetry, searched
@@ -42,11 +49,13 @@ class Matched:
         prepared: of all cohorts, the held-out images as soft as the synthetic ones.
         softening: that made them so; None where they are as they are.
         warnings: what to tell of soft images.
+        soft_part: the soft ones among mostly sharp synthetic images, which are judged by references of their own.
     """
 
     prepared: Mapping[str, PreparedCohort]
     softening: Softening | None
     warnings: Sequence[str]
+    soft_part: SoftPart | None = None
 
     def soften(self, images: Pixels) -> Pixels:
         """Real images as soft as the synthetic ones."""
@@ -88,6 +97,9 @@ def match_cohorts(run: Run, inputs: Inputs) -> Matched:
     softening = match_sharpness(synthetic, heldout)
     wanted = run.settings.match_sharpness and run.settings.calibration == "size_matched"
     warnings = blur_warning(softening, wanted)
+    if softening is None and wanted:
+        part = soft_part(synthetic, heldout)
+        return Matched(prepared, None, [*warnings, *([] if part is None else [part.warning()])], part)
     if softening is None:
         warnings += partly_soft_warning(synthetic, heldout)
     if softening is None or not wanted:
@@ -145,6 +157,10 @@ def search_copies(run: Run, inputs: Inputs, detector: Detector, matched: Matched
         assert comparison.training_index is not None
         return best_of_views(comparison.training_index, embed_views(images, symmetries, embed))[0][:, 0]
 
+    if matched.soft_part is not None:
+        with run.timed("soft images"):
+            theirs = similarity_of(matched.soft_part.softening(inputs.prepared["heldout"].pixels))
+            comparison = with_soft_part(comparison, matched.soft_part.which, theirs, run.settings.quantile)
     return Searched(
         detector, inputs.given is None, matched, symmetries, search, comparison, similarity_of, as_they_are, reference
     )

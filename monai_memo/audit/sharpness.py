@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import dctn, idctn
 from scipy.ndimage import gaussian_filter
+from scipy.stats import binom
 
 from monai_memo.audit.parts import Sharpness
 from monai_memo.data.prepared import PreparedCohort
@@ -28,6 +29,8 @@ FINE = 1.0  # pixels: standard deviation of the Gaussian that takes fine detail 
 SOFT_QUANTILE, SOFT_SHARE = 0.25, 0.9
 GROUPS, FEWEST_IN_GROUP = 4, 10
 LOWER_TAIL, SHARE_TOLD = 0.05, 0.15  # of held-out images; of synthetic images below that, three times as many
+LOWEST_TAIL = 0.01  # of held-out images; softer ones are judged by references of their own
+FEWEST_SOFT, BY_CHANCE = 5, 0.01  # soft images that are judged by themselves; chance that there are so many
 NOTHING = 1e-12
 
 
@@ -162,6 +165,47 @@ def _power(pixels: NDArray[np.floating], chosen: NDArray[np.int64]) -> NDArray[n
         for image in np.asarray(pixels[position], dtype=np.float64):
             total += np.bincount(frequencies, (dctn(image, norm="ortho") ** 2).ravel(), minlength=len(total))
     return total / len(chosen)
+
+
+@dataclass(frozen=True)
+class SoftPart:
+    """Synthetic images that are soft while most are sharp: they have held-out images of their own to be judged by.
+
+    Attributes:
+        which: ``(n_synthetic,)``.
+        softening: makes held-out images as soft as these.
+    """
+
+    which: NDArray[np.bool_]
+    softening: Softening
+
+    def warning(self) -> str:
+        """What to tell of them."""
+        n, share = int(self.which.sum()), float(self.which.mean())
+        return (
+            f"{n} of the synthetic images ({share:.0%}) are softer than 99 of 100 held-out ones; the others "
+            "are as sharp. Blurred images of unseen patients are close to many patients, so that these were judged "
+            "against held-out images softened alike, and their similarities brought to the scale of the others: at tau "
+            "both are equally rare."
+        )
+
+
+def soft_part(synthetic: NDArray[np.floating], heldout: NDArray[np.floating]) -> SoftPart | None:
+    """The soft ones among mostly sharp images; None where there are no more than chance makes.
+
+    Args:
+        synthetic, heldout: ``(n, channels, *spatial)`` in [0, 1], prepared alike, of which ``match_sharpness`` says
+            that they are about as sharp.
+    """
+    limit = np.quantile(fine_detail(heldout), LOWEST_TAIL)
+    if (fine_detail(synthetic) < limit).mean() <= LOWEST_TAIL:
+        return None
+    which = fine_detail(synthetic, len(synthetic)) < limit
+    n_soft = int(which.sum())
+    if n_soft < FEWEST_SOFT or binom.sf(n_soft - 1, len(which), LOWEST_TAIL) > BY_CHANCE:
+        return None
+    softening = match_sharpness(np.asarray(synthetic[np.flatnonzero(which)]), heldout)
+    return None if softening is None else SoftPart(which, softening)
 
 
 def partly_soft_warning(synthetic: NDArray[np.floating], heldout: NDArray[np.floating]) -> list[str]:

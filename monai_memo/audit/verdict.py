@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from monai_memo.audit.parts import Count, Estimate, ReferencePart, Sensitivity, Verdict
+from monai_memo.audit.parts import AgreementPart, Count, Estimate, ReferencePart, Sensitivity, Verdict
 
 SENSITIVITY_NEEDED = 0.5
 SHARE_OF_CONCERN = 0.05
@@ -116,6 +116,23 @@ def weighed(verdict: Verdict, excess: Estimate, reference: ReferencePart | None,
         f"{reference.n_unseen_patients} held-out and {reference.n_training_patients} training patients, at least "
         f"{reference.patients_needed} different patients would have to be copied. Add held-out patients.",
     }
+
+
+def resting_on(verdict: Verdict, agreement: AgreementPart | None) -> Verdict:
+    """A verdict of copies that says what they share with training images."""
+    if agreement is None or verdict["level"] != "copies_found" or not agreement.places + agreement.layout:
+        return verdict
+    places, layout = agreement.places, agreement.layout
+    if not layout:
+        text = f"All {places} agree with a training image place by place, in the fine detail too: the same images."
+    else:
+        text = (
+            f"{places} agree with a training image place by place, in the fine detail too (the same image), and "
+            f"{layout} as a whole only (the same layout, with other detail)."
+        )
+        if layout > places:
+            text += " So the verdict rests mostly on shared layout: look at these pairs."
+    return {**verdict, "detail": f"{verdict['detail']} {text}"}
 
 
 def _numbers(reference: ReferencePart, confidence: float) -> str:

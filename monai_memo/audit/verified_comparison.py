@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from monai_memo.audit.comparison import Comparison, patient_codes
@@ -16,6 +17,7 @@ from monai_memo.audit.symmetries import TurnedSearch
 from monai_memo.data.orientation import name_of
 from monai_memo.data.prepared import PreparedCohort
 from monai_memo.detector.detector import Detector
+from monai_memo.registration.lncc import combine
 from monai_memo.sealing import fingerprint
 from monai_memo.search.copy_search import VERSION, CopySearch
 from monai_memo.search.gallery import Gallery
@@ -74,4 +76,6 @@ def compare_verified(
         patient_codes(prepared["training"].cohort.patient_ids),
         patient_codes(prepared["heldout"].cohort.patient_ids),
     )
-    return Comparison(sims, found["synthetic"].candidates[:, 0])
+    best = found["synthetic"]
+    by_places = combine(torch.from_numpy(best.profiles[:, 0])).double().numpy()
+    return Comparison(sims, best.candidates[:, 0], by_places=by_places)

@@ -22,11 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from monai_memo.audit.comparison import patient_codes
+from monai_memo.audit.comparison import Comparison, patient_codes, with_soft_part
 from monai_memo.audit.parts import Count, Estimate
 from monai_memo.audit.record import estimate_of
 from monai_memo.audit.reference import describe_reference, joint_patients, nearest_patients
-from monai_memo.audit.sharpness import match_sharpness
+from monai_memo.audit.sharpness import match_sharpness, soft_part
 from monai_memo.audit.verdict import verdict_for, weighed
 from monai_memo.progress import following
 from monai_memo.search.copy_search import CopySearch
@@ -34,7 +34,7 @@ from monai_memo.search.gallery import Gallery
 from monai_memo.search.runner import Runner
 from monai_memo.search.shape_retriever import ShapeRetriever
 from monai_memo.statistics.discoveries import discover
-from monai_memo.statistics.rates import audit_rates
+from monai_memo.statistics.rates import audit_rates, thresholds
 from monai_memo.statistics.reference import look_alike_share, reference_control
 from monai_memo.statistics.similarities import Similarities
 
@@ -120,11 +120,19 @@ def measure(images: Images, patients: NDArray[Any], sizes: tuple[int, int], n: i
         samples, copies = samples_of(name, real["training"], real["unseen"], n, rng)
         softening = match_sharpness(samples, real["heldout"])
         control = as_they_are if softening is None else look(alone, softening(real["heldout"]))
-        sims = Similarities.from_candidates(
-            look(alone, samples), control, patient_codes(names[0]), patient_codes(names[1])
-        )
+        own = look(alone, samples)
+        sims = Similarities.from_candidates(own, control, patient_codes(names[0]), patient_codes(names[1]))
+        comparison = Comparison(sims, own[0][:, 0])
+        one_tau = float((sims.synthetic_to_training > thresholds(sims)[0]).mean())
+        part = None if softening is not None else soft_part(samples, real["heldout"])
+        if part is not None:
+            theirs = look(alone, part.softening(real["heldout"]))[1][:, 0]
+            comparison = with_soft_part(comparison, part.which, theirs, 0.95)
+            sims = comparison.sims
         rates = audit_rates(sims, n_bootstrap=400, seed=seed)
-        found = discover(sims.synthetic_to_training, sims.heldout_to_training, FDR, sims.heldout_patients)
+        found = discover(
+            sims.synthetic_to_training, sims.heldout_to_training, FDR, sims.heldout_patients, comparison.p_values
+        )
         candidates, similarity = look(both, samples)
         nearest = nearest_patients(similarity[:, 0], candidates[:, 0], codes, len(training))
         reference = reference_control(nearest, rates.tau.value, seed=seed)
@@ -132,13 +140,15 @@ def measure(images: Images, patients: NDArray[Any], sizes: tuple[int, int], n: i
         excess, interval = estimate_of(rates.excess_copies), rates.copies
         count = Count(rates.n_copies, 0, 0, n, Estimate(interval.value, interval.low, interval.high))
         before = verdict_for(count, estimate_of(rates.control_copies), excess, None)
-        part = describe_reference(reference, nearest.ratio, int(by_reference.sum()), True)
+        record = describe_reference(reference, nearest.ratio, int(by_reference.sum()), True)
         row = {
             "generator": name, "seed": seed, "softened": softening is not None, "truth": float(copies.mean()),
-            "above_tau": rates.n_copies / n, "excess_control": [excess.value, excess.low, excess.high],
+            "above_tau": rates.n_copies / n, "above_one_tau": one_tau,
+            "soft": 0 if part is None else int(part.which.sum()),
+            "excess_control": [excess.value, excess.low, excess.high],
             "excess_reference": [reference.excess.value, reference.excess.low, reference.excess.high],
             "p_value": reference.p_value, "to_training": reference.to_training, "to_unseen": reference.to_unseen,
-            "verdict_control": before["level"], "verdict": weighed(before, excess, part)["level"],
+            "verdict_control": before["level"], "verdict": weighed(before, excess, record)["level"],
         }  # fmt: skip
         for kind, listed in (
             ("control", found.listed),
@@ -147,6 +157,7 @@ def measure(images: Images, patients: NDArray[Any], sizes: tuple[int, int], n: i
         ):
             row[f"list_{kind}"] = [int(listed.sum()), int((listed & ~copies).sum())]
         rows.append(row)
+        print(json.dumps(row), flush=True)
     return rows
 
 

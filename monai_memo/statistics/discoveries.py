@@ -83,7 +83,11 @@ def benjamini_hochberg(p_values: Floats, rate: float) -> NDArray[np.bool_]:
 
 
 def discover(
-    scores: Floats, heldout: Floats, rate: float = 0.05, patients: NDArray[np.integer] | None = None
+    scores: Floats,
+    heldout: Floats,
+    rate: float = 0.05,
+    patients: NDArray[np.integer] | None = None,
+    p_values: Floats | None = None,
 ) -> Discoveries:
     """P-values, list and what the size of the held-out cohort allows.
 
@@ -92,8 +96,9 @@ def discover(
         heldout: ``(n_heldout,)`` the same for held-out images.
         patients: ``(n_heldout,)`` codes of their patients; by default each image is one.
         rate: false discovery rate: at most this share of the list is expected to be no copies.
+        p_values: ``(n_synthetic,)`` where they are known, since some images have references of their own.
     """
-    p_values = conformal_p_values(scores, heldout, patients)
+    p_values = conformal_p_values(scores, heldout, patients) if p_values is None else p_values
     n_patients = len(heldout) if patients is None else len(np.unique(patients))
     unit = "images" if n_patients == len(heldout) else "patients"
     smallest = 1.0 / (1.0 + n_patients)

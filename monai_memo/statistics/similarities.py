@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+ALMOST_ONE = 1 - 1e-9
 NOT_COMPARED = -1.0  # similarity of a pair that was not verified
 
 
@@ -148,6 +149,28 @@ class Similarities:
             training_patients=training_patients,
             heldout_patients=heldout_patients,
         )
+
+
+def on_common_scale(similarity: Floats, own_reference: Floats, reference: Floats, quantile: float = 0.95) -> Floats:
+    """Similarities of images of another kind (softer, say), moved until tau of their own references is tau.
+
+    On Fisher's scale, and never upward: an image that is judged by stricter references keeps its similarity.
+
+    Args:
+        similarity: of the images.
+        own_reference: of held-out images made like them.
+        reference: of the held-out images as they are.
+        quantile: at which both taus are taken.
+
+    Example:
+        >>> soft = np.linspace(0.5, 0.9, 101)
+        >>> on_common_scale(np.array([0.88, 0.5]), soft, soft - 0.1).round(2).tolist()
+        [0.78, 0.28]
+    """
+    taus = [float(np.quantile(values, quantile, method="weibull")) for values in (own_reference, reference)]
+    scale = [np.arctanh(np.clip(tau, -ALMOST_ONE, ALMOST_ONE)) for tau in taus]
+    moved = np.arctanh(np.clip(similarity, -ALMOST_ONE, ALMOST_ONE)) - max(0.0, float(scale[0] - scale[1]))
+    return np.asarray(np.where(similarity > NOT_COMPARED, np.tanh(moved), similarity), dtype=np.float64)
 
 
 def _reversed(

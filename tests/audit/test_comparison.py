@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from monai_memo.audit.comparison import compare, patient_codes
+from monai_memo.audit.comparison import Comparison, compare, patient_codes, with_soft_part
+from monai_memo.audit.record import kinds_of_agreement
+from monai_memo.statistics.rates import thresholds
+from monai_memo.statistics.similarities import Similarities, on_common_scale
 
 
 def test_compare_finds_what_full_matrices_show() -> None:
@@ -35,3 +39,35 @@ def test_one_synthetic_image_is_enough() -> None:
     embeddings = {name: rng.normal(size=(n, 8)) for name, n in (("training", 5), ("heldout", 4), ("synthetic", 1))}
     sims = compare(embeddings, list("abcde"), list("wxyz")).sims
     assert sims.training_to_synthetic.shape == (5, 1)
+
+
+def test_copies_are_the_same_image_or_share_the_layout_only() -> None:
+    sims = Similarities.from_matrices(np.zeros((2, 2)), np.array([[0.95, 0.93, 0.5], [0.1, 0.2, 0.3]]))
+    found = Comparison(sims, np.zeros(3, dtype=np.int64), by_places=np.array([0.94, 0.6, 0.5]))
+    assert kinds_of_agreement(found, 0.9) == ["places", "layout", None]
+    assert kinds_of_agreement(Comparison(sims, np.zeros(3, dtype=np.int64)), 0.9) == [None, None, None]
+
+
+def test_soft_images_among_sharp_ones_are_judged_by_references_as_soft() -> None:
+    """Soft images are closer to everybody: judged by sharp references, a third of them would be called."""
+    rng = np.random.default_rng(0)
+    n_train, n_heldout, n_synthetic = 5, 2000, 2000
+    sharp, soft = rng.normal(0.5, 0.1, (n_train, n_heldout)), rng.normal(0.6, 0.1, (n_train, n_heldout))
+    which = np.arange(n_synthetic) < 600
+    synthetic = rng.normal(np.where(which, 0.6, 0.5), 0.1, (n_train, n_synthetic))
+    sims = Similarities.from_matrices(np.tanh(sharp), np.tanh(synthetic))
+    before = Comparison(sims, synthetic.argmax(axis=0), by_places=np.tanh(synthetic).max(axis=0))
+    after = with_soft_part(before, which, np.tanh(soft).max(axis=0), 0.95)
+    tau = thresholds(sims)[0]
+    assert (before.sims.synthetic_to_training[which] > tau).mean() > 0.15
+    assert (after.sims.synthetic_to_training[which] > tau).mean() == pytest.approx(0.05, abs=0.02)
+    assert after.p_values is not None and (after.p_values[which] <= 0.05).mean() == pytest.approx(0.05, abs=0.02)
+    np.testing.assert_array_equal(after.sims.synthetic_to_training[~which], sims.synthetic_to_training[~which])
+    assert (np.diff(after.sims.training_to_synthetic, axis=1) <= 0).all(), "most similar first"
+    called = after.sims.training_to_nearest_synthetic
+    assert (called <= sims.training_to_nearest_synthetic).all() and (called < sims.training_to_nearest_synthetic).any()
+
+
+def test_sharp_references_never_raise_a_similarity() -> None:
+    values = np.array([0.3, 0.8, -1.0])
+    np.testing.assert_allclose(on_common_scale(values, np.linspace(0, 0.5, 50), np.linspace(0, 0.9, 50)), values)

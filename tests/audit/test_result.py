@@ -42,6 +42,7 @@ def test_files(record: AuditResult, tmp_path: Path) -> None:
         "listed": "false",
         "same_image": "",
         "look_alikes": "",
+        "agrees": "",
     }
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from monai_memo.audit.sharpness import blur_warning, fine_detail, match_sharpness, partly_soft_warning
+from monai_memo.audit.sharpness import blur_warning, fine_detail, match_sharpness, partly_soft_warning, soft_part
 from monai_memo.data.cohort import Cohort, CohortImage
 from monai_memo.data.phantoms import chest_phantom, knee_phantom
 from monai_memo.data.prepared import PreparedCohort
@@ -90,3 +90,19 @@ def test_a_softened_cohort_has_a_hash_of_its_own() -> None:
     soft = softening.cohort(prepared)
     assert soft.cohort is prepared.cohort and soft.content_sha256 != prepared.content_sha256
     assert softening.cohort(prepared).content_sha256 == soft.content_sha256
+
+
+@pytest.mark.parametrize(("share", "found"), [(0.0, False), (0.1, True), (0.3, True)])
+def test_soft_images_among_sharp_ones_are_picked_out(share: float, found: bool) -> None:
+    images = np.stack([chest_phantom(number, (32, 32)) for number in range(160)])
+    heldout, synthetic = images[:80], images[80:].copy()
+    n_soft = round(share * len(synthetic))
+    synthetic[:n_soft] = gaussian_filter(synthetic[:n_soft], (0, 0, 1.5, 1.5))
+    assert match_sharpness(synthetic, heldout) is None
+    part = soft_part(synthetic, heldout)
+    assert (part is not None) == found
+    if part is not None:
+        assert part.which[:n_soft].all() and part.which[n_soft:].mean() < 0.15
+        softened = fine_detail(part.softening(heldout))
+        assert abs(np.median(softened) / np.median(fine_detail(synthetic[:n_soft])) - 1) < 0.35
+        assert f"{int(part.which.sum())} of the synthetic images" in part.warning()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from monai_memo.audit.parts import ReferencePart
+from monai_memo.audit.parts import AgreementPart, ReferencePart
 from monai_memo.audit.result import Count, Estimate
-from monai_memo.audit.verdict import covering, unread_training, verdict_for, weighed
+from monai_memo.audit.verdict import covering, resting_on, unread_training, verdict_for, weighed
 
 
 def verdict(excess: Estimate, found: int | None = 45) -> dict[str, str]:
@@ -98,3 +98,13 @@ def test_look_alikes_are_not_called_copies_and_nothing_is_called_harmless() -> N
     assert weighed(before, Estimate(0.3, 0.2, 0.4), None) == before
     assert "3 synthetic images could not be read" in covering(found, 3)["detail"]
     assert "could not be read" not in found["detail"]
+
+
+def test_a_verdict_of_copies_says_whether_images_or_layouts_were_copied() -> None:
+    copies, none = verdict(Estimate(0.3, 0.2, 0.4)), verdict(Estimate(0.0, -0.02, 0.02))
+    assert "All 10 agree with a training image place by place" in resting_on(copies, AgreementPart(10, 0))["detail"]
+    mixed = resting_on(copies, AgreementPart(7, 3))["detail"]
+    assert "7 agree with a training image place by place" in mixed and "3 as a whole only" in mixed
+    assert "rests mostly on shared layout" not in mixed
+    assert "rests mostly on shared layout" in resting_on(copies, AgreementPart(3, 7))["detail"]
+    assert resting_on(none, AgreementPart(1, 1)) == none and resting_on(copies, None) == copies

@@ -115,9 +115,9 @@ def test_numbers_are_those_of_an_audit_of_the_same_images(
 
 
 def test_the_reference_control_looks_the_samples_up_among_both_kinds_of_patients(
-    detector: Detector, cohorts: dict[str, Cohort], kept: Path
+    detector: Detector, cohorts: dict[str, Cohort], tmp_path: Path
 ) -> None:
-    rate = metric(detector, cohorts, kept, reference=True)
+    rate = metric(detector, cohorts, tmp_path, reference=True)
     rate.add(list(SAMPLES))
     found = rate.summary()
     joint = rate._reference.joint
