@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +103,15 @@ def fitted(pixels: Images, patients: NDArray[np.int64]) -> CopySearch:
     return CopySearch([ShapeRetriever()]).fit(Gallery(pixels, patients), Runner(progress=False))
 
 
-def measure(images: Images, patients: NDArray[Any], sizes: tuple[int, int], n: int, seed: int) -> list[dict[str, Any]]:
-    """All generators of one split: what both controls say of their samples."""
+def measure(
+    images: Images, patients: NDArray[Any], sizes: tuple[int, int], n: int, seed: int, generators: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Some generators of one split: what both controls say of their samples.
+
+    Args:
+        sizes: training and held-out patients.
+        n: samples of each generator.
+    """
     rng = np.random.default_rng(seed)
     ids = rng.permutation(np.unique(patients))
     parts = np.split(ids, np.cumsum(sizes))
@@ -116,7 +123,7 @@ def measure(images: Images, patients: NDArray[Any], sizes: tuple[int, int], n: i
     alone = fitted(real["training"], codes[: len(training)])
     both = fitted(np.concatenate([real["training"], real["heldout"]]), codes)
     as_they_are, rows = look(alone, real["heldout"]), []
-    for name in following(GENERATORS, f"split {seed}"):
+    for name in following(generators, f"split {seed}"):
         samples, copies = samples_of(name, real["training"], real["unseen"], n, rng)
         softening = match_sharpness(samples, real["heldout"])
         control = as_they_are if softening is None else look(alone, softening(real["heldout"]))
@@ -171,11 +178,12 @@ def main() -> None:
     parser.add_argument("--heldout", type=int, default=150)
     parser.add_argument("--samples", type=int, default=150)
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--generators", nargs="*", default=GENERATORS)
     given = parser.parse_args()
     images, patients = np.load(given.images, mmap_mode="r"), np.load(given.patients)
     rows = []
     for seed in given.seeds:
-        rows += measure(images, patients, (given.training, given.heldout), given.samples, seed)
+        rows += measure(images, patients, (given.training, given.heldout), given.samples, seed, given.generators)
         Path(given.out).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
