@@ -26,7 +26,7 @@ from monai_memo.search.placed import Placed
 from monai_memo.search.protocols import Encoder, PlacingRetriever, Reranker, Retriever, Scored, SearchDescription
 from monai_memo.search.reranker import RegisteredReranker
 from monai_memo.search.runner import Runner
-from monai_memo.search.score_norm import CommonScale, WholeImages, leads, vote_leads
+from monai_memo.search.score_norm import Closeness, CommonScale, WholeImages, leads, vote_leads
 from monai_memo.search.shape_retriever import ShapeRetriever
 
 VERSION = 5  # raise it when the same images come to give another result: what is kept of another one is not taken up
@@ -63,6 +63,7 @@ class CopySearch:
         self.reranker: Reranker = reranker or RegisteredReranker()
         self.wanted_whole_images = whole_images
         self.scale: CommonScale | None = None
+        self.layout_scale: CommonScale | None = None
         self.lead_scales: list[CommonScale | None] = []
 
     @classmethod
@@ -83,8 +84,9 @@ class CopySearch:
                 retriever.fit(gallery, runner)
             self.reranker.fit(gallery, runner)
             if self.wanted_whole_images and enough:
-                self.whole_images = WholeImages()
+                self.whole_images, self.layouts = WholeImages(), WholeImages(layout=True)
                 self.whole_images.fit(gallery, runner)
+                self.layouts.fit(gallery, runner)
                 self.scale = self._measure_scale()
         return self
 
@@ -202,7 +204,11 @@ class CopySearch:
         if self.scale is None or whole_image is None:
             return found
         none = found.candidates < 0
-        values = np.where(none, NOT_SCORED, self.scale(whole_image.cpu().numpy()))
+        closeness = whole_image.cpu().numpy()
+        values = self.scale(closeness[:, :, 0])
+        if self.layout_scale is not None:
+            values = np.maximum(values, self.layout_scale(closeness[:, :, 1]))
+        values = np.where(none, NOT_SCORED, values)
         lead = found.lead
         if leads is not None:
             each = leads.cpu().numpy()
@@ -217,21 +223,32 @@ class CopySearch:
         """One block of queries on the device (only keypoints are looked for and looked up on the CPU).
 
         Returns:
-            Scored candidates, closeness of whole images, and leads (``score_norm.leads`` and ``vote_leads``); the last
+            Scored candidates, closeness of whole images and layouts ``(n, r, 2)``, and leads ``(n, r, 4)``; the last
             ones None where they are not measured.
         """
         candidates, placed = self._candidates(queries, patients) if given is None else (given, None)
         if self.scale is None:
             return self._scored(queries, candidates, None, placed), None, None
-        vectors = self.whole_images.vectors_of(grey(queries))
-        closeness = self.whole_images.closeness(vectors, patients)
-        kept = None
-        if given is None:
-            kept = closeness.nearest
-            candidates = self._union([candidates, kept[:, None]])
-        scored = self._scored(queries, candidates, kept, placed)
-        whole = self.whole_images.of_candidates(vectors, scored.candidates, closeness.background)
+        scored, closest = self._compared(queries, candidates, placed, patients, given is None)
+        whole = torch.stack([
+            part.of_candidates(vectors, scored.candidates, one.background) for part, vectors, one in closest
+        ], dim=2)  # fmt: skip
         return scored, whole, None if given is not None else self._leads(scored, placed, patients)
+
+    def _compared(
+        self, queries: Tensor, candidates: Tensor, placed: Placed | None, patients: Tensor | None, kept: bool
+    ) -> tuple[Scored, list[tuple[WholeImages, Tensor, Closeness]]]:
+        """Scored candidates, and the whole images with what is closest by them, which is kept among the candidates."""
+        images, closest = grey(queries), []
+        for part in (self.whole_images, self.layouts):
+            vectors = part.vectors_of(images)
+            closest.append((part, vectors, part.closeness(vectors, patients)))
+        if not kept:
+            return self._scored(queries, candidates, None, placed), closest
+        nearest = torch.stack([one.nearest for _, _, one in closest], dim=1)
+        candidates = self._union([candidates, nearest])
+        nearest = nearest if getattr(self.reranker, "takes_places", False) else nearest[:, 0]
+        return self._scored(queries, candidates, nearest, placed), closest
 
     def _leads(self, scored: Scored, placed: Placed | None, own: Tensor | None) -> Tensor:
         """``(n, r, 4)``: of all bands, the finest, the coarsest, and of keypoints."""
@@ -283,7 +300,7 @@ class CopySearch:
         """Training images among those of the other patients: neither similarity has a copy to find there."""
         gallery, n = self.gallery, min(SCALE_IMAGES, len(self.gallery))
         chosen = np.sort(np.random.default_rng([self.runner.seed, 5]).choice(len(gallery), n, replace=False))
-        local, whole, lead = [torch.empty(0)], [torch.empty(0)], [torch.empty(0, LEADS)]
+        local, whole, layout, lead = [torch.empty(0)], [torch.empty(0)], [torch.empty(0)], [torch.empty(0, LEADS)]
         mine = slice(0, n) if self.runner.team is None else self.runner.mine(n)
         with self.runner.bar(mine.stop - mine.start, "common scale") as bar:
             for rows in self.runner.blocks(n):
@@ -293,17 +310,18 @@ class CopySearch:
                 images = as_tensor(gallery.pixels[chosen[rows]], self.runner.device)
                 own = torch.from_numpy(gallery.patients[chosen[rows]]).to(self.runner.device)
                 candidates, placed = self._candidates(images, own)
-                scored = self._scored(images, candidates, None, placed)
+                scored, closest = self._compared(images, candidates, placed, own, True)
                 local.append(scored.similarity[:, 0].cpu())
                 lead.append(self._leads(scored, placed, own).amax(dim=1).cpu())
-                whole.append(self.whole_images.closeness(self.whole_images.vectors_of(grey(images)), own).value.cpu())
+                for kept, (_, _, one) in zip((whole, layout), closest, strict=True):
+                    kept.append(one.value.cpu())
                 bar.update(len(images))
         here = {
             "similarity": torch.cat(local).double().numpy(), "closeness": torch.cat(whole).double().numpy(),
-            "lead": torch.cat(lead).double().numpy(),
+            "layout": torch.cat(layout).double().numpy(), "lead": torch.cat(lead).double().numpy(),
         }  # fmt: skip
         every = self.runner.together(here)
-        similarity, closeness, each = (np.concatenate([part[name] for part in every]) for name in here)
+        similarity, closeness, alike, each = (np.concatenate([part[name] for part in every]) for name in here)
         usable = similarity > NOT_SCORED
         self.lead_scales = []
         for values in each.T:
@@ -312,6 +330,7 @@ class CopySearch:
             self.lead_scales.append(None if few else CommonScale.between(values[measured], similarity[measured]))
         if usable.sum() < FEWEST_IMAGES:
             return None
+        self.layout_scale = CommonScale.between(alike[usable], similarity[usable])
         return CommonScale.between(closeness[usable], similarity[usable])
 
     def _identity(self, queries: Pixels, patients: NDArray[np.int64] | None) -> str:

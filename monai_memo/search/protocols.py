@@ -64,7 +64,7 @@ class Reranker(Protocol):
     """Scores candidates, slowly and well.
 
     A reranker that has an attribute ``takes_places`` which is true gets a further argument, ``placed``: what
-    retrievers know of where the candidates lie (``Placed``), or None.
+    retrievers know of where the candidates lie (``Placed``), or None; and ``kept`` of shape ``(batch, m)``.
 
     Attributes:
         refined: candidates that are kept for each query.

@@ -108,6 +108,7 @@ class RegisteredReranker:
         """See ``protocols.Reranker``.
 
         Args:
+            kept: ``(batch,)`` or ``(batch, m)``.
             placed: where some of the candidates lie, as far as retrievers know.
         """
         images = grey(queries)
@@ -203,7 +204,8 @@ class RegisteredReranker:
             thetas = torch.cat([thetas, start[:, :1, None].expand(-1, k, -1, -1, -1)], dim=2)
         value, place = torch.stack(every, dim=2).max(dim=2)
         if kept is not None:
-            value = torch.where(candidates == kept[:, None], value + ABOVE_ALL, value)
+            stays = (candidates[:, :, None] == kept.view(n, 1, -1)).any(dim=2)
+            value = torch.where(stays, value + ABOVE_ALL, value)
         if favourite is not None:
             columns = torch.arange(k, device=rows.device)[None]
             value = torch.where(columns == favourite, value + ABOVE_ALL, value)

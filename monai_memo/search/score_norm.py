@@ -20,11 +20,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from monai_memo.registration.affine import resized, within_reach
+from monai_memo.registration.filters import smooth
 from monai_memo.search.gallery import Gallery, grey
 from monai_memo.search.protocols import Scored
 from monai_memo.search.runner import Runner
 
 LENGTH = {2: 64, 3: 32}
+LAYOUT, LAYOUT_BLUR = {2: 16, 3: 8}, 1.2
 SKETCH = {2: 16, 3: 8}  # length of the images that large galleries are looked through by
 BACKGROUND = 10  # training images that a query's closeness is normalised by, the nearest one not among them
 COHORT = 5  # training images of other patients that a training image is normalised by
@@ -57,15 +59,26 @@ class WholeImages:
 
     Up to ``EXACT_UP_TO`` images every error is calculated. In larger galleries images of 16 pixels (8 voxels) are
     compared first; the errors of the nearest ones are then exact.
+
+    Args:
+        layout: compare small, blurred versions of equal brightness and contrast: what is left of a copy under strong
+            noise or blur, or under a grid. Unseen patients gain nothing from noise or blur there, since both sides are
+            blurred anyway.
     """
+
+    def __init__(self, layout: bool = False) -> None:
+        self.layout = layout
 
     def fit(self, gallery: Gallery, runner: Runner) -> None:
         """Vectors of a gallery, on the runner's device."""
         self.dims = len(gallery.shape)
-        self.shape = tuple(min(length, LENGTH[self.dims]) for length in gallery.shape)
+        lengths = LAYOUT if self.layout else LENGTH
+        self.shape = tuple(min(length, lengths[self.dims]) for length in gallery.shape)
         self.runner, self.size = runner, len(gallery)
         kept = torch.float16 if self.size >= HALF_FROM else torch.float32
-        self.vectors = gallery.derive("whole images", lambda block: self.vectors_of(grey(block)).to(kept), runner)
+        self.vectors = gallery.derive(
+            "layouts" if self.layout else "whole images", lambda block: self.vectors_of(grey(block)).to(kept), runner
+        )
         self.patients = torch.from_numpy(gallery.patients).to(runner.device)
         self.most = int(np.bincount(gallery.patients).max())
         self.columns = self._columns(self.vectors)
@@ -77,11 +90,16 @@ class WholeImages:
     @property
     def exact(self) -> bool:
         """Whether all errors are calculated."""
-        return self.size <= EXACT_UP_TO
+        return self.layout or self.size <= EXACT_UP_TO
 
     def vectors_of(self, images: Tensor) -> Tensor:
         """``(n, 1, *spatial)`` to ``(n, values)``, scaled so that distances are mean squared errors."""
-        flat = resized(images, self.shape).flatten(1)
+        small = resized(images, self.shape)
+        if self.layout:
+            blurred = smooth(small, LAYOUT_BLUR) / smooth(torch.ones_like(small[:1]), LAYOUT_BLUR)
+            centred = blurred.flatten(1) - blurred.flatten(1).mean(dim=1, keepdim=True)
+            return centred / centred.norm(dim=1, keepdim=True).clamp(min=SMALLEST_ERROR)
+        flat = small.flatten(1)
         return flat / flat.shape[1] ** 0.5
 
     def mirrored(self, vectors: Tensor) -> Tensor:
@@ -232,9 +250,8 @@ def leads(scored: Scored, patients: Tensor) -> Tensor:
     """How far each candidate agrees with its query better than the candidates of other patients do.
 
     Noise, blur, writing and other images that are mixed in lower the agreement of all candidates alike; what one of
-    them has beyond the others tells a copy. In proportion to what the others have, since noise shrinks all differences,
-    and the less the more these differ among themselves. The second best of the others counts, so that the originals of
-    a mixture of two do not hide one another.
+    them has beyond the others tells a copy. In proportion to what the others have, since noise shrinks all differences.
+    The second best of the others counts, so that the originals of a mixture of two do not hide one another.
 
     Only candidates that lie where all of them were tried are told of (``registration.affine.within_reach``): one that
     keypoints placed elsewhere is ahead of others that were never looked at there.
@@ -253,11 +270,9 @@ def leads(scored: Scored, patients: Tensor) -> Tensor:
     there, whose = candidates >= 0, patients[candidates.clamp(min=0)]
     other = there[:, None, :] & (whose[:, :, None] != whose[:, None, :])  # (n, r, others)
     count = other.sum(dim=2)
-    beside = torch.where(other[:, :, :, None], values[:, None], -torch.inf).sort(dim=2, descending=True).values
-    last = (count - 1).clamp(min=0)[:, :, None, None].expand(-1, -1, 1, values.shape[2])
-    second, lowest = beside[:, :, min(1, beside.shape[2] - 1)], beside.gather(2, last)[:, :, 0]
-    usual = second.clamp(min=LEAST_AGREEMENT)
-    lead = (values - second) / (usual**LEAD_POWER + usual ** (LEAD_POWER - 1) * (second - lowest))
+    beside = torch.where(other[:, :, :, None], values[:, None], -torch.inf)
+    second = beside.topk(min(2, beside.shape[2]), dim=2).values[:, :, -1]
+    lead = (values - second) / second.clamp(min=LEAST_AGREEMENT) ** LEAD_POWER
     usable = there & (count >= FEWEST_OTHERS) & within_reach(scored.transforms)
     return torch.where(usable[:, :, None], lead, -torch.inf)
 

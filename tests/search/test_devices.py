@@ -52,8 +52,9 @@ def test_a_block_of_queries_goes_through_without_leaving_the_card(dims: int, exa
     search, card = CopySearch(retrievers, whole_images=False), Runner.on(CARD)
     gallery = Gallery(pixels)
     search.fit(gallery, card)
-    search.whole_images = WholeImages()
+    search.whole_images, search.layouts = WholeImages(), WholeImages(layout=True)
     search.whole_images.fit(gallery, card)
+    search.layouts.fit(gallery, card)
     search.scale = object()  # type: ignore[assignment]  # measured from values, which a fake card does not have
     queries = torch.empty(4, 1, *(size,) * dims, device=CARD)
     scored, whole, lead = search.block(queries)
@@ -81,8 +82,9 @@ class Placing:
 def test_candidates_that_are_placed_go_through_as_well(fake_card: None) -> None:
     gallery, card = Gallery(np.stack([chest_phantom(i, (64, 64)) for i in range(24)])), Runner.on(CARD)
     search = CopySearch([ShapeRetriever(), Placing()], whole_images=False).fit(gallery, card)  # type: ignore[list-item]
-    search.whole_images = WholeImages()
+    search.whole_images, search.layouts = WholeImages(), WholeImages(layout=True)
     search.whole_images.fit(gallery, card)
+    search.layouts.fit(gallery, card)
     search.scale = object()  # type: ignore[assignment]
     scored, _, lead = search.block(torch.empty(4, 1, 64, 64, device=CARD))
     assert scored.candidates.device == torch.device(CARD) and lead is not None and lead.shape == (4, 5, 4)

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the search found before it was batched (one query at a time, whole Fourier transforms): it stays within this.
 
-Since then a candidate that is ahead of the others counts for more (``Matches.lead``); that is left out here. Candidates
-may also be blurred more, which changes nothing for these copies.
+Since then a candidate that is ahead of the others counts for more (``Matches.lead``); that is left out here. Layouts
+(in ``Matches.whole_image``) can raise a similarity, so that it only must not fall.
 """
 
 from __future__ import annotations
@@ -36,6 +36,6 @@ def test_the_search_finds_what_it_found_one_query_at_a_time(dims: int) -> None:
     local = np.tanh(np.arctanh(found.profiles.clip(-1 + 1e-6, 1 - 1e-6)).mean(axis=2))
     similarity = np.where(found.candidates < 0, -1, np.maximum(local, found.whole_image)).max(axis=1)
     assert (found.similarity[:, 0] >= similarity - 1e-5).all()
-    difference = np.abs(similarity - frozen["similarity"])
-    assert difference.max() < LARGEST and np.median(difference) < USUAL
+    difference = similarity - frozen["similarity"]
+    assert difference.min() > -LARGEST and np.median(np.abs(difference)) < USUAL
     assert found.candidates[: len(copies), 0].tolist() == frozen["candidates"][: len(copies)]
