@@ -147,6 +147,15 @@ def _study(**arguments: Any) -> int:
     return SKIPPED if any(record["status"] == "failed" for record in records) else FINISHED
 
 
+def _twins(**arguments: Any) -> int:
+    from monai_memo.study.twins import TwinStudy
+
+    study = TwinStudy(**arguments)
+    study.run()
+    print((study.out / "twins.md").read_text(encoding="utf-8"))
+    return FINISHED
+
+
 def _coverage(**arguments: Any) -> int:
     from monai_memo.benchmark.coverage import coverage_study
 
@@ -224,6 +233,7 @@ COMMANDS = {
     "benchmark": Command("monai_memo.benchmark.settings:BenchmarkSettings", _benchmark),
     "planted-audit": Command("monai_memo.benchmark.settings:PlantedAuditSettings", _planted_audit),
     "study": Command("monai_memo.study.settings:StudySettings", _study, "some trainings failed"),
+    "twins": Command("monai_memo.study.twin_settings:TwinSettings", _twins),
     "coverage": Command("monai_memo.benchmark.settings:CoverageSettings", _coverage),
     "review-prepare": Command(
         "monai_memo.label.settings:ReviewPrepareSettings", _review_prepare, "some pairs cannot be shown"

@@ -1,0 +1,94 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Samples of twin generators, summed up: what is above the similarities to patients whom the generator never saw."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from monai_memo.statistics.intervals import percentile_interval
+
+RATES = (0.05, 0.01)
+DRAWS = 1000
+Floats = NDArray[np.float64]
+
+
+def area_under_curve(own: Floats, twin: Floats) -> float:
+    """Chance that a similarity to the own half is above one to the twin's half, ties counting a half.
+
+    Example:
+        >>> area_under_curve(np.array([0.9, 0.5]), np.array([0.5, 0.1]))
+        0.875
+    """
+    ranks = rankdata(np.concatenate([own, twin]))[: len(own)]
+    return float((ranks.sum() - len(own) * (len(own) + 1) / 2) / (len(own) * len(twin)))
+
+
+def found_at(own: Floats, twin: Floats, rate: float) -> float:
+    """Share of the similarities to the own half above the threshold that this share of the twin's is above."""
+    return float((own > np.quantile(twin, 1 - rate)).mean())
+
+
+def summarise(units: Sequence[Mapping[str, Any]], seed: int = 0) -> list[dict[str, Any]]:
+    """One row for each generator and number of steps, over all splits and both halves.
+
+    Args:
+        units: of ``study.twins``: ``generator``, ``steps``, ``scores`` and ``audit``.
+        seed: of the resampling.
+
+    Returns:
+        ``called`` against ``own`` and ``twin`` half, and for each of the ``methods`` its ``auc`` and ``found_at_<rate>``,
+        all as value, low and high of 95 %. Whole trainings are resampled, and samples within each: samples of one
+        training share its patients.
+    """
+    groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+    for unit in units:
+        groups.setdefault((unit["generator"], unit["steps"]), []).append(unit)
+    return [
+        {
+            "generator": generator, "steps": steps, "trainings": len(group),
+            "samples": sum(unit["audit"]["own"]["of"] for unit in group),
+            "called": {side: _called(group, side, seed) for side in ("own", "twin")},
+            "methods": {name: _method(group, name, seed) for name in group[0]["scores"]},
+        }
+        for (generator, steps), group in groups.items()
+    ]  # fmt: skip
+
+
+def _called(group: Sequence[Mapping[str, Any]], side: str, seed: int) -> list[float]:
+    rng = np.random.default_rng([seed, 3])
+    shares = np.array([unit["audit"][side]["called"] / unit["audit"][side]["of"] for unit in group])
+    sizes = np.array([unit["audit"][side]["of"] for unit in group])
+    chosen = rng.integers(0, len(group), (DRAWS, len(group)))
+    draws = (rng.binomial(sizes[chosen], shares[chosen]).sum(axis=1)) / sizes[chosen].sum(axis=1)
+    return _interval(float((shares * sizes).sum() / sizes.sum()), draws)
+
+
+def _method(group: Sequence[Mapping[str, Any]], name: str, seed: int) -> dict[str, list[float]]:
+    pairs = [
+        (np.asarray(unit["scores"][name]["own"], dtype=float), np.asarray(unit["scores"][name]["twin"], dtype=float))
+        for unit in group
+    ]
+    rng = np.random.default_rng([seed, 4])
+    measures = {"auc": area_under_curve} | {
+        f"found_at_{rate}": lambda own, twin, rate=rate: found_at(own, twin, rate) for rate in RATES
+    }
+    values: dict[str, list[float]] = {measure: [] for measure in measures}
+    for draw in range(DRAWS // 5 + 1):
+        chosen = pairs if draw == 0 else [pairs[i] for i in rng.integers(0, len(pairs), len(pairs))]
+        rows = [np.arange(len(own)) if draw == 0 else rng.integers(0, len(own), len(own)) for own, _ in chosen]
+        own = np.concatenate([one[0][row] for one, row in zip(chosen, rows, strict=True)])
+        twin = np.concatenate([one[1][row] for one, row in zip(chosen, rows, strict=True)])
+        for measure, function in measures.items():
+            values[measure].append(function(own, twin))
+    return {measure: _interval(found[0], np.array(found[1:])) for measure, found in values.items()}
+
+
+def _interval(value: float, draws: Floats) -> list[float]:
+    interval = percentile_interval(value, draws)
+    return [round(interval.value, 4), round(interval.low, 4), round(interval.high, 4)]

@@ -1,0 +1,276 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Truth without planting and without raters: generators of two halves of the patients.
+
+One generator is trained on each half by the same recipe. What its samples show against the other half, whose patients
+it never saw, is no copying; what they show against its own half beyond that is. Both halves have the same number of
+patients, so that neither is nearer by its size. That gives every detector a ROC curve on *samples of real generators*,
+and the audit's calls a false positive rate that rests on nothing but the split.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monai_memo.audit.comparison import patient_codes
+from monai_memo.audit.record import software_versions
+from monai_memo.audit.sharpness import match_sharpness
+from monai_memo.audit.verified_comparison import search_in
+from monai_memo.benchmark.baselines import EmbeddingSimilarity, Scorer, pixel_baselines
+from monai_memo.benchmark.classical import classical_baselines
+from monai_memo.data.cohort import Cohort
+from monai_memo.data.overlap import check_overlap
+from monai_memo.data.prepared import PreparedCohort, prepare
+from monai_memo.detector.detector import Detector
+from monai_memo.errors import ConfigurationError
+from monai_memo.files import write_json
+from monai_memo.generators.fast import Memorizer, PrincipalDiffusion, PrincipalGaussian
+from monai_memo.generators.latent_diffusion import sample_seeds
+from monai_memo.generators.small import train_small_generator
+from monai_memo.progress import following
+from monai_memo.sampling import Generator
+from monai_memo.sealing import fingerprint, read_sealed_json, write_sealed_json
+from monai_memo.search.copy_search import CopySearch
+from monai_memo.search.runner import Runner
+from monai_memo.statistics.calibration import require_heldout
+from monai_memo.statistics.rates import audit_rates
+from monai_memo.statistics.similarities import Similarities
+from monai_memo.statistics.twins import summarise
+from monai_memo.study.gan import train_gan
+from monai_memo.study.pixel_training import PixelTraining
+from monai_memo.study.twin_settings import TRAINED, TwinSettings
+from monai_memo.study.variational_autoencoder import train_variational_autoencoder
+from monai_memo.workspace.output_folder import OutputFolder
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1  # raise it when the same unit would come to have another result
+OURS = "this search"
+Pixels = NDArray[np.floating]
+Stages = Iterator[tuple[int, Generator]]
+
+
+def generators_of(kind: str, pixels: Pixels, steps: Sequence[int], folder: Path, seed: int) -> Stages:
+    """Generators of one kind, halted at each number of steps; those in closed form have none (0).
+
+    Args:
+        kind: of ``twin_settings.GENERATORS``.
+        pixels: ``(n, 1, *spatial)`` in [0, 1].
+        folder: for the checkpoints of this kind, half and seed.
+    """
+    if kind == "memorizer":
+        yield 0, Memorizer(pixels)
+    elif kind == "gaussian":
+        yield 0, PrincipalGaussian(pixels)
+    elif kind == "principal_diffusion":
+        model = PrincipalDiffusion(pixels, seed=seed)
+        for count in steps:
+            yield count, model.train(count)
+    elif kind == "latent_diffusion":
+        for count in steps:
+            yield count, train_small_generator(pixels, folder / str(count), diffusion_steps=count, seed=seed)
+    else:
+        train = train_gan if kind == "gan" else train_variational_autoencoder
+        for count in steps:
+            settings = {"steps_per_epoch": int(np.gcd.reduce(steps))}
+            yield count, train(PixelTraining(pixels, "none", count, seed, folder, settings))
+
+
+@dataclass(frozen=True)
+class Half:
+    """One half of the patients.
+
+    Attributes:
+        prepared: its images as the detector sees them.
+        search: in them.
+        scorers: further ways to look samples up in them.
+    """
+
+    prepared: PreparedCohort
+    search: CopySearch
+    scorers: tuple[Scorer, ...]
+
+    @property
+    def pixels(self) -> NDArray[np.float32]:
+        """``(n, channels, *spatial)``."""
+        return np.asarray(self.prepared.pixels, dtype=np.float32)
+
+
+def halves_of(cohort: Cohort, patients: int | None, seed: int) -> tuple[Cohort, Cohort]:
+    """Two cohorts of as many patients, drawn at random, none in both.
+
+    Raises:
+        ConfigurationError: fewer patients than asked for.
+    """
+    known = np.unique(cohort.patient_ids)
+    each = len(known) // 2 if patients is None else patients
+    if each < 10 or 2 * each > len(known):
+        raise ConfigurationError(
+            f"patients must lie between 10 and {len(known) // 2}, half of the {len(known)} patients of --train, "
+            f"got {each}"
+        )
+    drawn = np.random.default_rng([seed, 11]).permutation(known)
+    chosen = [set(drawn[:each].tolist()), set(drawn[each : 2 * each].tolist())]
+    first, second = (
+        cohort.subset(row for row, patient in enumerate(cohort.patient_ids) if patient in half) for half in chosen
+    )
+    return first, second
+
+
+class TwinStudy:
+    """Train twins, look their samples up on both sides, and sum up.
+
+    Each unit (split, kind, half, steps) is kept in ``<out>/units`` and done once; the same command goes on where it was
+    interrupted.
+
+    Args:
+        arguments: see ``TwinSettings``.
+    """
+
+    def __init__(self, **arguments: Any) -> None:
+        self.settings = TwinSettings(**arguments)
+        self.out = Path(self.settings.out)
+
+    def run(self) -> dict[str, Any]:
+        """Do what is missing; write ``twins.json`` and ``twins.md``.
+
+        Raises:
+            MemoError: cohorts, detector or output folder that cannot be used.
+        """
+        settings = self.settings
+        cohorts = {"train": settings.train, "heldout": settings.heldout}
+        with OutputFolder(self.out, "twins", cohorts, ["twins.json", "twins.md"]) as output:
+            detector = Detector.given(settings.detector)
+            pool = Cohort.from_source(settings.train, "training", settings.patient_pattern)
+            heldout = Cohort.from_source(settings.heldout, "heldout", settings.patient_pattern)
+            check_overlap([pool, heldout])
+            require_heldout(heldout.n_patients, 0.95)
+            units = [
+                unit
+                for split in following(range(settings.splits), "splits", shown=settings.progress)
+                for unit in self._split(split, pool, heldout, detector)
+            ]
+            record = {
+                "settings": settings.to_dict(), "summary": summarise(units, settings.seed), "units": units,
+                "software": software_versions(),
+            }  # fmt: skip
+            write_json(self.out / "twins.json", record)
+            (self.out / "twins.md").write_text(table(record["summary"]), encoding="utf-8")
+            output.clear()
+        return record
+
+    def _prepared(self, cohort: Cohort, detector: Detector, name: str) -> PreparedCohort:
+        return prepare(
+            cohort, detector.preprocessing, self.out / "shared" / name, self.settings.workers, self.settings.progress
+        )
+
+    def _split(self, split: int, pool: Cohort, heldout: Cohort, detector: Detector) -> Iterator[dict[str, Any]]:
+        settings, seed = self.settings, self.settings.seed + split
+        unseen = self._prepared(heldout, detector, "heldout")
+        prepared = [
+            self._prepared(one, detector, f"{split}-{name}")
+            for name, one in zip("AB", halves_of(pool, settings.patients, seed), strict=True)
+        ]
+        halves: list[Half] = []
+        for kind in settings.generators:
+            for own in (0, 1):
+                counts = settings.steps if kind in TRAINED else (0,)
+                paths = {count: self._path(kind, count, own, [*prepared, unseen], detector, seed) for count in counts}
+                kept = {count: read_sealed_json(path) if path.exists() else None for count, path in paths.items()}
+                if any(record is None for record in kept.values()):
+                    halves = halves or [self._half(one, detector) for one in prepared]
+                    folder = self.out / "shared" / f"{split}-{'AB'[own]}-{kind}"
+                    for count, model in generators_of(kind, halves[own].pixels, settings.steps, folder, seed):
+                        if kept[count] is None:
+                            logger.info("split %d, %s, %s steps, half %s ...", split, kind, count, "AB"[own])
+                            samples = self._samples(model, detector, seed)
+                            unit = {"split": split, "generator": kind, "steps": count, "half": "AB"[own]}
+                            kept[count] = unit | look_up(samples, halves[own], halves[1 - own], unseen, seed)
+                            write_sealed_json(paths[count], kept[count])
+                yield from (record for record in kept.values() if record is not None)
+
+    def _path(
+        self, kind: str, steps: int, own: int, cohorts: Sequence[PreparedCohort], detector: Detector, seed: int
+    ) -> Path:
+        contents = [one.content_sha256 for one in cohorts]
+        made_from = [FORMAT, kind, steps, own, contents, detector.sha256, seed]
+        made_from += [self.settings.samples, self.settings.baselines, max(self.settings.steps)]
+        return self.out / "units" / f"{kind}-{steps}-{fingerprint('twin unit', made_from)[:24]}.json"
+
+    def _half(self, prepared: PreparedCohort, detector: Detector) -> Half:
+        embeddings = detector.embed(prepared.pixels, progress=False)
+        search = search_in(prepared, embeddings, detector, Runner(seed=self.settings.seed, progress=False))
+        pixels = np.asarray(prepared.pixels, dtype=np.float32)
+        scorers: list[Scorer] = [EmbeddingSimilarity("embedding alone", detector, pixels)]
+        if self.settings.baselines:
+            scorers += [*pixel_baselines(pixels), *classical_baselines(pixels)]
+        return Half(prepared, search, tuple(scorers))
+
+    def _samples(self, model: Generator, detector: Detector, seed: int) -> NDArray[np.float32]:
+        drawn = np.asarray(model.sample(sample_seeds(seed, range(self.settings.samples))), dtype=np.float32)
+        usable = [image for image in drawn if np.isfinite(image).all() and np.ptp(image) > 0]
+        if len(usable) < 2:
+            raise ConfigurationError(f"of {len(drawn)} samples of a generator {len(usable)} can be used")
+        return np.stack([detector.preprocessing.from_array(image) for image in usable]).astype(np.float32)
+
+
+def look_up(samples: NDArray[np.float32], own: Half, twin: Half, unseen: PreparedCohort, seed: int) -> dict[str, Any]:
+    """Similarities of samples to both halves by every method, and what an audit would call against either.
+
+    Returns:
+        ``scores`` by method, of ``own`` and ``twin``; ``audit`` of both: tau, samples called, and their number.
+    """
+    scores: dict[str, dict[str, list[float]]] = {OURS: {}}
+    audits: dict[str, Any] = {}
+    softening = match_sharpness(samples, unseen.pixels)
+    control = np.asarray(unseen.pixels if softening is None else softening(unseen.pixels), dtype=np.float32)
+    for name, half in (("own", own), ("twin", twin)):
+        found, held = half.search.search(samples), half.search.search(control)
+        sims = Similarities.from_candidates(
+            (found.candidates, found.similarity), (held.candidates, held.similarity),
+            patient_codes(half.prepared.cohort.patient_ids), patient_codes(unseen.cohort.patient_ids),
+        )  # fmt: skip
+        rates = audit_rates(sims, n_bootstrap=200, seed=seed)
+        called = int((found.similarity[:, 0] > rates.tau.value).sum())
+        audits[name] = {"tau": rates.tau.value, "called": called, "of": len(samples), "softened": softening is not None}
+        scores[OURS][name] = np.round(found.similarity[:, 0], 6).tolist()
+        for scorer in half.scorers:
+            scores.setdefault(scorer.name, {})[name] = np.round(scorer(samples)[0], 6).tolist()
+    return {"scores": scores, "audit": audits}
+
+
+def _text(interval: Sequence[float] | None, percent: bool = True) -> str:
+    if interval is None:
+        return "-"
+    value, low, high = (100 * x for x in interval) if percent else interval
+    return f"{value:.1f} ({low:.1f} to {high:.1f})" if percent else f"{value:.3f} ({low:.3f} to {high:.3f})"
+
+
+def table(summary: Sequence[Mapping[str, Any]]) -> str:
+    """Two tables in Markdown: what the audit calls against either half, and ROC by method."""
+    lines = [
+        "| generator | steps | samples | called against their own half, % | against the twin's half, % |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for row in summary:
+        called = row["called"]
+        lines.append(
+            f"| {row['generator']} | {row['steps']:,} | {row['samples']} | {_text(called['own'])} "
+            f"| {_text(called['twin'])} |"
+        )
+    methods = list(summary[0]["methods"]) if summary else []
+    lines += ["", "Area under the ROC curve; share found at 1 % false positives, %.", ""]
+    lines += ["| generator | steps | " + " | ".join(methods) + " |", "| --- " * (2 + len(methods)) + "|"]
+    for row in summary:
+        cells = [
+            f"{_text(one['auc'], percent=False)}; {_text(one['found_at_0.01'])}" for one in row["methods"].values()
+        ]
+        lines.append(f"| {row['generator']} | {row['steps']:,} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
