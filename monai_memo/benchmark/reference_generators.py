@@ -7,7 +7,7 @@
 ``IMAGES.npy`` holds ``(n, 1, height, width)`` in [0, 1], ``PATIENTS.npy`` the patient of each. Generators in closed
 form, fitted to the training images: Gaussians of their principal components copy nothing, soft with few components and
 less so with many; a memorizer copies everything, soft or under noise; mixtures copy a known share; unseen images are
-what a perfect generator would draw, all sharp or some of them blurred.
+what a perfect generator would draw, all sharp or some of them blurred; means of unseen images are near to everybody.
 """
 
 from __future__ import annotations
@@ -80,6 +80,9 @@ def samples_of(
         drawn = gaussian(training, 40)(n, rng)
         drawn[copies] = blurred(training[chosen], 0.8)[copies]
         return drawn, copies
+    if name.startswith("means"):
+        each = rng.choice(len(unseen), (n, int(name.split()[1])))
+        return np.stack([unseen[rows].mean(axis=0) for rows in each]).astype(np.float32), copies
     if name.startswith("unseen"):
         soft = np.arange(n) < round(float(name.split()[1]) / 100 * n)
         return np.where(soft[:, None, None, None], blurred(new, 1.5), new).astype(np.float32), copies
@@ -88,7 +91,7 @@ def samples_of(
 
 GENERATORS = (
     "gaussian 10", "gaussian 40", "gaussian 150", "memorizer, soft", "memorizer, noise", "mixture 10", "mixture 30",
-    "unseen 0", "unseen 10", "unseen 30", "unseen 100",
+    "means 2", "means 4", "unseen 0", "unseen 10", "unseen 30", "unseen 100",
 )  # fmt: skip
 
 
