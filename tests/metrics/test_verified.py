@@ -30,6 +30,7 @@ from monai_memo.errors import CalibrationError, ConfigurationError
 from monai_memo.metrics.copy_rate import flat_record
 from monai_memo.metrics.verified import VerifiedCopyRate
 from monai_memo.search.copy_search import CopySearch
+from monai_memo.search.runner import Runner
 from monai_memo.statistics.similarities import Similarities
 
 ROOT = Path(__file__).parents[2]
@@ -83,7 +84,7 @@ def audited(prepared: dict[str, PreparedCohort], detector: Detector, folder: Pat
     softening = match_sharpness(prepared["synthetic"].pixels, prepared["heldout"].pixels)
     alike = prepared if softening is None else {**prepared, "heldout": softening.cohort(prepared["heldout"])}
     embeddings = detector.embed(prepared["training"].pixels, progress=False)
-    search = search_in(prepared["training"], embeddings, detector)
+    search = search_in(prepared["training"], embeddings, detector, Runner(seed=3))
     return compare_verified(alike, search, detector.sha256, folder).sims, softening is not None
 
 
