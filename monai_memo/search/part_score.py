@@ -30,7 +30,7 @@ SHAPES: dict[int, tuple[tuple[float, ...], ...]] = {  # windows, as shares of th
     2: ((0.5, 0.5), (0.25, 1.0), (1.0, 0.25), (0.375, 0.375)),
     3: ((0.5, 0.5, 0.5), (0.375, 0.375, 0.375)),
 }
-HIDDEN = 0.05
+HIDDEN = 0.3
 LEAST_SPREAD = 0.5  # of the median spread over windows: some windows hardly vary
 EXTENDED = 0.35  # of a window's mean agreement that the next row must have to belong to the region
 

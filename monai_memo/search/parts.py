@@ -27,7 +27,7 @@ from monai_memo.search.part_score import Crops, Cut, Windows, agreement
 from monai_memo.search.part_windows import FEWEST, PartCandidates, PartRetriever
 from monai_memo.search.runner import Runner
 
-VERSION = 1  # raise it when the same images come to give another result
+VERSION = 2  # raise it when the same images come to give another result
 LENGTH = {2: 64, 3: 32}  # of the images that are compared
 COMPARED = {2: 6, 3: 3}  # candidates of each query that are registered
 SCALE_IMAGES = 100  # training images that scores are brought to one scale by
