@@ -32,7 +32,7 @@ from monai_memo.search.shape_retriever import ShapeRetriever
 VERSION = 5  # raise it when the same images come to give another result: what is kept of another one is not taken up
 SCALE_IMAGES, FEWEST_IMAGES = 200, 20  # training images that the common scale is measured on
 SAVE_EVERY = 64
-LEADS = 4  # kinds of them
+LEADS = 3  # kinds of them
 Pixels = NDArray[np.floating]
 
 
@@ -223,7 +223,7 @@ class CopySearch:
         """One block of queries on the device (only keypoints are looked for and looked up on the CPU).
 
         Returns:
-            Scored candidates, closeness of whole images and layouts ``(n, r, 2)``, and leads ``(n, r, 4)``; the last
+            Scored candidates, closeness of whole images and layouts ``(n, r, 2)``, and leads ``(n, r, 3)``; the last
             ones None where they are not measured.
         """
         candidates, placed = self._candidates(queries, patients) if given is None else (given, None)
@@ -251,7 +251,7 @@ class CopySearch:
         return self._scored(queries, candidates, nearest, placed), closest
 
     def _leads(self, scored: Scored, placed: Placed | None, own: Tensor | None) -> Tensor:
-        """``(n, r, 4)``: of all bands, the finest, the coarsest, and of keypoints."""
+        """``(n, r, 3)``: of all bands, of the finest, and of keypoints."""
         patients = self.whole_images.patients
         if getattr(self.reranker, "takes_places", False):
             found = leads(scored, patients)

@@ -261,12 +261,12 @@ def leads(scored: Scored, patients: Tensor) -> Tensor:
         patients: ``(images,)`` of the gallery.
 
     Returns:
-        ``(n, r, 3)``: of all bands, of the finest, of the coarsest; minus infinity where fewer than ``FEWEST_OTHERS``
+        ``(n, r, 2)``: of all bands, and of the finest; minus infinity where fewer than ``FEWEST_OTHERS``
         candidates are of other patients.
     """
     limit, candidates = 1 - SMALLEST_ERROR, scored.candidates
     fisher = torch.atanh(scored.profiles.double().clamp(-limit, limit))
-    values = torch.stack([fisher.mean(dim=2), fisher[:, :, 0], fisher[:, :, -1]], dim=2)
+    values = torch.stack([fisher.mean(dim=2), fisher[:, :, 0]], dim=2)  # the coarsest alone has too long a tail
     there, whose = candidates >= 0, patients[candidates.clamp(min=0)]
     other = there[:, None, :] & (whose[:, :, None] != whose[:, None, :])  # (n, r, others)
     count = other.sum(dim=2)

@@ -60,7 +60,7 @@ def test_a_block_of_queries_goes_through_without_leaving_the_card(dims: int, exa
     scored, whole, lead = search.block(queries)
     assert scored.similarity.device == torch.device(CARD) and scored.candidates.shape == (4, 5)
     assert whole is not None and whole.device == torch.device(CARD)
-    assert lead is not None and lead.device == torch.device(CARD) and lead.shape == (4, 5, 4)
+    assert lead is not None and lead.device == torch.device(CARD) and lead.shape == (4, 5, 3)
     assert scored.transforms.shape == (4, 5, dims, dims + 1)
 
 
@@ -87,7 +87,7 @@ def test_candidates_that_are_placed_go_through_as_well(fake_card: None) -> None:
     search.layouts.fit(gallery, card)
     search.scale = object()  # type: ignore[assignment]
     scored, _, lead = search.block(torch.empty(4, 1, 64, 64, device=CARD))
-    assert scored.candidates.device == torch.device(CARD) and lead is not None and lead.shape == (4, 5, 4)
+    assert scored.candidates.device == torch.device(CARD) and lead is not None and lead.shape == (4, 5, 3)
 
 
 def test_keypoints_are_paired_on_the_card(fake_card: None) -> None:
