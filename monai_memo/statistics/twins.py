@@ -42,9 +42,9 @@ def summarise(units: Sequence[Mapping[str, Any]], seed: int = 0) -> list[dict[st
         seed: of the resampling.
 
     Returns:
-        ``called`` against ``own`` and ``twin`` half, and for each of the ``methods`` its ``auc`` and ``found_at_<rate>``,
-        all as value, low and high of 95 %. Whole trainings are resampled, and samples within each: samples of one
-        training share its patients.
+        ``called`` against ``own`` and ``twin`` half, and for each of the ``methods`` its ``auc`` and
+        ``found_at_<rate>``, all as value, low and high of 95 %. Whole trainings are resampled, and samples within each:
+        samples of one training share its patients.
     """
     groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
     for unit in units:

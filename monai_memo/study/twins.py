@@ -157,12 +157,13 @@ class TwinStudy:
                 for split in following(range(settings.splits), "splits", shown=settings.progress)
                 for unit in self._split(split, pool, heldout, detector)
             ]
-            record = {
-                "settings": settings.to_dict(), "summary": summarise(units, settings.seed), "units": units,
+            summary = summarise(units, settings.seed)
+            record: dict[str, Any] = {
+                "settings": settings.to_dict(), "summary": summary, "units": units,
                 "software": software_versions(),
             }  # fmt: skip
             write_json(self.out / "twins.json", record)
-            (self.out / "twins.md").write_text(table(record["summary"]), encoding="utf-8")
+            (self.out / "twins.md").write_text(table(summary), encoding="utf-8")
             output.clear()
         return record
 
@@ -192,8 +193,9 @@ class TwinStudy:
                             logger.info("split %d, %s, %s steps, half %s ...", split, kind, count, "AB"[own])
                             samples = self._samples(model, detector, seed)
                             unit = {"split": split, "generator": kind, "steps": count, "half": "AB"[own]}
-                            kept[count] = unit | look_up(samples, halves[own], halves[1 - own], unseen, seed)
-                            write_sealed_json(paths[count], kept[count])
+                            found = unit | look_up(samples, halves[own], halves[1 - own], unseen, seed)
+                            write_sealed_json(paths[count], found)
+                            kept[count] = found
                 yield from (record for record in kept.values() if record is not None)
 
     def _path(
