@@ -38,6 +38,12 @@ def test_words_carry_the_numbers_and_never_promise_safety() -> None:
         assert "safe" not in words and "anonym" not in words
 
 
+def test_what_to_remove_is_named_by_the_column_that_has_all_copies() -> None:
+    # The column listed can be false for every copy, where there are too few held-out patients for the list.
+    detail = verdict(Estimate(0.1, 0.01, 0.2))["detail"]
+    assert "remove the images whose column copy is true in matches.csv" in detail and "listed" not in detail
+
+
 def test_nothing_found_among_files_that_were_not_read_is_not_conclusive() -> None:
     assert unread_training(95, 5) == [] and unread_training(100, 0) == []
     (concern,) = unread_training(40, 20)
