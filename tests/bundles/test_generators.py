@@ -21,6 +21,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, verify_metadata, verify_net_in_out
 
+from monai_memo.data.cohort import Cohort
 from monai_memo.data.phantoms import chest_phantom, knee_phantom
 from monai_memo.data.writing import save_image
 from monai_memo.errors import GeneratorError, MemoError, TrainingError
@@ -211,6 +212,18 @@ def test_full_size_networks_have_the_shapes_of_the_metadata(bundle: str) -> None
     for network in (autoencoder, diffusion):
         millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
         assert f"{millions:.1f} million" in readme
+
+
+def test_training_leaves_its_split_and_sampling_ends_with_the_audit_of_it(
+    chests: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training, heldout = (Cohort.from_source(trained / f"{name}.csv", name) for name in ("training", "heldout"))
+    assert not set(training.patient_ids) & set(heldout.patient_ids)
+    assert len(training) + len(heldout) == len(list(chests.iterdir()))
+    run("chest_xray_ldm", "inference", **values("chest_xray_ldm", chests, tmp_path, model_dir=trained, n_samples=2))
+    told = capsys.readouterr().out
+    assert f"--train {trained / 'training.csv'} --heldout {trained / 'heldout.csv'}" in told
+    assert f"--synthetic {tmp_path / 'manifest.csv'}" in told
 
 
 def test_training_leaves_weights_curves_and_a_table(trained: Path) -> None:
