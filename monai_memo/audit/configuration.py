@@ -138,7 +138,7 @@ class AuditOptions(Settings):
     reference: Boolean = True
     fdr: Share = 0.05
     planted: Amount = 100
-    limit_copies: Amount = 10
+    limit_copies: Amount = 5
     gallery: Amount = 12
     orientation: Annotated[str, OrientationName()] | None = None
     symmetries: Annotated[str, Choice(*SYMMETRIES)] = "none"
