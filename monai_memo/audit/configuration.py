@@ -106,9 +106,10 @@ class AuditOptions(Settings):
         orientation: of the synthetic images, where it differs from that of the training images (see
             ``data.orientation``): they are turned before anything else. ``"as_is"`` takes them as they are, also where
             they seem to be stored in another orientation.
-        symmetries: turns and mirror images under which every image is looked up, for generators trained with such
-            augmentation: ``"none"``, ``"mirror"`` (every axis) or ``"all"`` (axes exchanged as well). The search takes
-            4 or 8 times as long in 2D and 8 or 48 times in 3D; left-right mirror images are found without it.
+        symmetries: turns and mirror images under which every image is looked up (as a whole; copies in part are looked
+            for upright and mirrored left to right alone), for generators trained with such augmentation: ``"none"``,
+            ``"mirror"`` (every axis) or ``"all"`` (axes exchanged as well). The search takes 4 or 8 times as long in 2D
+            and 8 or 48 times in 3D; left-right mirror images are found without it.
         window: ``(low, high)``: clip training and held-out images to these intensities (HU in CT), for synthetic images
             that were made from windowed ones.
         channel: the one to take, from 0, of images with several channels that are no colours.
@@ -163,6 +164,11 @@ class AuditOptions(Settings):
         require(
             not (self.parts and self.verification is False),
             "copies in part are looked for where matches are verified: leave verification on, or parts off",
+        )
+        require(
+            not (self.parts and not self.detector and not self.verifies(self.recipe)),
+            f"copies in part are looked for where matches are verified, which recipe {self.recipe} does not do: take "
+            "recipe default, or leave parts off",
         )
         require(
             not (self.parts and self.calibration == "paper"),

@@ -33,8 +33,9 @@ from monai_memo.statistics.intervals import Interval
 
 SENTENCE = (
     "Windows of a quarter of each image (of a volume: an eighth) were looked up by themselves, at any place of any "
-    "training image, also mirrored, and compared in fine detail. The score says by how many standard deviations the "
-    "best window agrees more with a training image than the same window of training images does with other patients."
+    "training image, also mirrored left to right (not turned), and compared in fine detail. The score says by how many "
+    "standard deviations the best window agrees more with a training image than the same window of training images "
+    "does with other patients."
 )
 LEFT_OUT = (
     "Copies in part were not looked for: with {n} training images it would take long. --parts True does it anyway."
@@ -82,11 +83,18 @@ def copies_in_part(run: Run, inputs: Inputs, searched: Searched, calibrated: Cal
     sims, tau = searched.comparison.sims, calibrated.rates.tau.value
     scores = np.where(sims.synthetic_to_training > tau, NOT_SCORED, found["synthetic"].score)
     heldout = np.where(sims.heldout_to_training > tau, NOT_SCORED, found["heldout"].score)
-    patients = patient_codes(inputs.prepared["heldout"].cohort.patient_ids)
+    # Copies as a whole can be no copies in part: both counts are of the others, so that many of them hide nothing.
+    asked, unseen = scores > NOT_SCORED, heldout > NOT_SCORED
+    patients = patient_codes(inputs.prepared["heldout"].cohort.patient_ids)[unseen]
+    if not asked.any() or not unseen.any():
+        return None
     numbers = exceedance(
-        scores, heldout, patients, settings.quantile, settings.confidence, settings.n_bootstrap, settings.seed
+        scores[asked], heldout[unseen], patients, settings.quantile, settings.confidence, settings.n_bootstrap,
+        settings.seed,
+    )  # fmt: skip
+    return InPart(
+        search, found["synthetic"], scores, numbers, discover(scores, heldout[unseen], settings.fdr, patients)
     )
-    return InPart(search, found["synthetic"], scores, numbers, discover(scores, heldout, settings.fdr, patients))
 
 
 def _look_up(run: Run, search: PartSearch, prepared: PreparedCohort, name: str) -> PartMatches:
@@ -100,7 +108,7 @@ def _estimate(interval: Interval) -> Estimate:
 
 def describe_parts(in_part: InPart) -> PartialPart:
     """For the record."""
-    numbers, total = in_part.numbers, len(in_part.scores)
+    numbers, total = in_part.numbers, int((in_part.scores > NOT_SCORED).sum())
     rate = _estimate(numbers.rate)
     return {
         "n_copies": Count(numbers.n, rate.low * total, rate.high * total, total, rate),

@@ -24,7 +24,7 @@ from monai_memo.data.sources import require_sources
 from monai_memo.detector.agreement import require_agreement
 from monai_memo.detector.detector import Detector
 from monai_memo.detector.recipe import Recipe
-from monai_memo.errors import CohortError
+from monai_memo.errors import CohortError, ConfigurationError
 from monai_memo.progress import is_first_rank
 from monai_memo.statistics.calibration import require_heldout
 from monai_memo.workspace.manifest import AUDIT_FILES
@@ -102,6 +102,11 @@ def given_detector(settings: AuditConfiguration) -> Detector | None:
         return None
     detector = Detector.given(settings.detector)
     require_agreement(detector, settings.given())
+    if settings.parts and not settings.verifies(detector.recipe.name):
+        raise ConfigurationError(
+            f"parts: copies in part are looked for where matches are verified, which a detector of the recipe "
+            f"{detector.recipe.name} does not do: leave parts off, or take another detector"
+        )
     return detector.without_free_text() if settings.redacted else detector
 
 

@@ -84,7 +84,9 @@ def weighed(verdict: Verdict, excess: Estimate, reference: ReferencePart | None,
         return verdict
     ours, level = reference.excess, 1 - confidence
     numbers = _numbers(reference, confidence)
-    fewer = ours.high < excess.value or ours.value < ALIKE * excess.value
+    # A small estimate means something only where the galleries could have shown more.
+    able = reference.detectable < excess.value
+    fewer = ours.high < excess.value or (able and ours.value < ALIKE * excess.value)
     if verdict["level"] != "copies_found":
         if reference.p_value > level / 2:
             return verdict
@@ -141,8 +143,9 @@ def _numbers(reference: ReferencePart, confidence: float) -> str:
     sizes = f" (there are {reference.ratio:.2g} training images for each held-out one)" if unequal else ""
     ours = reference.excess
     return (
-        f"Looked up among training and held-out patients together, {reference.to_training} synthetic images above the "
-        f"threshold are nearest to a training patient and {reference.to_unseen} to a held-out patient{sizes}. Beyond "
+        "Looked up among training and held-out patients together (a search of its own, so that a few more or fewer "
+        f"reach the threshold), {reference.to_training} synthetic images above the threshold are nearest to a training "
+        f"patient and {reference.to_unseen} to a held-out patient{sizes}. Beyond "
         f"look-alikes that is {percent(ours.value)} of the synthetic images ({100 * confidence:g} % interval "
         f"{percent(ours.low)} to {percent(ours.high)}, p = {reference.p_value:.2g})."
     )

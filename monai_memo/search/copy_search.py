@@ -19,7 +19,7 @@ from torch import Tensor
 
 from monai_memo.sealing import fingerprint, is_sealed, write_sealed
 from monai_memo.search.embedding_retriever import EmbeddingRetriever
-from monai_memo.search.gallery import Gallery, as_tensor, grey
+from monai_memo.search.gallery import Gallery, as_tensor, grey, require_finite
 from monai_memo.search.local_features import LocalFeatureRetriever
 from monai_memo.search.matches import NOT_SCORED, Matches
 from monai_memo.search.placed import Placed
@@ -80,8 +80,14 @@ class CopySearch:
         enough = len(np.unique(gallery.patients)) >= FEWEST_IMAGES
         self.scale = None
         with torch.inference_mode():
+            known = gallery.embeddings is not None
             for retriever in self.retrievers:
-                retriever.fit(gallery, runner)
+                if known and isinstance(retriever, EmbeddingRetriever):
+                    retriever.fit(gallery, runner)
+                    known, gallery = False, gallery.without_embeddings()  # those of the first encoder are no others'
+                else:
+                    retriever.fit(gallery, runner)
+            gallery = self.gallery
             self.reranker.fit(gallery, runner)
             if self.wanted_whole_images and enough:
                 self.whole_images, self.layouts = WholeImages(), WholeImages(layout=True)
@@ -105,7 +111,8 @@ class CopySearch:
             patients: ``(n,)`` whose images are passed over, for images that are looked up among those of others.
 
         Raises:
-            ValueError: the queries do not have the shape of the gallery's images.
+            ValueError: the queries do not have the shape of the gallery's images, or are not finite; with ``store``, a
+                retriever or reranker of your own that has no method ``identity``.
         """
         return self._run(queries, store, patients, None)
 
@@ -142,6 +149,7 @@ class CopySearch:
                 f"queries must have shape (n, {', '.join(map(str, self.gallery.pixels.shape[1:]))}) like the images "
                 f"that they are looked up among, got {queries.shape}"
             )
+        require_finite(queries, "queries")
         runner, total = self.runner, len(queries)
         identity = "" if store is None else self._identity(queries, patients)
         kept = self._agreed(_stored(store, identity) if runner.shard[0] == 0 or runner.team is None else None)
@@ -335,12 +343,29 @@ class CopySearch:
 
     def _identity(self, queries: Pixels, patients: NDArray[np.int64] | None) -> str:
         parts: list[Retriever | Reranker] = [*self.retrievers, self.reranker]
-        settings = [[type(part).__name__, sorted(_plain(part).items())] for part in parts]
+        settings = [[type(part).__name__, _described(part)] for part in parts]
         arrays = [self.gallery.pixels, self.gallery.patients, queries]
         arrays += [] if patients is None else [patients]
         # What an encoder made of the gallery stands for its weights.
         arrays += [one.vectors.cpu().numpy() for one in self.retrievers if isinstance(one, EmbeddingRetriever)]
         return fingerprint("matches", [VERSION, settings, self.scale is None, self.runner.seed], arrays)
+
+
+def _described(part: Retriever | Reranker) -> Any:
+    """What decides the results of a part.
+
+    Raises:
+        ValueError: a part of others that does not say so; what was kept of another one would be taken for its own.
+    """
+    own = getattr(part, "identity", None)
+    if callable(own):
+        return own()
+    if not type(part).__module__.startswith("monai_memo."):
+        raise ValueError(
+            f"{type(part).__name__} has no method identity(), so that matches kept of another one could be taken for "
+            "its own: let it return what decides its results (numbers, text, lists of these), or search without store"
+        )
+    return sorted(_plain(part).items())
 
 
 def _plain(part: Retriever | Reranker) -> dict[str, bool | int | float | str]:

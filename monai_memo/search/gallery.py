@@ -18,6 +18,7 @@ from monai_memo.sealing import require_space
 from monai_memo.search.runner import Runner
 
 MAPPED_FROM = 2**28  # bytes
+FINITE_AT_ONCE = 1024  # images
 SHARE_OF_CARD = 0.25  # of its free memory that a gallery may take
 
 
@@ -29,6 +30,19 @@ def grey(images: Tensor) -> Tensor:
 def as_tensor(pixels: NDArray[np.floating], device: torch.device) -> Tensor:
     """Pixels of an array, which may be memory-mapped or of half precision, as float32 on a device."""
     return torch.from_numpy(np.ascontiguousarray(pixels, dtype=np.float32)).to(device)
+
+
+def require_finite(pixels: NDArray[np.floating], what: str) -> None:
+    """Refuse what is no image: one value that is not a number would make those of all others none.
+
+    Raises:
+        ValueError: which image it is.
+    """
+    for start in range(0, len(pixels), FINITE_AT_ONCE):
+        block = pixels[start : start + FINITE_AT_ONCE]
+        finite = np.isfinite(block).reshape(len(block), -1).all(axis=1)
+        if not finite.all():
+            raise ValueError(f"{what} must be finite, number {start + int(np.argmin(finite))} is not")
 
 
 @dataclass
@@ -54,6 +68,7 @@ class Gallery:
             )
         if len(self.pixels) == 0:
             raise ValueError("a gallery needs at least one image")
+        require_finite(self.pixels, "images of a gallery")
         if len(self.patients) == 0:
             self.patients = np.arange(len(self.pixels))
         for name, values in (("patients", self.patients), ("embeddings", self.embeddings)):
@@ -70,6 +85,10 @@ class Gallery:
         """A gallery whose patients are known by their ids."""
         codes = np.arange(len(pixels)) if patient_ids is None else np.unique(patient_ids, return_inverse=True)[1]
         return cls(pixels, codes.astype(np.int64), embeddings)
+
+    def without_embeddings(self) -> Gallery:
+        """The same images, for another encoder."""
+        return Gallery(self.pixels, self.patients, None, self.derived, self._resident)
 
     def __len__(self) -> int:
         return len(self.pixels)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from monai_memo.statistics.intervals import percentile_interval
+from monai_memo.statistics.intervals import percentile_interval, proportion_interval
 
 RATES = (0.05, 0.01)
 DRAWS = 1000
@@ -62,11 +62,13 @@ def summarise(units: Sequence[Mapping[str, Any]], seed: int = 0) -> list[dict[st
 
 def _called(group: Sequence[Mapping[str, Any]], side: str, seed: int) -> list[float]:
     rng = np.random.default_rng([seed, 3])
-    shares = np.array([unit["audit"][side]["called"] / unit["audit"][side]["of"] for unit in group])
+    counts = np.array([unit["audit"][side]["called"] for unit in group])
     sizes = np.array([unit["audit"][side]["of"] for unit in group])
     chosen = rng.integers(0, len(group), (DRAWS, len(group)))
-    draws = (rng.binomial(sizes[chosen], shares[chosen]).sum(axis=1)) / sizes[chosen].sum(axis=1)
-    return _interval(float((shares * sizes).sum() / sizes.sum()), draws)
+    # None of a few samples does not mean none of many: each training's share is drawn from what its count allows.
+    shares = rng.beta(counts[chosen] + 0.5, sizes[chosen] - counts[chosen] + 0.5)
+    draws = (shares * sizes[chosen]).sum(axis=1) / sizes[chosen].sum(axis=1)
+    return _interval(float(counts.sum() / sizes.sum()), draws)
 
 
 def _method(group: Sequence[Mapping[str, Any]], name: str, seed: int) -> dict[str, list[float]]:
@@ -86,9 +88,16 @@ def _method(group: Sequence[Mapping[str, Any]], name: str, seed: int) -> dict[st
         twin = np.concatenate([one[1][row] for one, row in zip(chosen, rows, strict=True)])
         for measure, function in measures.items():
             values[measure].append(function(own, twin))
-    return {measure: _interval(found[0], np.array(found[1:])) for measure, found in values.items()}
+    total = sum(len(own) for own, _ in pairs)
+    result = {measure: _interval(found[0], np.array(found[1:])) for measure, found in values.items()}
+    for measure, (value, low, high) in result.items():
+        if measure != "auc":  # all or none of them found: resampling cannot move that
+            least = proportion_interval(value * total, total)
+            result[measure] = [value, round(min(low, least.low), 4), round(max(high, least.high), 4)]
+    return result
 
 
 def _interval(value: float, draws: Floats) -> list[float]:
     interval = percentile_interval(value, draws)
-    return [round(interval.value, 4), round(interval.low, 4), round(interval.high, 4)]
+    low, high = min(interval.low, value), max(interval.high, value)
+    return [round(value, 4), round(low, 4), round(high, 4)]

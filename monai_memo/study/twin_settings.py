@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
+
+from pydantic import model_validator
 
 from monai_memo.settings import (
     Boolean,
@@ -19,6 +21,7 @@ from monai_memo.settings import (
     Source,
     Whole,
     Workers,
+    require,
 )
 
 GENERATORS = ("memorizer", "gaussian", "principal_diffusion", "latent_diffusion", "variational_autoencoder", "gan")
@@ -65,3 +68,9 @@ class TwinSettings(Settings):
     seed: Seed = 0
     workers: Workers | None = None
     progress: Boolean = True
+
+    @model_validator(mode="after")
+    def _once(self) -> Self:
+        twice = sorted({kind for kind in self.generators if self.generators.count(kind) > 1})
+        require(not twice, f"generators must be named once, got {', '.join(twice)} again")
+        return self

@@ -137,6 +137,7 @@ class TwinStudy:
     def __init__(self, **arguments: Any) -> None:
         self.settings = TwinSettings(**arguments)
         self.out = Path(self.settings.out)
+        self.work = self.out
 
     def run(self) -> dict[str, Any]:
         """Do what is missing; write ``twins.json`` and ``twins.md``.
@@ -147,6 +148,7 @@ class TwinStudy:
         settings = self.settings
         cohorts = {"train": settings.train, "heldout": settings.heldout}
         with OutputFolder(self.out, "twins", cohorts, ["twins.json", "twins.md"]) as output:
+            self.work = output.work  # pixels of patients and trained networks: removed at the end
             detector = Detector.given(settings.detector)
             pool = Cohort.from_source(settings.train, "training", settings.patient_pattern)
             heldout = Cohort.from_source(settings.heldout, "heldout", settings.patient_pattern)
@@ -169,16 +171,14 @@ class TwinStudy:
 
     def _prepared(self, cohort: Cohort, detector: Detector, name: str) -> PreparedCohort:
         return prepare(
-            cohort, detector.preprocessing, self.out / "shared" / name, self.settings.workers, self.settings.progress
+            cohort, detector.preprocessing, self.work / "pixels" / name, self.settings.workers, self.settings.progress
         )
 
     def _split(self, split: int, pool: Cohort, heldout: Cohort, detector: Detector) -> Iterator[dict[str, Any]]:
         settings, seed = self.settings, self.settings.seed + split
+        drawn = halves_of(pool, settings.patients, seed)
         unseen = self._prepared(heldout, detector, "heldout")
-        prepared = [
-            self._prepared(one, detector, f"{split}-{name}")
-            for name, one in zip("AB", halves_of(pool, settings.patients, seed), strict=True)
-        ]
+        prepared = [self._prepared(one, detector, f"{split}-{name}") for name, one in zip("AB", drawn, strict=True)]
         halves: list[Half] = []
         for kind in settings.generators:
             for own in (0, 1):
@@ -187,7 +187,7 @@ class TwinStudy:
                 kept = {count: read_sealed_json(path) if path.exists() else None for count, path in paths.items()}
                 if any(record is None for record in kept.values()):
                     halves = halves or [self._half(one, detector) for one in prepared]
-                    folder = self.out / "shared" / f"{split}-{'AB'[own]}-{kind}"
+                    folder = self.work / "trainings" / f"{split}-{'AB'[own]}-{kind}"
                     for count, model in generators_of(kind, halves[own].pixels, settings.steps, folder, seed):
                         if kept[count] is None:
                             logger.info("split %d, %s, %s steps, half %s ...", split, kind, count, "AB"[own])
@@ -203,7 +203,8 @@ class TwinStudy:
     ) -> Path:
         contents = [one.content_sha256 for one in cohorts]
         made_from = [FORMAT, kind, steps, own, contents, detector.sha256, seed]
-        made_from += [self.settings.samples, self.settings.baselines, max(self.settings.steps)]
+        made_from += [self.settings.samples, self.settings.baselines, self.settings.seed]
+        made_from += [list(self.settings.steps)] if kind in ("gan", "variational_autoencoder") else []  # their epochs
         return self.out / "units" / f"{kind}-{steps}-{fingerprint('twin unit', made_from)[:24]}.json"
 
     def _half(self, prepared: PreparedCohort, detector: Detector) -> Half:

@@ -79,3 +79,11 @@ def test_options_that_agree_with_a_detector_are_accepted() -> None:
 def test_options_that_a_detector_would_overrule_are_refused(asked: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=f"{message}.*Leave these options out"):
         require_agreement(_detector(), asked)
+
+
+def test_copies_in_part_that_cannot_be_looked_for_are_refused() -> None:
+    sources = {"train": "t", "heldout": "h", "synthetic": "s", "out": "o"}
+    with pytest.raises(ConfigurationError, match="which recipe paper does not do"):
+        AuditConfiguration(**sources, parts=True, recipe="paper")
+    assert AuditConfiguration(**sources, parts=True).parts is True
+    assert AuditConfiguration(**sources, parts=False, recipe="paper").parts is False

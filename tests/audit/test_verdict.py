@@ -114,3 +114,13 @@ def test_a_verdict_of_copies_says_whether_images_or_layouts_were_copied() -> Non
     assert "rests mostly on shared layout" not in mixed
     assert "rests mostly on shared layout" in resting_on(copies, AgreementPart(3, 7))["detail"]
     assert resting_on(none, AgreementPart(1, 1)) == none and resting_on(copies, None) == copies
+
+
+def test_look_alikes_are_not_claimed_where_too_few_patients_could_have_shown_copies() -> None:
+    copies = verdict(Estimate(0.455, 0.178, 0.744))
+    blind = ReferencePart("search", 4, 3, 30, 22, 1.4, 0.3, Estimate(-0.008, -0.5, 0.41), 0.22, 5, 0.1, 0.64, 0)
+    unable = ReferencePart(**{**vars(blind), "excess": Estimate(-0.008, -0.506, 0.5)})
+    found = weighed(copies, Estimate(0.455, 0.178, 0.744), unable)
+    assert found["level"] == "copies_found" and "Add held-out patients" in found["detail"]
+    seeing = ReferencePart(**{**vars(blind), "detectable": 0.2})
+    assert weighed(copies, Estimate(0.455, 0.178, 0.744), seeing)["level"] == "inconclusive"

@@ -198,3 +198,61 @@ def test_the_reranker_is_asked_for_the_nearest_whole_image_in_any_case() -> None
 
     CopySearch(reranker=Watched()).fit(Gallery(CHEST)).search(CHEST[5:7])
     assert asked[0].tolist() == [5, 6]
+
+
+def ends(images: torch.Tensor) -> torch.Tensor:
+    return images.flatten(1)[:, ::7]
+
+
+def test_embeddings_at_hand_are_those_of_the_first_encoder_alone() -> None:
+    first, second = EmbeddingRetriever(flat, neighbours=2), EmbeddingRetriever(ends, neighbours=2)
+    gallery = Gallery(CHEST, embeddings=flat(torch.from_numpy(CHEST)).numpy())
+    CopySearch([first, second], whole_images=False).fit(gallery)
+    found = second(torch.from_numpy(CHEST), Runner())[:, 0]
+    assert found.tolist() == list(range(len(CHEST))) and first.vectors.shape != second.vectors.shape
+
+
+class Constant:
+    """A reranker of somebody else."""
+
+    refined = 2
+
+    def __init__(self, value: float) -> None:
+        self.values = [value]  # no number that could be seen from outside
+
+    def fit(self, gallery: Gallery, runner: Runner) -> None:
+        pass
+
+    def __call__(
+        self, queries: torch.Tensor, candidates: torch.Tensor, kept: torch.Tensor | None, runner: Runner
+    ) -> Scored:
+        chosen = candidates[:, :2]
+        n, r = chosen.shape
+        values = torch.full((n, r), self.values[0], dtype=torch.float64)
+        return ScoredBlock.of(chosen, values, torch.zeros(n, r, 2, 3), torch.zeros(n, r, 3), 2)
+
+
+class Identified(Constant):
+    def identity(self) -> list[float]:
+        return self.values
+
+
+def test_what_is_kept_of_one_part_is_not_taken_for_anothers(tmp_path: Path) -> None:
+    def search(reranker: Constant) -> CopySearch:
+        return CopySearch([ShapeRetriever()], reranker, whole_images=False).fit(Gallery(CHEST))
+
+    with pytest.raises(ValueError, match=r"Constant has no method identity\(\)"):
+        search(Constant(0.5)).search(OTHERS, tmp_path / "kept.npz")
+    for value in (0.5, 0.9):
+        found = search(Identified(value)).search(OTHERS, tmp_path / "kept.npz")
+        assert found.similarity[0, 0] == value
+
+
+def test_what_is_no_number_is_refused() -> None:
+    broken = CHEST.copy()
+    broken[5, 0, 3, 3] = np.nan
+    with pytest.raises(ValueError, match="images of a gallery must be finite, number 5 is not"):
+        Gallery(broken)
+    search = CopySearch([ShapeRetriever()], whole_images=False).fit(Gallery(CHEST))
+    with pytest.raises(ValueError, match="queries must be finite, number 5 is not"):
+        search.search(broken)

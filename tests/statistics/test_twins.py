@@ -40,3 +40,11 @@ def test_trainings_that_differ_widen_the_interval() -> None:
     alike = summarise([unit(rng, 0.5, (100, 10)) for _ in range(6)])[0]["called"]["own"]
     unlike = summarise([unit(rng, 0.5, (200 * (i % 2), 10)) for i in range(6)])[0]["called"]["own"]
     assert unlike[2] - unlike[1] > 3 * (alike[2] - alike[1])
+
+
+def test_none_of_a_few_samples_does_not_mean_none() -> None:
+    rng = np.random.default_rng(2)
+    few = {"twin": {"called": 0, "of": 10}, "own": {"called": 10, "of": 10}}
+    row = summarise([{**unit(rng, 1.0, (0, 0)), "audit": few} for _ in range(2)])[0]
+    assert row["called"]["twin"][2] > 0.05 and row["called"]["own"][1] < 0.95
+    assert row["called"]["twin"][0] == 0 and row["methods"]["ours"]["found_at_0.01"][1] < 1

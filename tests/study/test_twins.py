@@ -71,3 +71,17 @@ def test_a_trained_generator_is_halted_at_each_number_of_steps(tmp_path: Path) -
 def test_patients_of_both_cohorts_are_refused(folders: Path, tmp_path: Path, detector_file: Path) -> None:
     with pytest.raises(MemoError):
         TwinStudy(**{**arguments(folders, tmp_path, detector_file), "heldout": str(folders / "train")}).run()
+
+
+def test_a_finished_run_leaves_no_pixels_and_a_refused_one_none_either(
+    folders: Path, tmp_path: Path, detector_file: Path
+) -> None:
+    given = arguments(folders, tmp_path / "out", detector_file, generators=("gaussian",))
+    with pytest.raises(ConfigurationError, match="half of the 48 patients"):
+        TwinStudy(**given, patients=9).run()
+    assert not list((tmp_path / "out").rglob("*.f16"))
+    TwinStudy(**given).run()
+    kept = {path.suffix for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert kept <= {".json", ".md", ".lock", ""}, kept
+    with pytest.raises(MemoError, match="generators must be named once, got gaussian again"):
+        TwinStudy(**{**given, "generators": ("gaussian", "memorizer", "gaussian")})
