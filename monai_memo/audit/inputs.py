@@ -169,7 +169,8 @@ def _tell_forecast(
 ) -> Forecast | None:
     settings, begun = run.settings, (run.work / "pixels").exists()
     known = recipe_for(settings, len(cohorts["training"]), preprocessing) if detector is None else detector.recipe
-    found = forecast(cohorts, preprocessing, settings, resolve_device(settings.device), known, detector)
+    ranks = 1 if run.team is None else run.team.world
+    found = forecast(cohorts, preprocessing, settings, resolve_device(settings.device), known, detector, ranks)
     if found is not None:
         logger.info("%s", found.work)
         logger.info("%s%s", found, "; less, since an interrupted audit goes on" if begun else "")

@@ -82,7 +82,7 @@ class Reranker(Protocol):
         Args:
             queries: ``(batch, channels, *spatial)`` in [0, 1], on the runner's device.
             candidates: ``(batch, k)``, padded with -1.
-            kept: ``(batch,)`` a candidate of each query that is scored in any case; None: no such candidate.
+            kept: ``(batch,)`` or ``(batch, m)`` candidates of each query that are scored in any case; None: none.
         """
         ...
 

@@ -165,7 +165,7 @@ def on_common_scale(similarity: Floats, own_reference: Floats, reference: Floats
     Example:
         >>> soft = np.linspace(0.5, 0.9, 101)
         >>> on_common_scale(np.array([0.88, 0.5]), soft, soft - 0.1).round(2).tolist()
-        [0.78, 0.28]
+        [0.78, 0.21]
     """
     taus = [float(np.quantile(values, quantile, method="weibull")) for values in (own_reference, reference)]
     scale = [np.arctanh(np.clip(tau, -ALMOST_ONE, ALMOST_ONE)) for tau in taus]

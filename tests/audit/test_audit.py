@@ -156,7 +156,7 @@ def test_same_command_twice_gives_the_same_result(demo_folder: Path, tmp_path: P
 
 
 def test_volumes(demo_folder_3d: Path, detector_file_3d: Path, tmp_path: Path) -> None:
-    result = Audit(**arguments(demo_folder_3d, tmp_path, detector=str(detector_file_3d), size=16)).run()
+    result = Audit(**arguments(demo_folder_3d, tmp_path, detector=str(detector_file_3d), size=16, parts=False)).run()
     assert result.detector["spatial_dims"] == 3 and result.n_train == 24
     assert (tmp_path / "report.html").read_text().count("data:image/png") == 3 + 4 + 12  # figures, pairs, contact sheet
 

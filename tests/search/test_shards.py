@@ -149,6 +149,7 @@ def test_a_gallery_that_is_mapped_from_files_gives_what_one_in_memory_gives(
     assert sizes["whole images.mapped"] == 24 * 32 * 32 * 4 and set(sizes) == {
         "whole images.mapped",
         "coarse rows.mapped",
+        "layouts.mapped",
     }
     for found, search in results:
         same(found, expected)
