@@ -10,6 +10,7 @@ import pytest
 
 from monai_memo.__main__ import FINISHED, REFUSED, main
 from monai_memo.audit.card import TODO, write_card
+from monai_memo.audit.parts import Count, PartialPart, ReferencePart
 from monai_memo.audit.result import AuditResult, Estimate
 from monai_memo.audit.verdict import verdict_for
 from monai_memo.errors import ConfigurationError, OutputError
@@ -199,3 +200,26 @@ def test_a_card_goes_neither_to_a_cohort_nor_into_a_redacted_result(
         with pytest.raises(OutputError, match="the redacted result of monai-memo audit is there"):
             write_card(str(folder), str(out))
         assert not out.exists()
+
+
+def test_what_the_verdict_can_rest_on_stands_on_the_card_or_is_said_to_be_missing(
+    folder: Path, record: AuditResult, tmp_path: Path
+) -> None:
+    bare = replace(record, reference=None, partial=None)
+    with_software(bare).write(tmp_path / "bare" / "audit")
+    text = card(tmp_path / "bare" / "audit")
+    assert "as close to unseen patients? | not done in this audit |" in text
+    assert "no copy as a whole | not looked for in this audit |" in text
+    share = Estimate(0.07, 0.03, 0.12)
+    reference = ReferencePart(
+        "search", 30, 10, 100, 100, 1.0, 0.1, Estimate(0.2, 0.1, 0.3), 0.0002, 5, 0.0002, 0.06, 20
+    )
+    partial: PartialPart = {
+        "n_copies": Count(7, 3, 12, 100, share), "control": share, "excess": share, "tau": share, "listed": 3,
+        "sentence": "Windows.",
+    }  # fmt: skip
+    with_software(replace(record, reference=reference, partial=partial)).write(tmp_path / "whole" / "audit")
+    text = card(tmp_path / "whole" / "audit")
+    assert "30 nearest to a training patient, 10 to a held-out one; beyond look-alikes 20.0 %" in text
+    assert "| 7 of 100 (3 to 12); excess over their control 7.0 % (3.0 % to 12.0 %) |" in text
+    assert "not done in this audit" not in text and "not looked for" not in text
