@@ -160,7 +160,7 @@ def with_parts(verdict: Verdict, part: PartialPart | None) -> Verdict:
     sentence = (
         f"{share} contain part of a training image, in an image that is no copy as a whole "
         f"({percent(part['control'].value)} would be expected by chance; excess {percent(part['excess'].value)}, "
-        f"{percent(part['excess'].low)} to {percent(part['excess'].high)}); they are listed in partial.csv."
+        f"{percent(part['excess'].low)} to {percent(part['excess'].high)}); the column in_part of partial.csv has them."
     )
     if verdict["level"] == "copies_found":
         return {**verdict, "detail": f"{verdict['detail']} Besides, {sentence}"}
