@@ -342,8 +342,10 @@ runpy.run_module("monai_memo", run_name="__main__")
 def test_interrupted_audit_goes_on_and_gives_the_same_result(
     demo_folder: Path, tmp_path: Path, moment: str, how: signal.Signals
 ) -> None:
+    quick: dict[str, Any] = {"epochs": 6, "keep_work": True, "limit_copies": 0, "parts": False}
+
     def command(out: Path) -> list[str]:
-        options = [f"--{key}={value}" for key, value in arguments(demo_folder, out, epochs=6, keep_work=True).items()]
+        options = [f"--{key}={value}" for key, value in arguments(demo_folder, out, **quick).items()]
         return [sys.executable, "-m", "monai_memo", "audit", *options]
 
     # Slow the moment down, so that the signal meets it; the slowed code is the real one.
@@ -360,16 +362,16 @@ def test_interrupted_audit_goes_on_and_gives_the_same_result(
     while not list(marker.glob(pattern)) and time.time() < deadline and process.poll() is None:
         time.sleep(0.02)
     os.kill(process.pid, how)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == (-signal.SIGKILL if how == signal.SIGKILL else 130), errors[-2000:]
     if how == signal.SIGINT:
         assert "Run the same command again to continue" in errors
     assert not (out / "audit.json").exists()
-    again = subprocess.run(command(out), capture_output=True, text=True, timeout=120)
+    again = subprocess.run(command(out), capture_output=True, text=True, timeout=240)
     assert again.returncode == 0, again.stderr[-2000:]
     if moment == "training":
         assert "training goes on after epoch" in again.stderr
-    Audit(**arguments(demo_folder, tmp_path / "whole", epochs=6, keep_work=True)).run()
+    Audit(**arguments(demo_folder, tmp_path / "whole", **quick)).run()
     found, whole = (json.loads((folder / "audit.json").read_text()) for folder in (out, tmp_path / "whole"))
     for record in (found, whole):
         record.pop("timing")

@@ -133,6 +133,7 @@ def test_queries_cost_more_in_larger_cohorts_and_ranks_share_them(
 ) -> None:
     audit, detector = audit_of(detector=str(detector_file)), Detector.load(detector_file)
     monkeypatch.setattr(module, "_measured", lambda *_: np.array([1.0]))
+    monkeypatch.setattr(module, "GALLERY", 32)
     images = np.stack([np.eye(32, dtype=np.float32)[None]] * 2)
     one, many = (
         float(module._search(detector.network, images, n, "cpu", audit.configuration)[0])
