@@ -17,17 +17,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from monai_memo.errors import ConfigurationError
-from monai_memo.sampling import Conditions
+from monai_memo.generators.latent_diffusion import starting_noise
+from monai_memo.sampling import Conditions, refuse_conditions
 
 Pixels = NDArray[np.floating]
 SMALLEST_DEVIATION = 1e-4  # of a principal component; below it there is nothing to whiten
 BATCH, FREQUENCIES, SAMPLING_STEPS = 128, 16, 50
-
-
-def _no_conditions(conditions: Conditions | None) -> None:
-    if conditions:
-        raise ConfigurationError(f"this generator knows no conditions, got {', '.join(conditions)}")
 
 
 class Memorizer:
@@ -43,7 +38,7 @@ class Memorizer:
 
     def sample(self, seeds: Sequence[int], conditions: Conditions | None = None) -> NDArray[np.float32]:
         """See ``sampling.Generator``."""
-        _no_conditions(conditions)
+        refuse_conditions(conditions)
         drawn = []
         for seed in seeds:
             rng = np.random.default_rng([seed, 1])
@@ -89,13 +84,8 @@ class PrincipalGaussian:
 
     def sample(self, seeds: Sequence[int], conditions: Conditions | None = None) -> NDArray[np.float32]:
         """See ``sampling.Generator``."""
-        _no_conditions(conditions)
-        return self.space.images(_noise(seeds, self.space.latents.shape[1]))
-
-
-def _noise(seeds: Sequence[int], count: int) -> Tensor:
-    """``(len(seeds), count)`` standard normal numbers, one row for each seed."""
-    return torch.stack([torch.randn(count, generator=torch.Generator().manual_seed(int(seed))) for seed in seeds])
+        refuse_conditions(conditions)
+        return self.space.images(starting_noise(seeds, self.space.latents.shape[1:]))
 
 
 class _Denoiser(nn.Module):
@@ -157,9 +147,9 @@ class PrincipalDiffusion:
     @torch.no_grad()
     def sample(self, seeds: Sequence[int], conditions: Conditions | None = None) -> NDArray[np.float32]:
         """See ``sampling.Generator``."""
-        _no_conditions(conditions)
+        refuse_conditions(conditions)
         self.network.eval()
-        values = _noise(seeds, self.space.latents.shape[1])
+        values = starting_noise(seeds, self.space.latents.shape[1:])
         times = torch.linspace(0.999, 0, SAMPLING_STEPS + 1)
         for now, then in pairwise(times):
             keep, share = _shares(now.expand(len(values)))

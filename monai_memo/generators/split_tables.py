@@ -54,11 +54,15 @@ class NextStep:
     def __init__(self, folder: str | Path, manifest: str | Path) -> None:
         self.folder, self.manifest = Path(folder), Path(manifest)
 
+    @property
+    def known(self) -> bool:
+        """Whether both tables are there."""
+        return all((self.folder / name).is_file() for name in (TRAINING, HELDOUT))
+
     def command(self) -> str:
         """The command of the audit; names in capitals have to be filled in."""
-        tables = [self.folder / name for name in (TRAINING, HELDOUT)]
-        known = all(table.is_file() for table in tables)
-        train, heldout = map(str, tables) if known else ("TRAINING", "HELDOUT")
+        tables = (str(self.folder / TRAINING), str(self.folder / HELDOUT))
+        train, heldout = tables if self.known else ("TRAINING", "HELDOUT")
         words = ["monai-memo", "audit", "--train", train, "--heldout", heldout]
         return shlex.join([*words, "--synthetic", str(self.manifest), "--out", "AUDIT"])
 
@@ -66,7 +70,6 @@ class NextStep:
         """Print it, once."""
         if idist.get_rank() != 0:
             return
-        missing = not all((self.folder / name).is_file() for name in (TRAINING, HELDOUT))
-        if missing:
+        if not self.known:
             print(f"Which patients this generator was trained on is not known here: {self.folder} has no {TRAINING}.")
         print(f"audit these samples:  {self.command()}", flush=True)

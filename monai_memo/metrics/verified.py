@@ -100,30 +100,29 @@ class _Reference:
     def _name(self, one: PreparedCohort) -> str:
         return f"{one.cohort.name}-{self.detector.sha256[:12]}-{one.content_sha256[:12]}"
 
+    def _embedded(self, one: PreparedCohort) -> NDArray[np.float32]:
+        """Kept in the folder."""
+        store = self.folder / f"{self._name(one)}.npy"
+        with idist.one_rank_first():
+            return self.detector.embed(one.pixels, self.options["batch_size"], self.device, self.progress, store)
+
+    def _runner(self) -> Runner:
+        return Runner(self.device, seed=self.options["seed"], progress=self.progress)
+
     @cached_property
     def search(self) -> CopySearch:
         """In the training cohort."""
-        training, batch_size = self._prepared[0], self.options["batch_size"]
-        store = self.folder / f"{self._name(training)}.npy"
-        with idist.one_rank_first():
-            embeddings = self.detector.embed(training.pixels, batch_size, self.device, self.progress, store)
-        runner = Runner(self.device, seed=self.options["seed"], progress=self.progress)
-        return search_in(training, embeddings, self.detector, runner, batch_size)
+        training = self._prepared[0]
+        embeddings = self._embedded(training)
+        return search_in(training, embeddings, self.detector, self._runner(), self.options["batch_size"])
 
     @cached_property
     def joint(self) -> CopySearch:
         """In the training and the held-out cohort together."""
-        names, batch_size = ("training", "heldout"), self.options["batch_size"]
-        prepared = dict(zip(names, self._prepared, strict=True))
-        with idist.one_rank_first():
-            embeddings = {
-                name: self.detector.embed(
-                    one.pixels, batch_size, self.device, self.progress, self.folder / f"{self._name(one)}.npy"
-                )
-                for name, one in prepared.items()
-            }
-        runner = Runner(self.device, seed=self.options["seed"], progress=self.progress)
-        return CopySearch.default(self.detector.network, batch_size).fit(joint_gallery(prepared, embeddings), runner)
+        prepared = dict(zip(("training", "heldout"), self._prepared, strict=True))
+        embeddings = {name: self._embedded(one) for name, one in prepared.items()}
+        search = CopySearch.default(self.detector.network, self.options["batch_size"])
+        return search.fit(joint_gallery(prepared, embeddings), self._runner())
 
     def nearest(self, pixels: NDArray[np.floating]) -> NearestPatients:
         """Patients of either cohort."""

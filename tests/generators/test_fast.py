@@ -27,7 +27,7 @@ def test_equal_seeds_give_equal_images_in_any_batch(make: type) -> None:
     np.testing.assert_allclose(together[1:2], alone, atol=1e-5)
     assert together.shape == (3, 1, 16, 16) and together.min() >= 0 and together.max() <= 1
     assert not np.allclose(together[0], together[2])
-    with pytest.raises(ConfigurationError, match="knows no conditions, got age"):
+    with pytest.raises(ConfigurationError, match="takes no conditions, got age"):
         generator.sample([1], {"age": [60]})
 
 
