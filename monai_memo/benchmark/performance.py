@@ -30,6 +30,7 @@ from monai_memo.audit.record import software_versions
 from monai_memo.benchmark.audit_cost import time_audit, write_cohorts
 from monai_memo.benchmark.baselines import Found
 from monai_memo.benchmark.classical import classical_baselines
+from monai_memo.benchmark.device_cost import time_search
 from monai_memo.benchmark.peers import FlatPixels, PhaseCorrelation
 from monai_memo.benchmark.scores import kind_score
 from monai_memo.benchmark.sizes import compare_sizes
@@ -71,11 +72,15 @@ def filled(images: Images, n: int, seed: int = 0) -> NDArray[np.float16]:
     return result
 
 
-def default_search(gallery: Images, dims: int, size: int, runner: Runner) -> CopySearch:
-    """The search of an audit, with an untrained network: it costs what a trained one costs."""
+def untrained_search(dims: int, size: int) -> CopySearch:
+    """The search of an audit, not fitted yet, with an untrained network: it costs what a trained one costs."""
     torch.manual_seed(0)
-    network = Recipe.named("default", dims, (size,) * dims).build_network().eval()
-    return CopySearch.default(network).fit(Gallery(gallery), runner)
+    return CopySearch.default(Recipe.named("default", dims, (size,) * dims).build_network().eval())
+
+
+def default_search(gallery: Images, dims: int, size: int, runner: Runner) -> CopySearch:
+    """See ``untrained_search``; fitted."""
+    return untrained_search(dims, size).fit(Gallery(gallery), runner)
 
 
 def time_queries(given: argparse.Namespace) -> list[dict[str, Any]]:
@@ -213,25 +218,12 @@ def time_audits(given: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def time_device(given: argparse.Namespace) -> list[dict[str, Any]]:
-    """Many queries on one device: seconds to fit and to search, and the memory of the card."""
+    """See ``device_cost.time_search``; queries are blends and altered images, as those that fill the gallery up."""
     device, rows = torch.device(given.device), []
-    on_card = device.type == "cuda"
     for n in given.gallery:
         images = read_images(given.images, given.dims, given.size, given.real)
         gallery, queries = filled(images, n), filled(images, given.queries, seed=1)
-        if on_card:
-            torch.cuda.reset_peak_memory_stats(device)
-        start = time.perf_counter()
-        search = default_search(gallery, given.dims, given.size, Runner(device))
-        fitted = time.perf_counter()
-        search.search(queries)
-        end = time.perf_counter()
-        rows.append({
-            "device": torch.cuda.get_device_name(device) if on_card else platform.processor() or "cpu",
-            "gallery": n, "queries": len(queries), "size": [given.size] * given.dims,
-            "fit_seconds": round(fitted - start, 2), "search_seconds": round(end - fitted, 2),
-            "peak_gib": round(torch.cuda.max_memory_allocated(device) / 2**30, 2) if on_card else None,
-        })  # fmt: skip
+        rows.append(time_search(untrained_search(given.dims, given.size), gallery, queries, device))
         print(rows[-1], flush=True)
     return rows
 

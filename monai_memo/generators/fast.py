@@ -117,24 +117,33 @@ class PrincipalDiffusion:
         components: principal components that are drawn.
         seed: of weights and training.
         hidden: width of the network.
+        device: that it is trained and sampled on.
     """
 
-    def __init__(self, pixels: Pixels, components: int = 128, seed: int = 0, hidden: int = 512) -> None:
+    def __init__(
+        self,
+        pixels: Pixels,
+        components: int = 128,
+        seed: int = 0,
+        hidden: int = 512,
+        device: str | torch.device = "cpu",
+    ) -> None:
         self.space, self.seed, self.steps = PrincipalComponents(pixels, components), seed, 0
+        self.device = torch.device(device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.network = _Denoiser(self.space.latents.shape[1], hidden)
+            self.network = _Denoiser(self.space.latents.shape[1], hidden).to(self.device)
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=1e-3)
 
     def train(self, steps: int) -> PrincipalDiffusion:
         """Go on until so many steps have been done in all: the same weights with and without halts."""
         self.network.train()
-        latents = self.space.latents
+        latents = self.space.latents.to(self.device)
         for step in range(self.steps, steps):
             draws = torch.Generator().manual_seed(_step_seed(self.seed, step))
-            clean = latents[torch.randint(len(latents), (BATCH,), generator=draws)]
-            noise = torch.randn(clean.shape, generator=draws)
-            times = torch.rand(BATCH, generator=draws)
+            clean = latents[torch.randint(len(latents), (BATCH,), generator=draws).to(self.device)]
+            noise = torch.randn(clean.shape, generator=draws).to(self.device)
+            times = torch.rand(BATCH, generator=draws).to(self.device)
             keep, share = _shares(times)
             velocity = keep * noise - share * clean
             loss = nn.functional.mse_loss(self.network(keep * clean + share * noise, times), velocity)
@@ -149,15 +158,15 @@ class PrincipalDiffusion:
         """See ``sampling.Generator``."""
         refuse_conditions(conditions)
         self.network.eval()
-        values = starting_noise(seeds, self.space.latents.shape[1:])
-        times = torch.linspace(0.999, 0, SAMPLING_STEPS + 1)
+        values = starting_noise(seeds, self.space.latents.shape[1:]).to(self.device)
+        times = torch.linspace(0.999, 0, SAMPLING_STEPS + 1, device=self.device)
         for now, then in pairwise(times):
             keep, share = _shares(now.expand(len(values)))
             velocity = self.network(values, now.expand(len(values)))
             clean, noise = keep * values - share * velocity, share * values + keep * velocity
             keep, share = _shares(then.expand(len(values)))
             values = keep * clean + share * noise
-        return self.space.images(values)
+        return self.space.images(values.cpu())
 
 
 def _step_seed(seed: int, step: int) -> int:

@@ -94,6 +94,7 @@ def train_small_generator(
     diffusion_steps: int = 3000,
     seed: int = 0,
     progress: bool = True,
+    device: str | torch.device = "cpu",
 ) -> LatentDiffusion:
     """Train on the cohort whose copies are to be planted; goes on where it was interrupted.
 
@@ -106,20 +107,22 @@ def train_small_generator(
         diffusion_steps: of 32 images each.
         seed: of weights, order and noise.
         progress: show progress bars.
+        device: that is trained and sampled on; with another one training begins anew.
     """
-    folder, n = Path(folder), len(pixels)
+    folder, n, place = Path(folder), len(pixels), torch.device(device)
     set_determinism(seed)
-    autoencoder, diffusion = _networks(pixels.ndim - 2)
+    autoencoder, diffusion = (network.to(place) for network in _networks(pixels.ndim - 2))
     # As in MONAI's latent diffusion examples.
     scheduler = DDIMScheduler(
         num_train_timesteps=STEPS, schedule="scaled_linear_beta", beta_start=0.0015, beta_end=0.0195, clip_sample=False
     )
     made_from = [seed, autoencoder_steps, diffusion_steps, autoencoder, diffusion, scheduler]
+    made_from += [] if place.type == "cpu" else [place.type]
     identity = fingerprint("small generator", made_from, [pixels])
 
     def batch(draws: torch.Generator) -> Tensor:
         rows = torch.randint(n, (BATCH,), generator=draws).numpy()
-        return torch.from_numpy(np.asarray(pixels[np.sort(rows)], dtype=np.float32))
+        return torch.from_numpy(np.asarray(pixels[np.sort(rows)], dtype=np.float32)).to(place)
 
     def autoencoder_loss(draws: torch.Generator) -> Tensor:
         images = batch(draws)
@@ -132,13 +135,13 @@ def train_small_generator(
     )
     with torch.no_grad():
         images = torch.from_numpy(np.ascontiguousarray(pixels, dtype=np.float32))
-        latents = torch.cat([autoencoder.encode(part)[0] for part in images.split(BATCH)])
+        latents = torch.cat([autoencoder.encode(part.to(place))[0] for part in images.split(BATCH)])
     scale = float(1 / latents.std())
 
     def diffusion_loss(draws: torch.Generator) -> Tensor:
-        latent = latents[torch.randint(n, (DIFFUSION_BATCH,), generator=draws)] * scale
-        noise = torch.randn(latent.shape, generator=draws)
-        steps = torch.randint(STEPS, (len(latent),), generator=draws)
+        latent = latents[torch.randint(n, (DIFFUSION_BATCH,), generator=draws).to(place)] * scale
+        noise = torch.randn(latent.shape, generator=draws).to(place)
+        steps = torch.randint(STEPS, (len(latent),), generator=draws).to(place)
         predicted = diffusion(scheduler.add_noise(latent, noise, steps), timesteps=steps)
         return functional.mse_loss(predicted, noise)
 
@@ -146,4 +149,4 @@ def train_small_generator(
         diffusion_loss, seed, progress
     )
     shape = latent_shape(pixels.shape[2:], CHANNELS, levels=3)
-    return LatentDiffusion(autoencoder, diffusion, scheduler, scale, shape, INFERENCE_STEPS, BATCH)
+    return LatentDiffusion(autoencoder, diffusion, scheduler, scale, shape, INFERENCE_STEPS, BATCH, place)

@@ -29,7 +29,7 @@ from monai_memo.search.runner import Runner
 from monai_memo.search.score_norm import Closeness, CommonScale, WholeImages, leads, vote_leads
 from monai_memo.search.shape_retriever import ShapeRetriever
 
-VERSION = 5  # raise it when the same images come to give another result: what is kept of another one is not taken up
+VERSION = 6  # raise it when the same images come to give another result: what is kept of another one is not taken up
 SCALE_IMAGES, FEWEST_IMAGES = 200, 20  # training images that the common scale is measured on
 SAVE_EVERY = 64
 LEADS = 3  # kinds of them
@@ -165,15 +165,18 @@ class CopySearch:
         done = saved = mine.start if before is None else first + len(before)
         begin = mine.start if shared else 0
         with torch.inference_mode(), runner.bar(mine.stop - begin, "search", done - begin) as bar:
-            for rows in runner.blocks(total):
-                if rows.stop <= done or rows.start >= mine.stop:
-                    continue
+            missing = [
+                slice(max(rows.start, done), rows.stop)
+                for rows in runner.blocks(total) if rows.stop > done and rows.start < mine.stop
+            ]  # fmt: skip
+            prepared = runner.ahead(lambda rows: self._looked_up(queries[rows], candidates is None), missing)
+            for rows, looked_up in prepared:
                 runner.check()
-                rows = slice(max(rows.start, done), rows.stop)
                 parts.append(self._block(
                     as_tensor(queries[rows], runner.device),
                     None if patients is None else torch.from_numpy(np.asarray(patients)[rows]).to(runner.device),
                     None if candidates is None else torch.from_numpy(candidates[rows]).to(runner.device),
+                    looked_up,
                 ))  # fmt: skip
                 bar.update(rows.stop - rows.start)
                 if own is not None and (rows.stop - saved >= SAVE_EVERY or rows.stop == mine.stop):
@@ -189,6 +192,11 @@ class CopySearch:
             _save(store, found, identity)
         return found
 
+    def _looked_up(self, queries: Pixels, wanted: bool) -> tuple[object, ...]:
+        """The processor's part of retrievers that have one, for a block of queries."""
+        looked_up = [getattr(one, "look_up", None) if wanted else None for one in self.retrievers]
+        return tuple(None if one is None else one(queries, self.runner) for one in looked_up)
+
     def _nothing(self) -> Matches:
         return Matches.empty(0, self.reranker.refined, len(self.gallery.shape), 0)
 
@@ -199,9 +207,11 @@ class CopySearch:
         first = self.runner.together({} if kept is None else kept.arrays())[0]
         return Matches.of(first) if first else None
 
-    def _block(self, queries: Tensor, patients: Tensor | None, given: Tensor | None) -> Matches:
+    def _block(
+        self, queries: Tensor, patients: Tensor | None, given: Tensor | None, looked_up: tuple[object, ...] = ()
+    ) -> Matches:
         """One block of queries, on the device."""
-        scored, whole_image, leads = self.block(queries, patients, given)
+        scored, whole_image, leads = self.block(queries, patients, given, looked_up)
         inverted = getattr(scored, "inverted", None)
         inverted = torch.zeros_like(scored.candidates, dtype=torch.bool) if inverted is None else inverted
         found = Matches(
@@ -226,15 +236,22 @@ class CopySearch:
         return found.with_further(values, np.where(none, NOT_SCORED, lead))
 
     def block(
-        self, queries: Tensor, patients: Tensor | None = None, given: Tensor | None = None
+        self,
+        queries: Tensor,
+        patients: Tensor | None = None,
+        given: Tensor | None = None,
+        looked_up: tuple[object, ...] = (),
     ) -> tuple[Scored, Tensor | None, Tensor | None]:
         """One block of queries on the device (only keypoints are looked for and looked up on the CPU).
+
+        Args:
+            looked_up: what ``look_up`` of each retriever gave, where that was done before.
 
         Returns:
             Scored candidates, closeness of whole images and layouts ``(n, r, 2)``, and leads ``(n, r, 3)``; the last
             ones None where they are not measured.
         """
-        candidates, placed = self._candidates(queries, patients) if given is None else (given, None)
+        candidates, placed = self._candidates(queries, patients, looked_up) if given is None else (given, None)
         if self.scale is None:
             return self._scored(queries, candidates, None, placed), None, None
         scored, closest = self._compared(queries, candidates, placed, patients, given is None)
@@ -278,13 +295,17 @@ class CopySearch:
             return self.reranker(queries, candidates, kept, self.runner, placed)  # type: ignore[call-arg]
         return self.reranker(queries, candidates, kept, self.runner)
 
-    def _candidates(self, queries: Tensor, patients: Tensor | None) -> tuple[Tensor, Placed | None]:
+    def _candidates(
+        self, queries: Tensor, patients: Tensor | None, looked_up: tuple[object, ...] = ()
+    ) -> tuple[Tensor, Placed | None]:
         """Candidates of all retrievers, and where some of them lie."""
         parts: list[Tensor] = []
         places: list[Placed] = []
-        for retriever in self.retrievers:
+        known = looked_up or (None,) * len(self.retrievers)
+        for retriever, found in zip(self.retrievers, known, strict=True):
             if isinstance(retriever, PlacingRetriever):
-                places.append(retriever.placed(queries, self.runner))
+                further = {} if found is None else {"looked_up": found}
+                places.append(retriever.placed(queries, self.runner, **further))
                 parts.append(places[-1].candidates)
             else:
                 parts.append(retriever(queries, self.runner))

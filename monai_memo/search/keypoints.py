@@ -111,15 +111,13 @@ def _described(
     found, values = sift.detectAndCompute(sized, None)  # type: ignore[call-overload]
     count = min(len(found), per_image)
     if count:
-        # Ties of strength would leave their order to the library.
-        order = sorted(range(len(found)), key=lambda i: (-found[i].response, found[i].pt, found[i].angle))[:count]
         height, width = sized.shape
         half = max(height, width) / 2
-        for row, place in enumerate(order):
-            point = found[place]
-            frames[row] = (
-                (point.pt[0] + 0.5 - width / 2) / half, (point.pt[1] + 0.5 - height / 2) / half,
-                point.size / half, np.radians(point.angle),
-            )  # fmt: skip
-            descriptors[row] = np.clip(values[place], 0, 255)
+        rows = np.array([(-one.response, *one.pt, one.angle, one.size) for one in found])
+        # Ties of strength would leave their order to the library.
+        order = np.lexsort(rows[:, 3::-1].T)[:count]
+        _, x, y, angle, size = rows[order].T
+        places = (x + 0.5 - width / 2) / half, (y + 0.5 - height / 2) / half
+        frames[:count] = np.stack([*places, size / half, np.radians(angle)], axis=1)
+        descriptors[:count] = np.clip(values[order], 0, 255)
     return descriptors, frames, np.array(count)

@@ -13,7 +13,7 @@ other pairs agree with.
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 
 import faiss
 import numpy as np
@@ -21,14 +21,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from monai_memo.search.gallery import Gallery, grey
+from monai_memo.search.gallery import Gallery, as_tensor, grey
 from monai_memo.search.keypoints import INVERTED, MIRRORED, VALUES, VARIANTS, Keypoints, keypoints_of, variants_of
 from monai_memo.search.placed import Placed
 from monai_memo.search.runner import CPU, Runner
 
 CANDIDATES = 10
 NEIGHBOURS = 3  # keypoints of the gallery that each keypoint of a query votes for
-PROBED = 8  # lists of the inverted file that are looked into
+PROBED = 4  # lists of the inverted file that are looked into
+LISTS = 2  # of the inverted file, times the square root of the number of keypoints
 LISTED_AT_ONCE = 256  # images whose keypoints go into the index together
 TRAINING_POINTS = 40  # keypoints for each list that the index is made from
 ANGLES, SIZES = 12, 8  # bins of votes: of 30 degrees, of half octaves
@@ -38,6 +39,23 @@ CLOSE = (0.1, 0.08, 0.06, 0.05)  # half lengths, off the transform as it gets be
 FEWEST = 3  # pairs that a transform rests on
 LARGEST_ZOOM = 2.5
 BYTES_PER_PAIR = 40  # of keypoints, while images are compared
+
+
+@dataclass(frozen=True)
+class LookedUp:
+    """What the processor finds for ``n`` queries.
+
+    Attributes:
+        points: keypoints of the queries.
+        descriptors, frames: of them and their variants, see ``keypoints.variants_of``.
+        which, variants: ``(n, k)`` candidates, and which variant of the query they are candidates for.
+    """
+
+    points: Keypoints
+    descriptors: Tensor
+    frames: Tensor
+    which: NDArray[np.int64]
+    variants: NDArray[np.int64]
 
 
 class LocalFeatureRetriever:
@@ -83,9 +101,11 @@ class LocalFeatureRetriever:
         self.frames = np.empty((total, 4), dtype=np.float32)
         if total == 0:
             return
-        lists = int(np.clip(4 * total**0.5, 1, max(1, total // 8)))
+        lists = int(np.clip(LISTS * total**0.5, 1, max(1, total // 8)))
         coarse = faiss.IndexFlatL2(VALUES)
-        index = faiss.IndexIVFScalarQuantizer(coarse, VALUES, lists, faiss.ScalarQuantizer.QT_8bit_direct)
+        # Bytes hold descriptors as they are, not what is left of them beside the middle of their list.
+        how = (faiss.ScalarQuantizer.QT_8bit_direct, faiss.METRIC_L2, False)
+        index = faiss.IndexIVFScalarQuantizer(coarse, VALUES, lists, *how)
         index.cp.seed, index.cp.niter = runner.seed + 1, 6
         index.cp.min_points_per_centroid, index.cp.max_points_per_centroid = 1, TRAINING_POINTS
         index.nprobe = min(PROBED, lists)
@@ -109,14 +129,24 @@ class LocalFeatureRetriever:
         """``(batch, candidates)``."""
         return self.placed(queries, runner).candidates
 
-    def placed(self, queries: Tensor, runner: Runner) -> Placed:
-        """Candidates with the transforms that bring them onto their queries.
+    def look_up(self, queries: NDArray[np.floating], runner: Runner) -> LookedUp:
+        """The processor's part of ``placed``: keypoints, and candidates by their votes.
 
         Args:
             queries: ``(batch, channels, height, width)`` in [0, 1].
         """
-        points = keypoints_of(grey(queries)[:, 0].cpu().numpy(), threads=_threads() if runner.waits else 1)
-        return self.place(points, runner)
+        images = grey(as_tensor(queries, CPU))[:, 0].numpy()
+        points = keypoints_of(images, threads=_threads() if runner.waits else 1)
+        return self._looked_up(points, None)
+
+    def placed(self, queries: Tensor, runner: Runner, looked_up: LookedUp | None = None) -> Placed:
+        """Candidates with the transforms that bring them onto their queries.
+
+        Args:
+            queries: ``(batch, channels, height, width)`` in [0, 1].
+            looked_up: what ``look_up`` gave for them, where that was done before.
+        """
+        return self._paired(looked_up or self.look_up(queries.cpu().numpy(), runner), runner)
 
     def place(self, points: Keypoints, runner: Runner, given: NDArray[np.int64] | None = None) -> Placed:
         """As ``placed``, for keypoints that are at hand.
@@ -124,9 +154,11 @@ class LocalFeatureRetriever:
         Args:
             given: ``(n, k)`` candidates to place, instead of those that get most votes.
         """
+        return self._paired(self._looked_up(points, given), runner)
+
+    def _looked_up(self, points: Keypoints, given: NDArray[np.int64] | None) -> LookedUp:
         descriptors, frames = variants_of(points)
-        which, variants = self._voted(points, descriptors, frames, given)
-        return self._paired(points, descriptors, frames, which, variants, runner)
+        return LookedUp(points, descriptors, frames, *self._voted(points, descriptors, frames, given))
 
     def _voted(
         self, points: Keypoints, descriptors: Tensor, frames: Tensor, given: NDArray[np.int64] | None
@@ -140,12 +172,14 @@ class LocalFeatureRetriever:
         if self.index is None:
             return which, variants
         counts = points.counts.numpy()
-        for row in range(n):
+        rows = np.flatnonzero(counts >= FEWEST)
+        if not len(rows):
+            return which, variants
+        values = [descriptors[row, :, : counts[row]].flatten(0, 1) for row in rows]
+        _, every = self.index.search(torch.cat(values).numpy().astype(np.float32), self.neighbours)
+        ends = np.cumsum(VARIANTS * counts[rows])
+        for row, found in zip(rows, np.split(every, ends[:-1]), strict=True):
             count = int(counts[row])
-            if count < FEWEST:
-                continue
-            values = descriptors[row, :, :count].flatten(0, 1).numpy().astype(np.float32)
-            _, found = self.index.search(values, self.neighbours)
             best, variant = self._counted(found, frames[row, :, :count].flatten(0, 1).numpy(), count)
             which[row, : len(best)], variants[row, : len(best)] = best, variant
         return which, variants
@@ -163,28 +197,19 @@ class LocalFeatureRetriever:
         angle = np.remainder(there[:, 3] - here[:, 3], 2 * np.pi) * (ANGLES / (2 * np.pi))
         size = np.log2(there[:, 2] / here[:, 2]) * 2 + SIZES / 2
         kept = (size > 0) & (size < SIZES)
-        votes = np.zeros(len(codes) * ANGLES * (SIZES + 1))
+        bins_each, best = ANGLES * (SIZES + 1), np.zeros(len(codes), dtype=np.int64)
         for turn in (0, 1):  # both bins next to it, so that an edge divides no votes
             for step in (0, 1):
                 place = np.floor(angle + 0.5 * turn).astype(np.int64) % ANGLES
                 level = np.floor(size + 0.5 * step).astype(np.int64)
-                bins = (group * ANGLES + place) * (SIZES + 1) + level
-                one = np.bincount(bins[kept], minlength=len(votes))
-                votes = np.maximum(votes, one)
-        best = votes.reshape(len(codes), -1).max(axis=1)
+                bins, votes = np.unique(((group * ANGLES + place) * (SIZES + 1) + level)[kept], return_counts=True)
+                np.maximum.at(best, bins // bins_each, votes)
         order = np.argsort(-best, kind="stable")[: self.wanted]
         return codes[order] // VARIANTS, codes[order] % VARIANTS
 
-    def _paired(
-        self,
-        points: Keypoints,
-        descriptors: Tensor,
-        frames: Tensor,
-        which: NDArray[np.int64],
-        variants: NDArray[np.int64],
-        runner: Runner,
-    ) -> Placed:
+    def _paired(self, found: LookedUp, runner: Runner) -> Placed:
         """All keypoints of queries and candidates against one another."""
+        points, descriptors, frames, which, variants = (getattr(found, part.name) for part in fields(found))
         n, k = which.shape
         device = runner.device
         theirs = _unpacked(self.packed[torch.from_numpy(which.clip(min=0).ravel())])

@@ -53,7 +53,11 @@ class Retriever(Protocol):
 
 @runtime_checkable
 class PlacingRetriever(Protocol):
-    """A retriever that also knows where its candidates lie; ``placed`` is then asked instead of the call."""
+    """A retriever that also knows where its candidates lie; ``placed`` is then asked instead of the call.
+
+    One that does a part of it on the processor can have a method ``look_up(queries: ndarray, runner)``: while a card
+    works on one block of queries, it is called for the next, and ``placed`` gets what it gave as ``looked_up``.
+    """
 
     def placed(self, queries: Tensor, runner: Runner) -> Placed:
         """Candidates of each query with their transforms; queries as in ``Retriever``."""

@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +20,7 @@ from monai_memo.workspace.team import Team
 CPU = torch.device("cpu")
 AT_HAND = 3 * 2**20  # bytes that a processor keeps near: larger blocks wait for memory
 SHARE_OF_FREE = 0.25  # of a graphics card's free memory, for one step
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,26 @@ class Runner:
         size = of or self.queries_at_once
         for start in range(0, count, size):
             yield slice(start, min(start + size, count))
+
+    def ahead(self, make: Callable[[slice], Made], parts: Iterable[slice]) -> Iterator[tuple[slice, Made]]:
+        """Each part with what the processor makes of it; while a card works on one, the next is made.
+
+        Args:
+            make: works on the processor alone.
+            parts: in order.
+        """
+        if not self.waits:
+            yield from ((rows, make(rows)) for rows in parts)
+            return
+        with ThreadPoolExecutor(1) as pool:
+            pending: tuple[slice, Future[Made]] | None = None
+            for rows in parts:
+                following = rows, pool.submit(make, rows)
+                if pending is not None:
+                    yield pending[0], pending[1].result()
+                pending = following
+            if pending is not None:
+                yield pending[0], pending[1].result()
 
     def mine(self, count: int, done: int = 0) -> slice:
         """This process' share of a number of queries: consecutive ones, of nearly equal number.

@@ -11,6 +11,7 @@ from pydantic import model_validator
 from monai_memo.settings import (
     Boolean,
     Choice,
+    Device,
     File,
     Folder,
     PatientPattern,
@@ -45,6 +46,8 @@ class TwinSettings(Settings):
         patient_pattern: regular expression that finds the patient in a file's path.
         seed: of splits, trainings and samples.
         workers: threads that read images, processes where there are many; one per core by default.
+        device: that generators are trained on and samples looked up on: ``"auto"`` (a GPU if there is one), ``"cpu"``,
+            ``"cuda"``, ...
         progress: show progress bars.
     """
 
@@ -67,6 +70,7 @@ class TwinSettings(Settings):
     patient_pattern: PatientPattern | None = None
     seed: Seed = 0
     workers: Workers | None = None
+    device: Device = "auto"
     progress: Boolean = True
 
     @model_validator(mode="after")

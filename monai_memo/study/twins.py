@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from monai_memo.audit.comparison import patient_codes
 from monai_memo.audit.record import software_versions
+from monai_memo.audit.run import resolve_device
 from monai_memo.audit.sharpness import match_sharpness
 from monai_memo.audit.verified_comparison import search_in
 from monai_memo.benchmark.baselines import EmbeddingSimilarity, Scorer, pixel_baselines
@@ -57,30 +58,34 @@ Pixels = NDArray[np.floating]
 Stages = Iterator[tuple[int, Generator]]
 
 
-def generators_of(kind: str, pixels: Pixels, steps: Sequence[int], folder: Path, seed: int) -> Stages:
+def generators_of(
+    kind: str, pixels: Pixels, steps: Sequence[int], folder: Path, seed: int, device: str = "cpu"
+) -> Stages:
     """Generators of one kind, halted at each number of steps; those in closed form have none (0).
 
     Args:
         kind: of ``twin_settings.GENERATORS``.
         pixels: ``(n, 1, *spatial)`` in [0, 1].
         folder: for the checkpoints of this kind, half and seed.
+        device: that is trained on.
     """
     if kind == "memorizer":
         yield 0, Memorizer(pixels)
     elif kind == "gaussian":
         yield 0, PrincipalGaussian(pixels)
     elif kind == "principal_diffusion":
-        model = PrincipalDiffusion(pixels, seed=seed)
+        model = PrincipalDiffusion(pixels, seed=seed, device=device)
         for count in steps:
             yield count, model.train(count)
     elif kind == "latent_diffusion":
         for count in steps:
-            yield count, train_small_generator(pixels, folder / str(count), diffusion_steps=count, seed=seed)
+            place = folder / str(count)
+            yield count, train_small_generator(pixels, place, diffusion_steps=count, seed=seed, device=device)
     else:
         train = train_gan if kind == "gan" else train_variational_autoencoder
         for count in steps:
             settings = {"steps_per_epoch": int(np.gcd.reduce(steps))}
-            yield count, train(PixelTraining(pixels, "none", count, seed, folder, settings))
+            yield count, train(PixelTraining(pixels, "none", count, seed, folder, settings, device))
 
 
 @dataclass(frozen=True)
@@ -136,7 +141,7 @@ class TwinStudy:
 
     def __init__(self, **arguments: Any) -> None:
         self.settings = TwinSettings(**arguments)
-        self.out = Path(self.settings.out)
+        self.out, self.device = Path(self.settings.out), resolve_device(self.settings.device)
         self.work = self.out
 
     def run(self) -> dict[str, Any]:
@@ -188,7 +193,8 @@ class TwinStudy:
                 if any(record is None for record in kept.values()):
                     halves = halves or [self._half(one, detector) for one in prepared]
                     folder = self.work / "trainings" / f"{split}-{'AB'[own]}-{kind}"
-                    for count, model in generators_of(kind, halves[own].pixels, settings.steps, folder, seed):
+                    stages = generators_of(kind, halves[own].pixels, settings.steps, folder, seed, self.device)
+                    for count, model in stages:
                         if kept[count] is None:
                             logger.info("split %d, %s, %s steps, half %s ...", split, kind, count, "AB"[own])
                             samples = self._samples(model, detector, seed)
@@ -204,14 +210,16 @@ class TwinStudy:
         contents = [one.content_sha256 for one in cohorts]
         made_from = [FORMAT, kind, steps, own, contents, detector.sha256, seed]
         made_from += [self.settings.samples, self.settings.baselines, self.settings.seed]
+        made_from += [] if self.device == "cpu" else [self.device]
         made_from += [list(self.settings.steps)] if kind in ("gan", "variational_autoencoder") else []  # their epochs
         return self.out / "units" / f"{kind}-{steps}-{fingerprint('twin unit', made_from)[:24]}.json"
 
     def _half(self, prepared: PreparedCohort, detector: Detector) -> Half:
-        embeddings = detector.embed(prepared.pixels, progress=False)
-        search = search_in(prepared, embeddings, detector, Runner(seed=self.settings.seed, progress=False))
+        embeddings = detector.embed(prepared.pixels, device=self.device, progress=False)
+        runner = Runner.on(self.device, seed=self.settings.seed, progress=False)
+        search = search_in(prepared, embeddings, detector, runner)
         pixels = np.asarray(prepared.pixels, dtype=np.float32)
-        scorers: list[Scorer] = [EmbeddingSimilarity("embedding alone", detector, pixels)]
+        scorers: list[Scorer] = [EmbeddingSimilarity("embedding alone", detector, pixels, self.device)]
         if self.settings.baselines:
             scorers += [*pixel_baselines(pixels), *classical_baselines(pixels)]
         return Half(prepared, search, tuple(scorers))
