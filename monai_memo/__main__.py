@@ -208,6 +208,12 @@ def _card(**arguments: Any) -> int:
     return FINISHED
 
 
+def _release(**arguments: Any) -> int:
+    from monai_memo.release.command import release
+
+    return SKIPPED if release(**arguments) else FINISHED
+
+
 @dataclass(frozen=True)
 class Command:
     """A command: where its settings are, and what it does with them.
@@ -240,6 +246,7 @@ COMMANDS = {
     ),
     "review-server": Command("monai_memo.label.settings:ReviewServerSettings", _review_server),
     "review": Command("monai_memo.label.settings:ReviewSettings", _review),
+    "release": Command("monai_memo.release.settings:ReleaseSettings", _release),
     "card": Command("monai_memo.audit.configuration:CardSettings", _card),
     "demo": Command("monai_memo.demo:DemoSettings", _demo),
 }

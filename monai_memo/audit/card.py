@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -54,23 +55,10 @@ def write_card(audit: str | Path, out: str | Path = "card.md", **options: Any) -
     result = _read_audit(folder, "audit")
     _check_out(Path(settings.out), folder)
     earlier = _earlier_card(Path(settings.out))
-    environment = Environment(
-        loader=PackageLoader("monai_memo.audit"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        autoescape=False,  # Markdown; text that comes from elsewhere goes through the filter md
+    text = render_card(
+        result, sha256_of(folder / "audit.json"), title, _review(folder),
+        None if before is None else _before(Path(before), result),
     )  # fmt: skip
-    environment.filters.update({**FILTERS, "md": markdown})
-    text = environment.get_template("card.md.jinja").render(
-        result=result,
-        title=title,
-        todo=TODO,
-        titles=TITLES,
-        skipped=skipped_images(result),
-        command=code(repeat_command(result)),
-        audit_sha256=sha256_of(folder / "audit.json"),
-        units=UNITS,
-        review=_review(folder),
-        before=None if before is None else _before(Path(before), result),
-    )
     if earlier not in (None, text):
         out = Path(settings.out)
         kept = next(
@@ -79,6 +67,42 @@ def write_card(audit: str | Path, out: str | Path = "card.md", **options: Any) -
         write_with(kept, lambda temporary: shutil.copyfile(out, temporary))  # people may have filled it in
         logger.warning("the earlier card is kept as %s", kept)
     return write_text(settings.out, text)
+
+
+def render_card(
+    result: AuditResult,
+    audit_sha256: str,
+    title: str | None = None,
+    review: Mapping[str, str] | None = None,
+    before: Mapping[str, Any] | None = None,
+) -> str:
+    """The text of a card.
+
+    Args:
+        result: of the audit of what is released, without patients.
+        audit_sha256: of its record.
+        title: name of the data set.
+        review: what raters say, in words.
+        before: the audit before images were removed: ``result``, ``removed``, ``review``, ``same_detector``, and where
+            the control went through the same filter ``same_filter`` and in ``rule`` by what images were removed.
+    """
+    environment = Environment(
+        loader=PackageLoader("monai_memo.audit"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        autoescape=False,  # Markdown; text that comes from elsewhere goes through the filter md
+    )  # fmt: skip
+    environment.filters.update({**FILTERS, "md": markdown})
+    return environment.get_template("card.md.jinja").render(
+        result=result,
+        title=title,
+        todo=TODO,
+        titles=TITLES,
+        skipped=skipped_images(result),
+        command=code(repeat_command(result)),
+        audit_sha256=audit_sha256,
+        units=UNITS,
+        review=review,
+        before=None if before is None else {"same_filter": False, "rule": TODO, **before},
+    )
 
 
 def _check_out(path: Path, audit: Path) -> None:

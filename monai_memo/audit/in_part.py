@@ -53,6 +53,7 @@ class InPart:
         scores: ``(n_synthetic,)`` that count; those of copies as a whole do not.
         numbers: threshold, count and control.
         discoveries: p-values, and the list at the audit's false discovery rate.
+        heldout: ``(n_heldout,)`` scores of the held-out images, likewise.
     """
 
     search: PartSearch
@@ -60,6 +61,7 @@ class InPart:
     scores: NDArray[np.float64]
     numbers: Exceedance
     discoveries: Discoveries
+    heldout: NDArray[np.float64] | None = None
 
     def contain(self, images: Pixels) -> NDArray[np.bool_]:
         """Which of these images, as soft as the synthetic ones, contain part of a training image."""
@@ -93,7 +95,7 @@ def copies_in_part(run: Run, inputs: Inputs, searched: Searched, calibrated: Cal
         settings.seed,
     )  # fmt: skip
     return InPart(
-        search, found["synthetic"], scores, numbers, discover(scores, heldout[unseen], settings.fdr, patients)
+        search, found["synthetic"], scores, numbers, discover(scores, heldout[unseen], settings.fdr, patients), heldout
     )
 
 

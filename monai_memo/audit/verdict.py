@@ -167,8 +167,8 @@ def _verdict(
             "headline": f"Copies found: {share} are closer to a training patient than unseen patients are.",
             "detail": f"{expected} The excess is {percent(excess.value)} of the synthetic images "
             f"({100 * confidence:g} % interval {percent(excess.low)} to {percent(excess.high)}). Do not share this "
-            "data set as it is: remove the images whose column copy is true in matches.csv, or train the generator "
-            "again, and audit the result.",
+            "data set as it is: remove the images whose column copy is true in matches.csv (monai-memo release --audit "
+            "OUT --out FOLDER does, and checks what is left), or train the generator again, and audit the result.",
         }
     bound = max(0.0, excess.high)
     if sensitivity is not None and sensitivity["rate"].value < SENSITIVITY_NEEDED:

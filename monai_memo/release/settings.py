@@ -55,7 +55,7 @@ class ReleaseSettings(Settings):
         most_draws: for ``top_up_to``: images that are drawn at most; by default ten for each that is missing.
         train, heldout, synthetic: where the cohorts are, if not where the audit's record says.
         title: name of the data set.
-        seed: of the second detector, planted copies and draws; by default that of the audit plus one.
+        seed: of the second detector and its look, and of draws; by default that of the audit plus one.
         device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
         workers: threads that read images; one per core by default.
         progress: show how far it is.

@@ -1,0 +1,51 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What ``monai-memo release`` prints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from monai_memo.audit.verdict import percent
+from monai_memo.data.cohort import by_reason
+from monai_memo.release.release import Release
+
+
+def release(**arguments: Any) -> int:
+    """Make a release and tell what became of it.
+
+    Returns:
+        How many images could not be released because they cannot be read or written.
+    """
+    done = Release(**arguments).run()
+    said, left = done.statement, done.statement.left
+    lines = [f"released  {said.released} of {said.audited} images"]
+    lines += [f"removed   {number} {reason}" for reason, number in said.removed.items()]
+    for number, one in enumerate(said.looks, 1):
+        excess = f"{percent(one.excess.value)} ({percent(one.excess.low)} to {percent(one.excess.high)})"
+        lines.append(
+            f"look {number}    a second detector calls {one.copies} of {one.images} copies, {one.in_part} in part; "
+            f"excess over the control {excess}"
+        )
+    if said.removed_by_second:
+        lines.append(f"removed   {said.removed_by_second} called a copy by the second detector")
+    if said.spared:
+        lines.append(f"kept      {said.spared} that raters call novel")
+    if left.copies is None:
+        lines.append("left      not known: no planted copy was found")
+    else:
+        share = percent(left.copies / said.released)
+        lines.append(
+            f"left      at most {left.copies} copies ({share}), with {100 * said.confidence:g} % confidence, of the "
+            f"kinds that were planted ({left.found} of {left.planted} found)"
+        )
+    if said.patients_copied:
+        lines.append(
+            f"exposed   {said.patients_copied} training patients by what was removed; the most exposed one in "
+            f"{said.most_exposed} images"
+        )
+    if done.skipped:
+        lines.append(f"warning: {by_reason(f'{len(done.skipped)} images cannot be released', done.skipped)}")
+    lines += ["", f"give away {done.out.resolve()}", f"keep      {done.private.resolve()} (the key: do not share it)"]
+    print("\n".join(lines))
+    return len(done.skipped)

@@ -1,0 +1,30 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""How far a release is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from monai_memo.data.cohort import SkippedImage
+from monai_memo.release.looks import Look
+from monai_memo.release.rules import Choice
+
+
+@dataclass
+class Progressed:
+    """What is known so far.
+
+    Attributes:
+        choice: by the rule.
+        kept: images that are still to be released, by name.
+        looks: of the second detector: before and after its own calls were removed.
+        seconds: called a copy by the second detector and removed, with the patient.
+        skipped: images that cannot be released, and why.
+    """
+
+    choice: Choice
+    kept: list[str]
+    looks: list[Look] = field(default_factory=list)
+    seconds: dict[str, str] = field(default_factory=dict)
+    skipped: list[SkippedImage] = field(default_factory=list)

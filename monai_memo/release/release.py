@@ -1,0 +1,274 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""``monai-memo release``: copies out, a second look, clean files, and a statement of what is still possible."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monai_memo.audit.configuration import AuditConfiguration
+from monai_memo.audit.inputs import Inputs, given_detector
+from monai_memo.audit.run import Run
+from monai_memo.audit.verdict import percent
+from monai_memo.data.clean_files import write_clean
+from monai_memo.data.cohort import CohortImage, SkippedImage
+from monai_memo.errors import ConfigurationError, MemoError, OutputError, UnusableImageError
+from monai_memo.label.audit_folder import AuditFolder
+from monai_memo.progress import Progress
+from monai_memo.release.looks import Look, configuration, look, narrowed, positions, read, train_second
+from monai_memo.release.progressed import Progressed
+from monai_memo.release.rules import UNREADABLE, Choice, Row, Rule, choose
+from monai_memo.release.settings import ReleaseSettings
+from monai_memo.release.statement import Released, Statement, lowered, statement_of, with_warning
+from monai_memo.release.tables import ratings_of, require_complete, rows_of
+from monai_memo.release.writing import IMAGES, PRIVATE_FILES, Files, private_folder, write_private, write_public
+from monai_memo.statistics.calibration import require_heldout
+from monai_memo.workspace.locking import LOCK
+from monai_memo.workspace.output_folder import OutputFolder
+from monai_memo.workspace.place import WORK, check_place
+
+logger = logging.getLogger(__name__)
+
+FILTERED = (
+    "Before this audit, synthetic images that another detector calls copies were removed. The same was done with the "
+    "held-out images ({removed} of {total}), so that thresholds and control are those of images that went through the "
+    "same filter."
+)
+
+
+class Release:
+    """One release.
+
+    Args:
+        options: see ``ReleaseSettings``.
+
+    Example:
+        >>> from monai_memo.release.release import Release
+        >>> Release(audit="audit", out="to_give_away").run()  # doctest: +SKIP
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self.settings = ReleaseSettings(**options)
+        self.out = Path(self.settings.out)
+        self.audit = AuditFolder(Path(self.settings.audit), self.settings.train, self.settings.synthetic)
+        self.audit.require_named()
+        self.private = private_folder(self.out)
+        recorded = int(self.audit.result.configuration["seed"])
+        self.seed = recorded + 1 if self.settings.seed is None else self.settings.seed
+        self.output = OutputFolder(
+            self.private, "release", self._cohorts(), PRIVATE_FILES, self.settings.to_dict()
+        )  # it works in there: what lies in it while it runs shows patients
+
+    def run(self) -> Released:
+        """Do it.
+
+        Raises:
+            MemoError: what is wrong, and what to do.
+        """
+        check_place(self.settings.out, self._cohorts())
+        self._require_empty()
+        with self.output:
+            released = self._run()
+            self.output.clear()
+        return released
+
+    def _cohorts(self) -> dict[str, str]:
+        recorded = self.audit.result.configuration
+        names = ("train", "heldout", "synthetic")
+        return {name: getattr(self.settings, name) or str(recorded[name]) for name in names}
+
+    def _require_empty(self) -> None:
+        """A release goes to a folder of its own: whatever else lies there would be given away with it."""
+        if not self.out.exists():
+            return
+        found = sorted(path.name for path in self.out.iterdir() if path.name not in (LOCK, WORK))
+        if found:
+            raise OutputError(
+                f"{self.out} holds something already ({found[0]}): a release goes to a folder that is empty or new, "
+                "since all that lies there is given away. Name another one with --out"
+            )
+
+    def _run(self) -> Released:
+        run, inputs = self._read_first()
+        detector = given_detector(run.settings)
+        assert detector is not None
+        first = look(run, inputs, detector, self.settings.planted)
+        training = inputs.training.cohort
+        rows = rows_of(self.audit, {image.image_id: image.patient_id for image in training.images})
+        images = {image.image_id: image for image in inputs.prepared["synthetic"].cohort.images}
+        require_complete(self.audit, set(images))
+        self._compare(first)
+        ratings = ratings_of(self.audit)
+        choice, threshold = self._choose(first, rows, ratings)
+        logger.info("%d of %d images are removed by the rule", len(choice.removed), len(rows))
+        done = Progressed(choice, list(choice.kept))
+        done.skipped += inputs.prepared["synthetic"].skipped
+        written = self._write_images(images, done)
+        if not done.kept:
+            raise MemoError(
+                f"nothing is left to release: all {len(rows)} images are removed. Train the generator anew."
+            )
+        if self.settings.second_look:
+            self._second(first, done, written)
+        statement = statement_of(self.settings, self.audit, first, rows, done, threshold, bool(ratings))
+        return self._publish(rows, done, written, statement)
+
+    def _read_first(self) -> tuple[Run, Inputs]:
+        """The cohorts of the audit, read again; they have to be the same images still."""
+        recorded = self.audit.result.configuration
+        detector = self.audit.folder / "detector.pt"
+        if not detector.is_file():
+            raise ConfigurationError(f"{self.audit.folder} has no detector.pt: run the audit again")
+        settings = configuration(
+            recorded, **self._cohorts(), **self._common(), detector=str(detector), reference=False,
+            parts=self._parts(),
+        )  # fmt: skip
+        run, inputs = read(settings, self.private, self.output.work / "looks" / "first")
+        for name, prepared in inputs.prepared.items():
+            if prepared.content_sha256 != self.audit.result.cohorts[name].content_sha256:
+                option = "train" if name == "training" else name
+                raise ConfigurationError(
+                    f"the {name} images are not those that were audited: files have changed, come or gone since. Audit "
+                    f"again, or say with --{option} where those of the audit are."
+                )
+        return run, inputs
+
+    def _common(self) -> dict[str, Any]:
+        settings = self.settings
+        return {
+            "out": str(self.private), "device": settings.device, "workers": settings.workers,
+            "progress": settings.progress, "redacted": None, "keep_work": None, "gallery": 0, "limit_copies": 0,
+        }  # fmt: skip
+
+    def _parts(self) -> bool | None:
+        """Parts are looked for where the audit did and they are removed."""
+        if self.audit.result.partial is None or not self.settings.parts:
+            return False if self.audit.result.verification is not None else None
+        return True
+
+    def _compare(self, first: Look) -> None:
+        recorded = self.audit.result.tau.value
+        if abs(first.tau - recorded) > 0.01:
+            raise ConfigurationError(
+                f"looked up again, the audit's threshold is {first.tau:.3f} and its record says {recorded:.3f}: it was "
+                "made by another version or on another device. Audit again, and release from that."
+            )
+
+    def _choose(self, first: Look, rows: list[Row], ratings: dict[str, str]) -> tuple[Choice, float | None]:
+        settings = self.settings
+        rule = Rule(settings.rule, None, settings.parts, settings.neighbourhoods, settings.keep_novel)
+        if settings.at_most is None:
+            return choose(rows, rule, ratings), None
+        tried: list[str] = []
+        for remainder in lowered(first, rows):
+            choice = choose(rows, replace(rule, threshold=remainder.threshold), ratings)
+            share = (remainder.copies + len(choice.spared)) / max(1, len(choice.kept))
+            if choice.kept and share <= settings.at_most:
+                return choice, remainder.threshold
+            if choice.kept:
+                tried.append(percent(share, 2))
+        told = f"the bounds that were reached are {', '.join(tried)}" if tried else "no planted copy was found"
+        raise ConfigurationError(
+            f"no threshold down to the median of unseen patients leaves at most {percent(settings.at_most, 2)} copies "
+            f"per released image: {told}. Take a higher --at_most, plant more copies (--planted {settings.planted} so "
+            "far), or train the generator again."
+        )
+
+    def _write_images(self, images: dict[str, CohortImage], done: Progressed) -> dict[str, Path]:
+        """Clean files of what is to be released, in the working folder; the order of names stays behind."""
+        folder = self.output.work / IMAGES
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+        written: dict[str, Path] = {}
+        width = max(4, len(str(len(done.kept))))
+        with Progress(len(done.kept), "write images", shown=self.settings.progress) as bar:
+            for number, name in enumerate(done.kept, 1):
+                try:
+                    written[name] = write_clean(images[name], folder, f"{number:0{width}d}")
+                except UnusableImageError as error:
+                    done.skipped.append(SkippedImage(name, error.reason))
+                bar.update(1)
+        done.kept = list(written)
+        return written
+
+    def _second(self, first: Look, done: Progressed, written: dict[str, Path]) -> None:
+        """Look at the clean files with another detector; what it calls copies goes, and it looks once more."""
+        settings = self.settings
+        recorded, preprocessing = self.audit.result.configuration, self.audit.preprocessing
+        given = settings.second_detector
+        asked: AuditConfiguration = configuration(
+            recorded, **{**self._cohorts(), "synthetic": str(self.output.work / IMAGES)}, **self._common(),
+            detector=given, epochs=None, seed=self.seed, planted=100, parts=self._parts(), allow_overlap=True,
+            size=tuple(preprocessing.size), spacing=preprocessing.spacing,
+        )  # fmt: skip
+        place = self.output.work / "looks" / "second"
+        run, inputs = read(asked, place, place)
+        if inputs.given is not None and inputs.given.sha256 == self.audit.result.detector["sha256"]:
+            raise ConfigurationError(
+                "second_detector is the detector of the audit: what it missed it would miss again. Name another one, "
+                "or leave it out to have one trained"
+            )
+        epochs = settings.second_epochs or self.audit.result.configuration.get("epochs")
+        detector = inputs.given or train_second(run, inputs, epochs)
+        by_file = {path.name: name for name, path in written.items()}
+        before = inputs.prepared["heldout"]
+        filtered = ~first.heldout_called
+        unreadable = [item.image_id for item in inputs.prepared["synthetic"].skipped]
+        if unreadable:  # nothing goes out that was not looked at
+            done.skipped += [SkippedImage(by_file[name], UNREADABLE) for name in unreadable]
+        for number in (1, 2):
+            inputs = self._filtered(inputs, filtered)
+            found = look(run, inputs, detector, run.settings.planted)
+            left = len(inputs.prepared["heldout"].cohort)
+            told = FILTERED.format(removed=len(before.cohort) - left, total=len(before.cohort))
+            found = replace(found, result=with_warning(found.result, told))
+            done.looks.append(found)
+            called = {by_file[file]: patient for file, patient in found.called().items()}
+            done.kept = [by_file[image.image_id] for image in inputs.prepared["synthetic"].cohort.images]
+            logger.info("second look: %d of %d images are called copies", len(called), len(done.kept))
+            if number == 2 or not called or not settings.remove_second or len(called) == len(done.kept):
+                break
+            done.seconds = called
+            done.kept = [name for name in done.kept if name not in called]
+            filtered = ~found.heldout_called
+            shutil.rmtree(place / "reference", ignore_errors=True)  # of the first look
+            files = [written[name].name for name in done.kept]
+            ids = [image.image_id for image in inputs.prepared["synthetic"].cohort.images]
+            inputs = narrowed(inputs, "synthetic", positions(ids, files))
+        detector.save(self.output.work / "looks" / "second_detector.pt")
+
+    def _filtered(self, inputs: Inputs, kept: NDArray[np.bool_]) -> Inputs:
+        """Held-out images that went through the same filter as the synthetic ones."""
+        found = narrowed(inputs, "heldout", kept)
+        settings = self.audit.result.calibration
+        if settings["mode"] == "size_matched":
+            patients = found.prepared["heldout"].cohort.n_patients
+            try:
+                require_heldout(patients, settings["quantile"])
+            except MemoError as error:
+                raise type(error)(
+                    f"after the same filter as the synthetic images, {patients} held-out patients are left for the "
+                    f"second look: {error} Add held-out patients and audit again, or leave the second look out with "
+                    "--nosecond_look."
+                ) from error
+        return found
+
+    def _publish(self, rows: list[Row], done: Progressed, written: dict[str, Path], statement: Statement) -> Released:
+        files = Files.of(written, done.kept)
+        staging = self.output.staging()
+        write_private(staging, rows, done, files, self.output.work / "looks" / "second_detector.pt")
+        public = OutputFolder(self.out, "release", self._cohorts(), (), self.settings.to_dict(), redacted=True)
+        with public:
+            content = write_public(public.staging(), self.settings, self.audit, done, files, statement)
+            self.output.publish()  # the key first: a release without one could not be mended
+            public.publish()
+            public.clear()
+        return Released(self.out, self.private, content, statement, tuple(done.skipped))

@@ -1,0 +1,217 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What is still possible after a release: an upper bound on the copies left, and whom it would concern most."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from monai_memo.audit.parts import Estimate
+from monai_memo.audit.result import AuditResult
+from monai_memo.data.cohort import SkippedImage
+from monai_memo.label.audit_folder import AuditFolder
+from monai_memo.release.looks import Look
+from monai_memo.release.progressed import Progressed
+from monai_memo.release.rules import Row
+from monai_memo.release.settings import ReleaseSettings
+from monai_memo.statistics.copies_left import Remainder, copies_left, lowered_thresholds
+
+LEVELS_BELOW = (0.9, 0.8, 0.7, 0.6, 0.5)  # of unseen patients' similarities, to which tau can be lowered
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Left:
+    """An upper bound of the copies left.
+
+    Attributes:
+        copies: the bound; None where no planted copy was found, so that nothing is known.
+        planted, found: copies that were planted, and those above the threshold.
+        above: images above the threshold that were removed or would have been: all of them are counted as copies.
+        kept_above: images above the threshold that are released all the same (not on the list, or called novel by
+            raters): all of them are counted as copies left.
+    """
+
+    copies: int | None
+    planted: int
+    found: int
+    above: int
+    kept_above: int
+
+
+@dataclass(frozen=True)
+class SecondLook:
+    """What the second detector found; no names.
+
+    Attributes:
+        images, copies, in_part: looked at, and called.
+        control, excess: of copies as a whole; the control went through the same filter.
+        planted, found: copies planted as a check, and those it found.
+        patients: training patients whom its copies show.
+        heldout: held-out images left by the filter.
+    """
+
+    images: int
+    copies: int
+    in_part: int
+    control: Estimate
+    excess: Estimate
+    planted: int
+    found: int
+    patients: int
+    heldout: int
+    headline: str
+
+
+@dataclass(frozen=True)
+class Statement:
+    """Everything that is said of a release; nothing here names anybody.
+
+    Attributes:
+        audited, released, removed: synthetic images; ``removed`` by reason.
+        spared: released because raters call them novel.
+        threshold: that the rule bound came to; None for other rules.
+        left: the bound, from copies like those of the positive control.
+        left_altered: the same from copies at every kind and strength of the limit of detection; None where it was not
+            measured.
+        patients_copied: training patients whom the removed copies show.
+        most_exposed: images that show the one who is shown most often.
+        nearest: released images whose nearest training image is of the same patient, at most.
+        looks: of the second detector.
+        rated: raters' ratings were taken into account.
+    """
+
+    audited: int
+    released: int
+    removed: dict[str, int]
+    removed_by_second: int
+    unusable: int
+    spared: int
+    threshold: float | None
+    left: Left
+    left_altered: Left | None
+    patients_copied: int
+    most_exposed: int
+    nearest: int
+    looks: tuple[SecondLook, ...]
+    rated: bool
+    confidence: float = CONFIDENCE
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Released:
+    """A release that is done.
+
+    Attributes:
+        out: folder to give away.
+        private: folder that may not be given away.
+        record: as in ``release.json``.
+        statement: what is said of it.
+        skipped: images that could not be released.
+    """
+
+    out: Path
+    private: Path
+    record: dict[str, Any]
+    statement: Statement
+    skipped: tuple[SkippedImage, ...]
+
+
+def with_warning(result: AuditResult, text: str) -> AuditResult:
+    """A record with one more thing that limits it."""
+    names = result.warning_names or [[] for _ in result.warnings]
+    return replace(result, warnings=[*result.warnings, text], warning_names=[*names, []])
+
+
+def lowered(first: Look, rows: Sequence[Row]) -> list[Remainder]:
+    """Bounds at the audit's threshold and below it, highest first; empty where no planted copy was found."""
+    heldout = first.searched.comparison.sims.heldout_to_training
+    lower = [float(value) for value in np.quantile(heldout, LEVELS_BELOW) if value < first.tau]
+    above = sum(row.copy for row in rows)
+    return lowered_thresholds(
+        above, int((first.planted > first.tau).sum()), first.planted.tolist(), [first.tau, *lower], CONFIDENCE
+    )
+
+
+def statement_of(
+    settings: ReleaseSettings, audit: AuditFolder, first: Look, rows: Sequence[Row], done: Progressed,
+    threshold: float | None, rated: bool,
+) -> Statement:  # fmt: skip
+    """What can be said.
+
+    Args:
+        rows: of the audit.
+        threshold: of the rule bound.
+        rated: there were ratings.
+    """
+    kept = set(done.kept)
+    above = sum(row.copy for row in rows)
+    kept_above = sum(row.copy and row.name in kept for row in rows)
+    found = int((first.planted > first.tau).sum())
+    copies = copies_left(above, found, len(first.planted), CONFIDENCE)
+    if threshold is not None:
+        found = int((first.planted > threshold).sum())
+        copies = next((one.copies for one in lowered(first, rows) if one.threshold == threshold), None)
+    left = Left(_at_most(copies, kept_above, len(kept)), len(first.planted), found, above, kept_above)
+    patient = {row.name: row.patient for row in rows}
+    exposed = Counter(done.choice.patients) + Counter(done.seconds.values())
+    near = Counter(patient[name] for name in done.kept)
+    return Statement(
+        audited=len(rows),
+        released=len(done.kept),
+        removed=done.choice.reasons,
+        removed_by_second=len(done.seconds),
+        unusable=len(done.skipped),
+        spared=len(kept & set(done.choice.spared)),
+        threshold=threshold,
+        left=left,
+        left_altered=_altered(audit.result, rows, kept, settings.parts),
+        patients_copied=len(exposed),
+        most_exposed=max(exposed.values(), default=0),
+        nearest=max(near.values(), default=0),
+        looks=tuple(_second(one) for one in done.looks),
+        rated=rated,
+    )
+
+
+def _at_most(copies: int | None, kept_above: int, released: int) -> int | None:
+    return None if copies is None else min(released, copies + kept_above)
+
+
+def _altered(result: AuditResult, rows: Sequence[Row], kept: set[str], parts: bool) -> Left | None:
+    """From every planted copy of the limit of detection; those count as found as a whole or in part."""
+    limit = result.detection_limit
+    if limit is None or (result.partial is not None and not parts):
+        return None
+    planted = limit["copies"] * sum(len(row["found"]) for row in limit["limits"])
+    found = sum(round(share * limit["copies"]) for row in limit["limits"] for share in row["found"].values())
+    called = [row.name for row in rows if row.copy or row.in_part]
+    kept_above = len(kept & set(called))
+    copies = copies_left(len(called), found, planted, CONFIDENCE) if planted else None
+    return Left(_at_most(copies, kept_above, len(kept)), planted, found, len(called), kept_above)
+
+
+def _second(one: Look) -> SecondLook:
+    result, sensitivity = one.result, one.result.sensitivity
+    return SecondLook(
+        images=result.n_synthetic,
+        copies=result.n_copies.value,
+        in_part=0 if result.partial is None else result.partial["n_copies"].value,
+        control=result.control_copies,
+        excess=result.excess_copies,
+        planted=0 if sensitivity is None else sensitivity["planted"],
+        found=0 if sensitivity is None else sensitivity["found"],
+        patients=len(set(one.called().values())),
+        heldout=result.n_heldout,
+        headline=result.verdict["headline"],
+    )

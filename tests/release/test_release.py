@@ -1,0 +1,192 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from monai_memo.audit.audit import Audit
+from monai_memo.data.reading import read_image
+from monai_memo.errors import ConfigurationError, MemoError, OutputError
+from monai_memo.files import sha256_of
+from monai_memo.label.audit_folder import AuditFolder
+from monai_memo.label.prepare import FINAL, prepare_review
+from monai_memo.label.ratings import Entry
+from monai_memo.release.release import Release
+from monai_memo.release.rules import COPY, RATED
+from monai_memo.release.statement import Released
+from monai_memo.statistics.copies_left import copies_left
+from tests.audit.small import settings
+from tests.release.conftest import COPIES, options
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.fixture(scope="module")
+def done(clinic: Path) -> Released:
+    return Release(**options(clinic, clinic / "given")).run()
+
+
+def test_copies_are_left_out_and_the_others_come_with_equal_pixels(clinic: Path, done: Released) -> None:
+    key = table(done.private / "key.csv")
+    assert len(key) == done.statement.released == len(list((done.out / "images").iterdir()))
+    names = {row["synthetic"] for row in key}
+    assert not any(name.startswith("copy") for name in names)
+    for row in key:
+        released = done.out / row["released"]
+        assert sha256_of(released) == row["sha256"] == done.record["files"][row["released"]]
+        assert np.array_equal(read_image(released).array, read_image(clinic / "synthetic" / row["synthetic"]).array)
+        assert Image.open(released).info == {}
+
+
+def test_every_image_that_was_audited_is_released_or_removed_with_a_reason(clinic: Path, done: Released) -> None:
+    removed = table(done.private / "removed.csv")
+    copies = {row["synthetic"] for row in table(clinic / "audit" / "matches.csv") if row["copy"] == "true"}
+    assert {row["synthetic"] for row in removed if row["reason"] == COPY} == copies
+    assert len(copies) >= COPIES
+    assert len(removed) + done.statement.released == done.statement.audited == 25
+    shown = {row["synthetic"]: row["patient"] for row in removed}
+    assert shown["copy3.png"] == "train03.png"
+
+
+def test_files_are_numbered_by_content_so_that_numbers_say_nothing_of_names(done: Released) -> None:
+    key = table(done.private / "key.csv")
+    assert [row["released"] for row in key] == [f"images/{number:04d}.png" for number in range(1, len(key) + 1)]
+    assert [row["sha256"] for row in key] == sorted(row["sha256"] for row in key)
+
+
+def test_the_manifest_has_the_hash_of_every_file_and_of_the_audit(clinic: Path, done: Released) -> None:
+    record = json.loads((done.out / "release.json").read_text())
+    inside = {path.relative_to(done.out).as_posix() for path in done.out.rglob("*") if path.is_file()}
+    assert set(record["files"]) == inside - {"release.json", ".monai_memo.json"}
+    assert all(sha256_of(done.out / name) == value for name, value in record["files"].items())
+    assert record["audit_sha256"] == sha256_of(clinic / "audit" / "audit.json")
+    assert record["detectors"]["first"] != record["detectors"]["second"]
+    assert record["statement"]["released"] == done.statement.released
+
+
+def test_the_bound_is_that_of_the_statistics(done: Released) -> None:
+    left = done.statement.left
+    assert left.planted == 60 and left.above >= COPIES and left.kept_above == 0
+    bound = copies_left(left.above, left.found, left.planted)
+    assert bound is not None and left.copies == min(bound, done.statement.released)
+    text = (done.out / "RELEASE.md").read_text()
+    assert f"at most **{left.copies} of these {done.statement.released} images" in text
+    assert "This is not a determination of anonymity" in text
+
+
+def test_the_control_of_the_second_look_went_through_the_same_filter(clinic: Path, done: Released) -> None:
+    looks = done.statement.looks
+    audit = json.loads((clinic / "audit" / "audit.json").read_text())
+    above = sum(value > audit["tau"]["value"] for value in audit["distributions"]["heldout_to_training"])
+    assert above > 0 and looks[0].heldout == 60 - above
+    assert looks[0].images == 25 - sum(done.statement.removed.values())
+    if len(looks) == 2:
+        assert looks[1].images == looks[0].images - done.statement.removed_by_second
+        assert looks[1].heldout < looks[0].heldout
+
+
+def test_what_the_second_detector_calls_can_be_left_in(clinic: Path, tmp_path: Path) -> None:
+    kept = Release(**options(clinic, tmp_path / "out", remove_second=False)).run()
+    assert len(kept.statement.looks) == 1 and kept.statement.removed_by_second == 0
+    assert kept.statement.released == 25 - sum(kept.statement.removed.values())
+
+
+def test_without_a_second_look_the_release_says_so(clinic: Path, tmp_path: Path) -> None:
+    plain = Release(**options(clinic, tmp_path / "out", second_look=False, second_detector=None)).run()
+    assert not plain.statement.looks and not (plain.out / "report.html").exists()
+    assert "None was made" in (plain.out / "RELEASE.md").read_text()
+
+
+def test_the_bound_is_met_by_a_lower_threshold_or_the_release_is_refused(clinic: Path, tmp_path: Path) -> None:
+    verified = settings(clinic, tmp_path / "audit", clinic / "detector.pt", allow_overlap=True, reference=False)
+    Audit(**{**verified, "verification": True, "parts": False}).run()
+    further = {"audit": str(tmp_path / "audit"), "second_look": False, "second_detector": None, "rule": "bound"}
+    met = Release(**options(clinic, tmp_path / "met", at_most=0.5, **further)).run()
+    assert met.statement.left.copies is not None and met.statement.threshold is not None
+    assert 0 < met.statement.left.copies <= 0.5 * met.statement.released
+    key = {row["synthetic"]: float(row["similarity"]) for row in table(met.private / "key.csv")}
+    assert max(key.values()) <= met.statement.threshold
+    with pytest.raises(ConfigurationError, match=r"leaves at most 0\.01 % copies per released image: the bounds"):
+        Release(**options(clinic, tmp_path / "not", at_most=0.0001, **further)).run()
+    assert not (tmp_path / "not").exists()
+
+
+def test_a_folder_with_anything_in_it_is_refused_before_any_work(clinic: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("x")
+    with pytest.raises(OutputError, match=r"thesis\.txt"):
+        Release(**options(clinic, tmp_path / "mine")).run()
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+    with pytest.raises(ConfigurationError, match="--synthetic"):
+        Release(**options(clinic, clinic / "synthetic" / "out")).run()
+
+
+def test_images_that_changed_since_the_audit_are_refused(clinic: Path, tmp_path: Path) -> None:
+    shutil.copytree(clinic / "synthetic", tmp_path / "other")
+    Image.fromarray(np.zeros((32, 32), dtype=np.uint8)).save(tmp_path / "other" / "synthetic00.png")
+    with pytest.raises(ConfigurationError, match="the synthetic images are not those that were audited"):
+        Release(**options(clinic, tmp_path / "out", synthetic=str(tmp_path / "other"))).run()
+
+
+def test_the_audits_own_detector_is_no_second_one(clinic: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="is the detector of the audit"):
+        Release(**options(clinic, tmp_path / "out", second_detector=str(clinic / "audit" / "detector.pt"))).run()
+
+
+def test_a_redacted_audit_cannot_be_released_from(clinic: Path, tmp_path: Path) -> None:
+    given = settings(clinic, tmp_path / "audit", clinic / "detector.pt", allow_overlap=True, redacted=True)
+    Audit(**given).run()
+    with pytest.raises(ConfigurationError, match="was made with --redacted"):
+        Release(**options(clinic, tmp_path / "out", audit=str(tmp_path / "audit")))
+
+
+@pytest.mark.parametrize(
+    ("further", "message"),
+    [
+        ({"rule": "bound"}, "rule bound and at_most belong together"),
+        ({"at_most": 0.1}, "rule bound and at_most belong together"),
+        ({"second_look": False}, "of no use without the second look"),
+        ({"second_epochs": 3}, "leave one off"),
+        ({"top_up_to": 30}, "top_up_to and generator belong together"),
+    ],
+)
+def test_options_that_contradict_one_another_are_refused(
+    clinic: Path, tmp_path: Path, further: dict[str, object], message: str
+) -> None:
+    with pytest.raises(MemoError, match=message):
+        Release(**options(clinic, tmp_path / "out", **further))
+
+
+def test_raters_decide_over_the_rule(clinic: Path, tmp_path: Path) -> None:
+    audit = tmp_path / "audit"
+    shutil.copytree(clinic / "audit", audit)
+    study = prepare_review(str(audit), n=25, n_uncertain=0, progress=False)
+    by_name = {pair.synthetic: pair for pair in study.pairs}
+    copy = by_name["copy0.png"]
+    novel = next(pair for pair in study.pairs if not pair.copy)
+    (audit / FINAL).parent.mkdir(parents=True, exist_ok=True)
+    for pair, given in ((copy, ("novel", "unsure")), (novel, ("novel", "same_patient"))):
+        entries = [Entry(rating, f"rater{number}", "") for number, rating in enumerate(given)]
+        place = AuditFolder(audit).review / FINAL / f"{pair.pair_id}.json"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(json.dumps([asdict(entry) for entry in entries]))
+    quick = {"audit": str(audit), "second_look": False, "second_detector": None}
+    always = Release(**options(clinic, tmp_path / "always", **quick)).run()
+    reasons = {row["synthetic"]: row["reason"] for row in table(always.private / "removed.csv")}
+    assert reasons["copy0.png"] == COPY and reasons[novel.synthetic] == RATED
+    asked = Release(**options(clinic, tmp_path / "asked", keep_novel=True, **quick)).run()
+    assert "copy0.png" in {row["synthetic"] for row in table(asked.private / "key.csv")}
+    assert asked.statement.spared == asked.statement.left.kept_above == 1
+    assert always.statement.left.kept_above == 0
+    assert "taken into account; 1 images stay" in (asked.out / "RELEASE.md").read_text()
