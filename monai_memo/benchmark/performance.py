@@ -218,11 +218,15 @@ def time_audits(given: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def time_device(given: argparse.Namespace) -> list[dict[str, Any]]:
-    """See ``device_cost.time_search``; queries are blends and altered images, as those that fill the gallery up."""
+    """See ``device_cost.time_search``; where there are not images enough, gallery and queries are filled up."""
     device, rows = torch.device(given.device), []
     for n in given.gallery:
-        images = read_images(given.images, given.dims, given.size, given.real)
-        gallery, queries = filled(images, n), filled(images, given.queries, seed=1)
+        images = read_images(
+            given.images, given.dims, given.size, given.real if given.images == "phantoms" else n + given.queries
+        )
+        enough = given.images != "phantoms" and len(images) >= n + given.queries
+        gallery = images[:n] if enough else filled(images[: given.real], n)
+        queries = images[n : n + given.queries] if enough else filled(images[: given.real], given.queries, seed=1)
         rows.append(time_search(untrained_search(given.dims, given.size), gallery, queries, device))
         print(rows[-1], flush=True)
     return rows

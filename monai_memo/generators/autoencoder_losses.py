@@ -33,6 +33,7 @@ def kl_divergence(mean: Tensor, sigma: Tensor) -> Tensor:
         >>> round(float(kl_divergence(torch.zeros(2, 1, 3), torch.ones(2, 1, 3))), 6)
         0.0
     """
+    mean, sigma = mean.float(), sigma.float()  # sums of volumes leave the range of short numbers
     terms = mean.pow(2) + sigma.pow(2) - 2 * sigma.log() - 1
     return 0.5 * terms.flatten(1).sum(dim=1).mean()
 

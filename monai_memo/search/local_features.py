@@ -175,24 +175,48 @@ class LocalFeatureRetriever:
         rows = np.flatnonzero(counts >= FEWEST)
         if not len(rows):
             return which, variants
-        values = [descriptors[row, :, : counts[row]].flatten(0, 1) for row in rows]
-        _, every = self.index.search(torch.cat(values).numpy().astype(np.float32), self.neighbours)
-        ends = np.cumsum(VARIANTS * counts[rows])
-        for row, found in zip(rows, np.split(every, ends[:-1]), strict=True):
-            count = int(counts[row])
-            best, variant = self._counted(found, frames[row, :, :count].flatten(0, 1).numpy(), count)
-            which[row, : len(best)], variants[row, : len(best)] = best, variant
+        voters, query, variant = self._voters(descriptors, rows, counts)
+        _, found = self.index.search(voters.astype(np.float32), self.neighbours)
+        theirs = torch.cat([frames[row, :, : counts[row]].flatten(0, 1) for row in rows]).numpy()
+        codes, votes = self._counted(found, query, variant, theirs)
+        row = codes // (VARIANTS * self.size)
+        order = np.lexsort((codes, -votes, row))
+        place = np.arange(len(order)) - np.searchsorted(row[order], row[order])  # within the query
+        order, place = order[place < self.wanted], place[place < self.wanted]
+        which[row[order], place] = codes[order] // VARIANTS % self.size
+        variants[row[order], place] = codes[order] % VARIANTS
         return which, variants
 
+    @staticmethod
+    def _voters(
+        descriptors: Tensor, rows: NDArray[np.int64], counts: NDArray[np.int64]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
+        """Descriptors of all queries and variants one after the other, with the query and variant of each."""
+        every = torch.cat([descriptors[row, :, : counts[row]].flatten(0, 1) for row in rows]).numpy()
+        variant = np.concatenate([np.repeat(np.arange(VARIANTS), counts[row]) for row in rows])
+        return every, np.repeat(rows, VARIANTS * counts[rows]), variant
+
     def _counted(
-        self, found: NDArray[np.int64], frames: NDArray[np.float32], count: int
+        self,
+        found: NDArray[np.int64],
+        query: NDArray[np.int64],
+        variant: NDArray[np.int64],
+        frames: NDArray[np.float32],
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Images and variants for which most keypoints agree on angle and size."""
-        voter = np.repeat(np.arange(len(found)), found.shape[1])
-        target = found.ravel()
-        voter, target = voter[target >= 0], target[target >= 0]
-        there, here = self.frames[target], frames[voter]
-        code = self.owner[target].astype(np.int64) * VARIANTS + voter // count
+        """How many keypoints agree on angle and size.
+
+        Args:
+            found: ``(m, neighbours)`` keypoints of the gallery, -1 where there is none.
+            query, variant: ``(m,)`` of the voters.
+            frames: ``(m, 4)`` of the voters.
+
+        Returns:
+            ``(candidates,)`` query, image and variant in one number, rising, and votes.
+        """
+        mine, target = np.repeat(np.arange(len(found)), found.shape[1]), found.ravel()
+        mine, target = mine[target >= 0], target[target >= 0]
+        there, here = self.frames[target], frames[mine]
+        code = (query[mine] * self.size + self.owner[target]) * VARIANTS + variant[mine]
         codes, group = np.unique(code, return_inverse=True)
         angle = np.remainder(there[:, 3] - here[:, 3], 2 * np.pi) * (ANGLES / (2 * np.pi))
         size = np.log2(there[:, 2] / here[:, 2]) * 2 + SIZES / 2
@@ -204,8 +228,7 @@ class LocalFeatureRetriever:
                 level = np.floor(size + 0.5 * step).astype(np.int64)
                 bins, votes = np.unique(((group * ANGLES + place) * (SIZES + 1) + level)[kept], return_counts=True)
                 np.maximum.at(best, bins // bins_each, votes)
-        order = np.argsort(-best, kind="stable")[: self.wanted]
-        return codes[order] // VARIANTS, codes[order] % VARIANTS
+        return codes, best
 
     def _paired(self, found: LookedUp, runner: Runner) -> Placed:
         """All keypoints of queries and candidates against one another."""

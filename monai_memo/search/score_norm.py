@@ -33,6 +33,7 @@ COHORT = 5  # training images of other patients that a training image is normali
 WEIGHT = 0.4  # of the median log error to either
 SMALLEST_ERROR = 1e-6
 EXACT_UP_TO, SHORTLIST = 4096, 64
+EXACT_ON_CARD = 65_536
 FEWEST_OTHERS = 3  # candidates of other patients that a lead is measured against
 LEAD_POWER, LEAST_AGREEMENT = 1.25, 0.1
 FEW_VOTES = 4.0  # of keypoints: that many make no difference
@@ -57,8 +58,8 @@ class Closeness:
 class WholeImages:
     """All training images and their mirror images, searched by mean squared error.
 
-    Up to ``EXACT_UP_TO`` images every error is calculated. In larger galleries images of 16 pixels (8 voxels) are
-    compared first; the errors of the nearest ones are then exact.
+    Up to ``EXACT_UP_TO`` images (more on a graphics card) every error is calculated. In larger galleries images of 16
+    pixels (8 voxels) are compared first; the errors of the nearest ones are then exact.
 
     Args:
         layout: compare small, blurred versions of equal brightness and contrast: what is left of a copy under strong
@@ -90,7 +91,7 @@ class WholeImages:
     @property
     def exact(self) -> bool:
         """Whether all errors are calculated."""
-        return self.layout or self.size <= EXACT_UP_TO
+        return self.layout or self.size <= (EXACT_ON_CARD if self.runner.waits else EXACT_UP_TO)
 
     def vectors_of(self, images: Tensor) -> Tensor:
         """``(n, 1, *spatial)`` to ``(n, values)``, scaled so that distances are mean squared errors."""

@@ -7,8 +7,8 @@ are the safety net under it. *Templates*: small band-passed versions of the quer
 half a small pixel off, the template of one chest is as near to a hundred others; so all shifts of the query, in three
 sizes and, for 2D images, turned as well, are tried at twice the resolution.
 
-Up to ``exact_up_to`` images both searches look at all of them. In larger galleries templates are compared by their
-principal components first, and only the best go on to exact templates and to shifts.
+Up to ``exact_up_to`` images (more on a graphics card) both searches look at all of them. In larger galleries templates
+are compared by their principal components first, and only the best go on to exact templates and to shifts.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ SHIFTED_ZOOMS = (0.87, 1.0, 1.14)
 SHIFTED_ROTATIONS = {2: (-20.0, -10.0, 10.0, 20.0), 3: ()}  # degrees; three planes would cost more than they found
 TEMPLATES, SHIFTED = 16, 8
 EXACT_UP_TO, POOL, SHORTLIST, COMPONENTS = 2048, 2048, 256, 64
-COLUMNS = 128  # training images that are correlated at once: what a processor keeps at hand
+EXACT_ON_CARD = 65_536
+COLUMNS, ON_CARD = 128, 4096  # training images that are correlated at once: what a processor keeps at hand; on a card
 
 
 def standard(features: Tensor, dim: int = 1) -> Tensor:
@@ -83,24 +84,30 @@ class ShapeRetriever:
     Args:
         templates: candidates by templates.
         shifted: candidates by shifts.
-        exact_up_to: images up to which all are looked at by both searches.
+        exact_up_to: images up to which all are looked at by both searches; by default 2,048, on a card 65,536.
         pool: in larger galleries, images that shifts are tried on.
     """
 
     def __init__(
-        self, templates: int = TEMPLATES, shifted: int = SHIFTED, exact_up_to: int = EXACT_UP_TO, pool: int = POOL
+        self,
+        templates: int = TEMPLATES,
+        shifted: int = SHIFTED,
+        exact_up_to: int | None = None,
+        pool: int = POOL,
     ) -> None:
         self.templates, self.shifted, self.exact_up_to, self.pool = templates, shifted, exact_up_to, pool
-        self.size = 0
+        self.size, self.most = 0, EXACT_UP_TO if exact_up_to is None else exact_up_to
 
     @property
     def exact(self) -> bool:
         """Whether every training image is looked at by both searches."""
-        return self.size <= self.exact_up_to
+        return self.size <= self.most
 
     def fit(self, gallery: Gallery, runner: Runner) -> None:
         """Small images, spectra and, for large galleries, principal components."""
         self.size, self.small = len(gallery), Templates(gallery.shape)
+        if self.exact_up_to is None:
+            self.most = EXACT_ON_CARD if runner.waits else EXACT_UP_TO
         self.coarse = CoarseRegistration(gallery.shape)
         dims = len(gallery.shape)
         turned = linear_transforms(dims, SHIFTED_ROTATIONS[dims], (1.0,)).unflatten(0, (2, -1))[
@@ -114,7 +121,8 @@ class ShapeRetriever:
             found.append(standard(self.small.features(images, torch.ones_like(images))))
         self.vectors = torch.cat(found)
         if self.exact:
-            self.columns = [part.movedim(0, -1).contiguous() for part in self.rows.split(COLUMNS)]
+            at_once = ON_CARD if runner.waits else COLUMNS
+            self.columns = [part.movedim(0, -1).contiguous() for part in self.rows.split(at_once)]
             return
         covariance = sum(part.T @ part for part in self.vectors.split(65536))
         self.components = torch.linalg.eigh(covariance).eigenvectors[:, -COMPONENTS:].contiguous()
@@ -148,17 +156,19 @@ class ShapeRetriever:
         """``(batch, n)`` highest inner product of any version with each column, with a running maximum over blocks."""
         batch, count = versions.shape[:2]
         result = versions.new_empty(batch, columns.shape[1])
-        step = runner.at_once(4 * count)
+        together = batch if runner.waits else 1  # queries; a processor keeps one at hand
+        step = runner.at_once(4 * count * together)
         for start in range(0, columns.shape[1], step):
             part = columns[:, start : start + step]
-            for row in range(batch):
-                result[row, start : start + step] = (versions[row] @ part).amax(dim=0)
+            for rows in runner.blocks(batch, together):
+                product = versions[rows].flatten(0, 1) @ part
+                result[rows, start : start + step] = product.unflatten(0, (-1, count)).amax(dim=1)
         return result
 
     def _shifts(self, features: Tensor, runner: Runner) -> Tensor:
         """``(batch, n)`` highest correlation with every image under any shift."""
         kernels = self.coarse.kernels(features, self.linear)
-        each = 8 * kernels.shape[-2] * COLUMNS * kernels.shape[1]
+        each = 8 * kernels.shape[-2] * self.columns[0].shape[-1] * kernels[0, ..., 0, 0].numel()
         found = []
         for some in kernels.split(runner.at_once(each)):
             found.append(torch.cat([self._peaks(some, part, runner) for part in self.columns], dim=1))
@@ -167,7 +177,7 @@ class ShapeRetriever:
     def _peaks(self, kernels: Tensor, columns: Tensor, runner: Runner) -> Tensor:
         """``(batch, n)`` of ``_shifts`` for given columns."""
         peaks = []
-        step = COLUMNS if not runner.waits else columns.shape[-1]
+        step = COLUMNS if not runner.waits else ON_CARD
         for part in columns.split(step, dim=-1):
             correlation = self.coarse.correlation(kernels, part)
             while correlation.ndim > 2:
