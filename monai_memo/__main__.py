@@ -214,6 +214,20 @@ def _release(**arguments: Any) -> int:
     return SKIPPED if release(**arguments) else FINISHED
 
 
+def _duplicates(**arguments: Any) -> int:
+    from monai_memo.duplicates.duplicates import Duplicates
+
+    search = Duplicates(**arguments)
+    found = search.run()
+    lines = [*found.sentences(), found.calibration()]
+    if found.skipped:
+        lines.append(f"warning: {len(found.skipped)} images cannot be read; they are named in the page")
+    print("\n".join(lines))
+    page = (search.out / "duplicates.html").resolve()
+    print(f"\npage      {page} (shows patients: do not share it)\ntables    groups.csv, clean_*.csv beside it")
+    return SKIPPED if found.skipped else FINISHED
+
+
 @dataclass(frozen=True)
 class Command:
     """A command: where its settings are, and what it does with them.
@@ -233,6 +247,7 @@ class Command:
 
 COMMANDS = {
     "inspect": Command("monai_memo.audit.configuration:InspectionSettings", _inspect),
+    "duplicates": Command("monai_memo.duplicates.settings:DuplicatesSettings", _duplicates),
     "audit": Command("monai_memo.audit.configuration:AuditConfiguration", _audit, ranks=True),
     "train-detector": Command("monai_memo.detector.settings:TrainDetectorSettings", _train_detector),
     "evaluate": Command("monai_memo.benchmark.settings:EvaluationSettings", _evaluate),

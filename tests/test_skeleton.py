@@ -42,10 +42,21 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "benchmark": (*METRICS, "handlers", "generators"),
     "demo": AUDIT,
     "label": AUDIT,
+    "duplicates": AUDIT,
     "release": (*AUDIT, "label"),
     "study": (*METRICS, "handlers", "generators", "benchmark"),
-    "reliability": (*METRICS, "handlers", "generators", "benchmark", "label", "release", "study", "__main__"),
-    "__main__": (*AUDIT, "command_line", "benchmark", "demo", "label", "release", "study"),
+    "reliability": (
+        *METRICS,
+        "handlers",
+        "generators",
+        "benchmark",
+        "duplicates",
+        "label",
+        "release",
+        "study",
+        "__main__",
+    ),
+    "__main__": (*AUDIT, "command_line", "benchmark", "demo", "duplicates", "label", "release", "study"),
     "__init__": (*METRICS, "handlers", "generators", "benchmark"),
 }
 MOST_PARAMETERS = 7

@@ -1,0 +1,125 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+
+from monai_memo.data.cohort import Cohort
+from monai_memo.data.phantoms import chest_phantom
+from monai_memo.duplicates.duplicates import Duplicates, Found
+from monai_memo.duplicates.finding import pixel_hash
+from monai_memo.duplicates.grouping import EQUAL, NEAR, OTHER_SPLIT
+from monai_memo.errors import ConfigurationError, OutputError
+
+SHAPE = (48, 48)
+
+
+def picture(number: int) -> np.ndarray:
+    return (chest_phantom(number, SHAPE)[0] * 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def cohorts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """30 training and 12 held-out patients, with one equal image, two near ones, and a patient in both."""
+    root = tmp_path_factory.mktemp("cohorts")
+    for name, first, count in (("train", 0, 30), ("heldout", 100, 12)):
+        (root / name).mkdir()
+        for number in range(count):
+            folder = root / name / f"{name}{number:02d}"
+            folder.mkdir()
+            Image.fromarray(picture(first + number)).save(folder / "image.png")
+    words = PngImagePlugin.PngInfo()
+    words.add_text("Comment", "another file")
+    (root / "train" / "zagain").mkdir()
+    Image.fromarray(picture(3)).save(root / "train" / "zagain" / "again.png", pnginfo=words)
+    (root / "train" / "zturned").mkdir()
+    Image.fromarray(picture(5)).rotate(4, fillcolor=0).save(root / "train" / "zturned" / "turned.png")
+    noisy = picture(7)[:, ::-1] + np.random.default_rng(0).normal(0, 6, SHAPE)
+    (root / "heldout" / "znoisy").mkdir()
+    Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(root / "heldout" / "znoisy" / "noisy.png")
+    (root / "heldout" / "train09").mkdir()
+    Image.fromarray(picture(500)).save(root / "heldout" / "train09" / "second_visit.png")
+    (root / "heldout" / "broken").mkdir()
+    (root / "heldout" / "broken" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno")
+    return root
+
+
+def options(root: Path, out: Path) -> dict[str, object]:
+    cohorts = {name: str(root / name) for name in ("train", "heldout")}
+    return {**cohorts, "out": str(out), "patient_pattern": "^[^/]+", "progress": False, "workers": 1, "size": 48}
+
+
+@pytest.fixture(scope="module")
+def found(cohorts: Path) -> Found:
+    return Duplicates(**options(cohorts, cohorts / "out")).run()
+
+
+def names(found: Found) -> list[tuple[str, set[str]]]:
+    return [(group.kind, {found.members[place].image_id for place in group.members}) for group in found.groups]
+
+
+def test_equal_near_and_mirrored_images_are_found_within_and_between_cohorts(found: Found) -> None:
+    groups = names(found)
+    assert (EQUAL, {"train03/image.png", "zagain/again.png"}) in groups
+    assert (NEAR, {"train05/image.png", "zturned/turned.png"}) in groups
+    assert (NEAR, {"train07/image.png", "znoisy/noisy.png"}) in groups
+    assert len(groups) <= 4, "ordinary images pass by chance rarely"
+
+
+def test_a_patient_in_two_splits_is_told_and_left_out_of_the_later_one(found: Found) -> None:
+    assert found.shared_patients == 1
+    left_out = {found.members[place].image_id: reason for place, reason in found.left_out.items()}
+    assert left_out["train09/second_visit.png"] == OTHER_SPLIT
+    assert "1 patients stand in more than one" in " ".join(found.sentences())
+
+
+def test_the_cleaned_tables_keep_one_image_of_each_group_and_are_cohorts(found: Found, cohorts: Path) -> None:
+    train = Cohort.from_source(cohorts / "out" / "clean_train.csv", "training")
+    heldout = Cohort.from_source(cohorts / "out" / "clean_heldout.csv", "heldout")
+    files = {image.path.parent.name for image in (*train.images, *heldout.images)}
+    assert {"train03", "train05", "train07"} <= files
+    assert not files & {"zagain", "zturned", "znoisy", "broken"}
+    assert len(train) + len(heldout) == len(found.members) - len(found.left_out)
+    assert not set(train.patient_ids) & set(heldout.patient_ids)
+    assert "train04" in set(train.patient_ids)
+
+
+def test_the_page_and_the_record_say_how_the_threshold_came_about(found: Found, cohorts: Path) -> None:
+    page = (cohorts / "out" / "duplicates.html").read_text()
+    assert page.count("data:image/png;base64,") == len(found.groups)
+    assert "99 % of these images stay below the threshold" in page and "http" not in page.replace("http-equiv", "")
+    record = json.loads((cohorts / "out" / "duplicates.json").read_text())
+    assert record["groups"] == len(found.groups) and 0 < record["threshold"] < 1
+    with open(cohorts / "out" / "groups.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert sum(row["kept"] == "true" for row in rows) == len(found.groups)
+    assert [item.image_id for item in found.skipped] == ["broken/broken.png"]
+
+
+def test_equal_pixels_alone_need_no_search(cohorts: Path, tmp_path: Path) -> None:
+    found = Duplicates(**options(cohorts, tmp_path / "out"), near=False).run()
+    assert names(found) == [(EQUAL, {"train03/image.png", "zagain/again.png"})]
+    assert found.near is None and "equal pixels" in found.calibration()
+
+
+def test_pixels_are_compared_and_not_files(tmp_path: Path) -> None:
+    array = picture(1)
+    Image.fromarray(array).save(tmp_path / "a.png")
+    Image.fromarray(array).save(tmp_path / "b.bmp")
+    Image.fromarray(array[:, ::-1]).save(tmp_path / "c.png")
+    images = Cohort.from_source(tmp_path, "training").images
+    hashes = [pixel_hash(image) for image in images]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_a_run_without_a_cohort_or_into_one_is_refused(cohorts: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="name at least one cohort"):
+        Duplicates(out=str(tmp_path / "out"))
+    with pytest.raises((ConfigurationError, OutputError), match="lies in the folder of --train"):
+        Duplicates(**options(cohorts, cohorts / "train" / "out")).run()
