@@ -41,8 +41,8 @@ def release(**arguments: Any) -> int:
         )
     if said.patients_copied:
         lines.append(
-            f"exposed   {said.patients_copied} training patients by what was removed; the most exposed one in "
-            f"{said.most_exposed} images"
+            f"exposed   what was removed is nearest to {said.patients_copied} training patients, {said.most_exposed} of it "
+            "to the most exposed one"
         )
     if done.skipped:
         lines.append(f"warning: {by_reason(f'{len(done.skipped)} images cannot be released', done.skipped)}")
