@@ -41,8 +41,8 @@ def release(**arguments: Any) -> int:
         )
     if said.patients_copied:
         lines.append(
-            f"exposed   what was removed is nearest to {said.patients_copied} training patients, {said.most_exposed} of it "
-            "to the most exposed one"
+            f"exposed   what was removed is nearest to {said.patients_copied} training patients, "
+            f"{said.most_exposed} of it to the most exposed one"
         )
     if done.skipped:
         lines.append(f"warning: {by_reason(f'{len(done.skipped)} images cannot be released', done.skipped)}")
