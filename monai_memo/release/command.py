@@ -21,6 +21,11 @@ def release(**arguments: Any) -> int:
     said, left = done.statement, done.statement.left
     lines = [f"released  {said.released} of {said.audited} images"]
     lines += [f"removed   {number} {reason}" for reason, number in said.removed.items()]
+    if said.drawn is not None:
+        lines.append(
+            f"drawn     {said.drawn['drawn']} further images: {said.drawn['released']} released, "
+            f"{said.drawn['copies']} rejected as copies, {said.drawn['others']} for other reasons"
+        )
     for number, one in enumerate(said.looks, 1):
         excess = f"{percent(one.excess.value)} ({percent(one.excess.low)} to {percent(one.excess.high)})"
         lines.append(

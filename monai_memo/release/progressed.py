@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from monai_memo.data.cohort import SkippedImage
 from monai_memo.release.looks import Look
 from monai_memo.release.rules import Choice
+from monai_memo.release.topping import Drawn
 
 
 @dataclass
@@ -21,6 +22,7 @@ class Progressed:
         looks: of the second detector: before and after its own calls were removed.
         seconds: called a copy by the second detector and removed, with the patient.
         skipped: images that cannot be released, and why.
+        drawn: further images of the generator; None where none were asked for.
     """
 
     choice: Choice
@@ -28,3 +30,4 @@ class Progressed:
     looks: list[Look] = field(default_factory=list)
     seconds: dict[str, str] = field(default_factory=dict)
     skipped: list[SkippedImage] = field(default_factory=list)
+    drawn: Drawn | None = None

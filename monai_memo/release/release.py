@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_memo.audit.configuration import AuditConfiguration
+from monai_memo.audit.configuration import AuditConfiguration, recorded_readings
 from monai_memo.audit.inputs import Inputs, given_detector
 from monai_memo.audit.run import Run
 from monai_memo.audit.verdict import percent
@@ -21,6 +22,7 @@ from monai_memo.data.clean_files import write_clean
 from monai_memo.data.cohort import CohortImage, SkippedImage
 from monai_memo.errors import ConfigurationError, MemoError, OutputError, UnusableImageError
 from monai_memo.label.audit_folder import AuditFolder
+from monai_memo.label.generator import check_bundle
 from monai_memo.progress import Progress
 from monai_memo.release.looks import Look, configuration, look, narrowed, positions, read, train_second
 from monai_memo.release.progressed import Progressed
@@ -28,7 +30,9 @@ from monai_memo.release.rules import UNREADABLE, Choice, Row, Rule, choose
 from monai_memo.release.settings import ReleaseSettings
 from monai_memo.release.statement import Released, Statement, lowered, statement_of, with_warning
 from monai_memo.release.tables import ratings_of, require_complete, rows_of
+from monai_memo.release.topping import Wanted, drawer, top_up, with_surplus
 from monai_memo.release.writing import IMAGES, PRIVATE_FILES, Files, private_folder, write_private, write_public
+from monai_memo.sampling import Generator
 from monai_memo.statistics.calibration import require_heldout
 from monai_memo.workspace.locking import LOCK
 from monai_memo.workspace.output_folder import OutputFolder
@@ -47,15 +51,24 @@ class Release:
     """One release.
 
     Args:
+        draw: a generator of Python for ``top_up_to``, or a function of seeds, in place of a bundle.
         options: see ``ReleaseSettings``.
+
+    Raises:
+        ConfigurationError: options that contradict one another, no audit, or a redacted one.
 
     Example:
         >>> from monai_memo.release.release import Release
         >>> Release(audit="audit", out="to_give_away").run()  # doctest: +SKIP
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, draw: Generator | Callable[[Sequence[int]], Any] | None = None, **options: Any) -> None:
         self.settings = ReleaseSettings(**options)
+        self.draw = draw
+        if self.settings.top_up_to is not None and self.settings.generator is None and draw is None:
+            raise ConfigurationError("top_up_to needs something to draw from: name a bundle with --generator")
+        if self.settings.generator is not None:
+            check_bundle(self.settings.generator)
         self.out = Path(self.settings.out)
         self.audit = AuditFolder(Path(self.settings.audit), self.settings.train, self.settings.synthetic)
         self.audit.require_named()
@@ -96,10 +109,11 @@ class Release:
             )
 
     def _run(self) -> Released:
+        settings = self.settings
         run, inputs = self._read_first()
         detector = given_detector(run.settings)
         assert detector is not None
-        first = look(run, inputs, detector, self.settings.planted)
+        first = look(run, inputs, detector, settings.planted)
         training = inputs.training.cohort
         rows = rows_of(self.audit, {image.image_id: image.patient_id for image in training.images})
         images = {image.image_id: image for image in inputs.prepared["synthetic"].cohort.images}
@@ -110,13 +124,21 @@ class Release:
         logger.info("%d of %d images are removed by the rule", len(choice.removed), len(rows))
         done = Progressed(choice, list(choice.kept))
         done.skipped += inputs.prepared["synthetic"].skipped
+        if settings.top_up_to is not None:
+            self._top_up(first, done, threshold)
+            assert done.drawn is not None
+            rows, images = [*rows, *done.drawn.rows], {**images, **done.drawn.images}
         written = self._write_images(images, done)
         if not done.kept:
             raise MemoError(
                 f"nothing is left to release: all {len(rows)} images are removed. Train the generator anew."
             )
-        if self.settings.second_look:
+        if settings.second_look:
             self._second(first, done, written)
+        if settings.top_up_to is not None and done.drawn is not None:
+            surplus = max(0, min(len(done.kept) - settings.top_up_to, sum(n in done.drawn.images for n in done.kept)))
+            done.drawn.surplus += surplus
+            done.kept = done.kept[: len(done.kept) - surplus]  # drawn ones stand last
         statement = statement_of(self.settings, self.audit, first, rows, done, threshold, bool(ratings))
         return self._publish(rows, done, written, statement)
 
@@ -180,6 +202,32 @@ class Release:
             f"per released image: {told}. Take a higher --at_most, plant more copies (--planted {settings.planted} so "
             "far), or train the generator again."
         )
+
+    def _top_up(self, first: Look, done: Progressed, threshold: float | None) -> None:
+        """Draw what is missing, and a little more where the second look may take some away."""
+        settings = self.settings
+        missing = (settings.top_up_to or 0) - len(done.kept)
+        if missing <= 0:
+            raise ConfigurationError(
+                f"top_up_to is {settings.top_up_to}, and {len(done.kept)} images are left without drawing any: take a "
+                "larger number, or leave it off"
+            )
+        if settings.neighbourhoods and first.searched.search is None:
+            raise ConfigurationError(
+                "neighbourhoods and top_up_to go together only where the audit verified its matches: leave one off"
+            )
+        second = settings.second_look and settings.remove_second
+        number = missing + with_surplus(settings.top_up_to or 0, second) - (settings.top_up_to or 0)
+        wanted = Wanted(
+            number, settings.most_draws or 10 * number, threshold,
+            frozenset(done.choice.patients) if settings.neighbourhoods else frozenset(), self.seed,
+            recorded_readings(self.audit.result.configuration)["synthetic"],
+        )  # fmt: skip
+        dims = first.searched.detector.preprocessing.spatial_dims
+        done.drawn = top_up(
+            first, drawer(settings.generator, self.draw, dims), wanted, self.output.work / "looks" / "drawn"
+        )  # fmt: skip
+        done.kept += list(done.drawn.images)
 
     def _write_images(self, images: dict[str, CohortImage], done: Progressed) -> dict[str, Path]:
         """Clean files of what is to be released, in the working folder; the order of names stays behind."""

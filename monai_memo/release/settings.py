@@ -100,8 +100,8 @@ class ReleaseSettings(Settings):
             "second_epochs is for training a second detector, and second_detector brings one along: leave one off",
         )
         require(
-            (self.top_up_to is None) == (self.generator is None),
-            "top_up_to and generator belong together: name both, or neither",
+            self.generator is None or self.top_up_to is not None,
+            "generator is for top_up_to: name that as well, or leave generator off",
         )
         require(
             self.most_draws is None or self.top_up_to is not None,

@@ -20,6 +20,7 @@ from monai_memo.release.looks import Look
 from monai_memo.release.progressed import Progressed
 from monai_memo.release.rules import Row
 from monai_memo.release.settings import ReleaseSettings
+from monai_memo.release.topping import Drawn
 from monai_memo.statistics.copies_left import Remainder, copies_left, lowered_thresholds
 
 LEVELS_BELOW = (0.9, 0.8, 0.7, 0.6, 0.5)  # of unseen patients' similarities, to which tau can be lowered
@@ -85,6 +86,7 @@ class Statement:
         nearest: released images whose nearest training image is of the same patient, at most.
         looks: of the second detector.
         rated: raters' ratings were taken into account.
+        drawn: further images of the generator, drawn and released, and rejected as copies or otherwise.
     """
 
     audited: int
@@ -101,6 +103,7 @@ class Statement:
     nearest: int
     looks: tuple[SecondLook, ...]
     rated: bool
+    drawn: dict[str, int] | None = None
     confidence: float = CONFIDENCE
 
     def to_dict(self) -> dict[str, Any]:
@@ -133,11 +136,15 @@ def with_warning(result: AuditResult, text: str) -> AuditResult:
     return replace(result, warnings=[*result.warnings, text], warning_names=[*names, []])
 
 
-def lowered(first: Look, rows: Sequence[Row]) -> list[Remainder]:
-    """Bounds at the audit's threshold and below it, highest first; empty where no planted copy was found."""
+def lowered(first: Look, rows: Sequence[Row], rejected: int = 0) -> list[Remainder]:
+    """Bounds at the audit's threshold and below it, highest first; empty where no planted copy was found.
+
+    Args:
+        rejected: copies among further images that were drawn.
+    """
     heldout = first.searched.comparison.sims.heldout_to_training
     lower = [float(value) for value in np.quantile(heldout, LEVELS_BELOW) if value < first.tau]
-    above = sum(row.copy for row in rows)
+    above = sum(row.copy for row in rows) + rejected
     return lowered_thresholds(
         above, int((first.planted > first.tau).sum()), first.planted.tolist(), [first.tau, *lower], CONFIDENCE
     )
@@ -155,19 +162,22 @@ def statement_of(
         rated: there were ratings.
     """
     kept = set(done.kept)
-    above = sum(row.copy for row in rows)
+    drawn = done.drawn
+    rejected = 0 if drawn is None else drawn.copies
+    above = sum(row.copy for row in rows) + rejected
     kept_above = sum(row.copy and row.name in kept for row in rows)
     found = int((first.planted > first.tau).sum())
     copies = copies_left(above, found, len(first.planted), CONFIDENCE)
     if threshold is not None:
         found = int((first.planted > threshold).sum())
-        copies = next((one.copies for one in lowered(first, rows) if one.threshold == threshold), None)
+        bounds = lowered(first, rows, rejected)
+        copies = next((one.copies for one in bounds if one.threshold == threshold), None)
     left = Left(_at_most(copies, kept_above, len(kept)), len(first.planted), found, above, kept_above)
     patient = {row.name: row.patient for row in rows}
     exposed = Counter(done.choice.patients) + Counter(done.seconds.values())
-    near = Counter(patient[name] for name in done.kept)
+    near = Counter(patient[name] for name in done.kept if patient[name])
     return Statement(
-        audited=len(rows),
+        audited=len(rows) - (0 if drawn is None else len(drawn.rows)),
         released=len(done.kept),
         removed=done.choice.reasons,
         removed_by_second=len(done.seconds),
@@ -175,12 +185,13 @@ def statement_of(
         spared=len(kept & set(done.choice.spared)),
         threshold=threshold,
         left=left,
-        left_altered=_altered(audit.result, rows, kept, settings.parts),
+        left_altered=_altered(audit.result, rows, kept, settings.parts, rejected),
         patients_copied=len(exposed),
         most_exposed=max(exposed.values(), default=0),
         nearest=max(near.values(), default=0),
         looks=tuple(_second(one) for one in done.looks),
         rated=rated,
+        drawn=None if drawn is None else _drawn(drawn, kept),
     )
 
 
@@ -188,7 +199,7 @@ def _at_most(copies: int | None, kept_above: int, released: int) -> int | None:
     return None if copies is None else min(released, copies + kept_above)
 
 
-def _altered(result: AuditResult, rows: Sequence[Row], kept: set[str], parts: bool) -> Left | None:
+def _altered(result: AuditResult, rows: Sequence[Row], kept: set[str], parts: bool, rejected: int) -> Left | None:
     """From every planted copy of the limit of detection; those count as found as a whole or in part."""
     limit = result.detection_limit
     if limit is None or (result.partial is not None and not parts):
@@ -197,8 +208,16 @@ def _altered(result: AuditResult, rows: Sequence[Row], kept: set[str], parts: bo
     found = sum(round(share * limit["copies"]) for row in limit["limits"] for share in row["found"].values())
     called = [row.name for row in rows if row.copy or row.in_part]
     kept_above = len(kept & set(called))
-    copies = copies_left(len(called), found, planted, CONFIDENCE) if planted else None
-    return Left(_at_most(copies, kept_above, len(kept)), planted, found, len(called), kept_above)
+    above = len(called) + rejected
+    copies = copies_left(above, found, planted, CONFIDENCE) if planted else None
+    return Left(_at_most(copies, kept_above, len(kept)), planted, found, above, kept_above)
+
+
+def _drawn(drawn: Drawn, kept: set[str]) -> dict[str, int]:
+    return {
+        "drawn": drawn.drawn, "released": len(kept & set(drawn.images)), "copies": drawn.copies, "others": drawn.others,
+        "unreadable": drawn.unreadable, "surplus": drawn.surplus,
+    }  # fmt: skip
 
 
 def _second(one: Look) -> SecondLook:

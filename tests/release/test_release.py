@@ -158,7 +158,9 @@ def test_a_redacted_audit_cannot_be_released_from(clinic: Path, tmp_path: Path) 
         ({"at_most": 0.1}, "rule bound and at_most belong together"),
         ({"second_look": False}, "of no use without the second look"),
         ({"second_epochs": 3}, "leave one off"),
-        ({"top_up_to": 30}, "top_up_to and generator belong together"),
+        ({"top_up_to": 30}, "top_up_to needs something to draw from"),
+        ({"generator": "bundle"}, "generator is for top_up_to"),
+        ({"top_up_to": 30, "generator": "bundle"}, "is no generator bundle"),
     ],
 )
 def test_options_that_contradict_one_another_are_refused(

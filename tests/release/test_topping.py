@@ -1,0 +1,68 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from monai_memo.data.phantoms import chest_phantom
+from monai_memo.errors import ConfigurationError
+from monai_memo.release.release import Release
+from tests.audit.small import SIZE
+from tests.release.conftest import options
+
+QUICK = {"second_look": False, "second_detector": None}
+
+
+def half_copies(root: Path) -> object:
+    """A generator of which every other image is a training image."""
+    training = [np.asarray(Image.open(path)) / 255 for path in sorted((root / "train").iterdir())]
+
+    def draw(seeds: Sequence[int]) -> list[np.ndarray]:
+        return [
+            training[seed % len(training)][None] if seed % 2 else chest_phantom(5000 + seed, SIZE) for seed in seeds
+        ]
+
+    return draw
+
+
+def test_what_is_drawn_is_looked_up_before_it_enters_and_counted(clinic: Path, tmp_path: Path) -> None:
+    done = Release(half_copies(clinic), **options(clinic, tmp_path / "out", top_up_to=40, **QUICK)).run()
+    drawn = done.statement.drawn
+    assert drawn is not None and done.statement.released == 40 == len(list((done.out / "images").iterdir()))
+    assert done.statement.audited == 25
+    assert drawn["released"] == 40 - (25 - sum(done.statement.removed.values()))
+    assert drawn["copies"] >= drawn["drawn"] // 2, "every copy is rejected"
+    assert drawn["drawn"] == sum(drawn[name] for name in ("released", "copies", "others", "unreadable", "surplus"))
+    with open(done.private / "key.csv", newline="") as stream:
+        sources = [row["synthetic"] for row in csv.DictReader(stream)]
+    entered = [name for name in sources if name.startswith("drawn/")]
+    assert len(entered) == drawn["released"]
+    assert all(int(name.rpartition("/")[2].removesuffix(".png")) % 2 == 0 for name in entered), "no copy entered"
+    assert f"{drawn['copies']} rejected above the threshold" in (done.out / "RELEASE.md").read_text()
+    assert done.statement.left.above == sum(done.statement.removed.values()) + drawn["copies"]
+
+
+def test_the_second_look_leaves_as_many_as_were_asked_for(clinic: Path, tmp_path: Path) -> None:
+    done = Release(half_copies(clinic), **options(clinic, tmp_path / "out", top_up_to=40)).run()
+    looked = done.statement.looks[0].images
+    assert looked > 40
+    assert done.statement.released == min(40, looked - done.statement.removed_by_second)
+
+
+def test_a_generator_of_copies_alone_ends_with_the_counts(clinic: Path, tmp_path: Path) -> None:
+    training = np.asarray(Image.open(clinic / "train" / "train00.png")) / 255
+    given = options(clinic, tmp_path / "out", top_up_to=30, most_draws=20, **QUICK)
+    with pytest.raises(ConfigurationError, match=r"of 20 images that were drawn 0 may enter.*20 are copies"):
+        Release(lambda seeds: [training[None] for _ in seeds], **given).run()
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_draw_is_needed_where_enough_are_left(clinic: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="are left without drawing any"):
+        Release(half_copies(clinic), **options(clinic, tmp_path / "out", top_up_to=2, **QUICK)).run()
