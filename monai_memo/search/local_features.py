@@ -24,7 +24,7 @@ from torch import Tensor
 from monai_memo.search.gallery import Gallery, as_tensor, grey
 from monai_memo.search.keypoints import INVERTED, MIRRORED, VALUES, VARIANTS, Keypoints, keypoints_of, variants_of
 from monai_memo.search.placed import Placed
-from monai_memo.search.runner import CPU, Runner
+from monai_memo.search.runner import AHEAD, CPU, Runner
 
 CANDIDATES = 10
 NEIGHBOURS = 3  # keypoints of the gallery that each keypoint of a query votes for
@@ -135,9 +135,12 @@ class LocalFeatureRetriever:
         Args:
             queries: ``(batch, channels, height, width)`` in [0, 1].
         """
+        threads = 1
+        if runner.waits:  # several blocks at a time share the cores; the number holds for this thread alone
+            threads = max(1, _threads() // AHEAD)
+            faiss.omp_set_num_threads(threads)
         images = grey(as_tensor(queries, CPU))[:, 0].numpy()
-        points = keypoints_of(images, threads=_threads() if runner.waits else 1)
-        return self._looked_up(points, None)
+        return self._looked_up(keypoints_of(images, threads=threads), None)
 
     def placed(self, queries: Tensor, runner: Runner, looked_up: LookedUp | None = None) -> Placed:
         """Candidates with the transforms that bring them onto their queries.

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from monai_memo.workspace.team import Team
 
 CPU = torch.device("cpu")
 AT_HAND = 3 * 2**20  # bytes that a processor keeps near: larger blocks wait for memory
+AHEAD = 3  # blocks that the processor works on while a card works on an earlier one
 LARGE_CARD = 30 * 2**30  # bytes
 SHARE_OF_FREE = 0.25  # of a graphics card's free memory, for one step
 Made = TypeVar("Made")
@@ -98,24 +100,28 @@ class Runner:
             yield slice(start, min(start + size, count))
 
     def ahead(self, make: Callable[[slice], Made], parts: Iterable[slice]) -> Iterator[tuple[slice, Made]]:
-        """Each part with what the processor makes of it; while a card works on one, the next is made.
+        """Each part with what the processor makes of it; while a card works on one, the next ones are made.
 
         Args:
-            make: works on the processor alone.
+            make: works on the processor alone, for several parts at a time.
             parts: in order.
         """
         if not self.waits:
             yield from ((rows, make(rows)) for rows in parts)
             return
-        with ThreadPoolExecutor(1) as pool:
-            pending: tuple[slice, Future[Made]] | None = None
-            for rows in parts:
-                following = rows, pool.submit(make, rows)
-                if pending is not None:
-                    yield pending[0], pending[1].result()
-                pending = following
-            if pending is not None:
-                yield pending[0], pending[1].result()
+        with ThreadPoolExecutor(AHEAD) as pool:
+            pending: deque[tuple[slice, Future[Made]]] = deque()
+            try:
+                for rows in parts:
+                    pending.append((rows, pool.submit(make, rows)))
+                    if len(pending) > AHEAD:
+                        first, made = pending.popleft()
+                        yield first, made.result()
+                while pending:
+                    first, made = pending.popleft()
+                    yield first, made.result()
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)  # an error must not wait for what nobody will ask for
 
     def mine(self, count: int, done: int = 0) -> slice:
         """This process' share of a number of queries: consecutive ones, of nearly equal number.

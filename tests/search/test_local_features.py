@@ -117,3 +117,21 @@ def test_blocks_of_any_size_and_mapped_keypoints_give_the_same(tmp_path: Path, m
 def test_volumes_are_refused() -> None:
     with pytest.raises(ValueError, match="keypoints are for pictures"):
         LocalFeatureRetriever().fit(Gallery(np.stack([knee_phantom(0, (16, 16, 16))])), Runner())
+
+
+def test_keypoints_are_looked_up_as_they_are() -> None:
+    """The index keeps bytes: what is left beside the middle of a list would not fit into them."""
+    retriever = LocalFeatureRetriever()
+    retriever.fit(Gallery(CHEST), Runner())
+    known = keypoints_of(CHEST[:, 0])
+    used = torch.arange(known.frames.shape[1]) < known.counts[:, None]
+    every = known.descriptors[used].float()
+    noisy = np.clip(CHEST[:8, 0] + np.random.default_rng(0).normal(0, 0.02, CHEST[:8, 0].shape), 0, 1)
+    points = keypoints_of(noisy.astype(np.float32))
+    asked = points.descriptors[torch.arange(points.frames.shape[1]) < points.counts[:, None]].float()
+    true = torch.cdist(asked, every).min(dim=1)
+    assert retriever.index is not None
+    distance, found = retriever.index.search(asked.numpy(), 1)
+    assert (torch.from_numpy(found[:, 0]) == true.indices).float().mean() > 0.8
+    same = found[:, 0] == true.indices.numpy()
+    np.testing.assert_allclose(np.sqrt(distance[same, 0]), true.values.numpy()[same], atol=0.01)
