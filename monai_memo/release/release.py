@@ -282,8 +282,13 @@ class Release:
             called = {by_file[file]: patient for file, patient in found.called().items()}
             done.kept = [by_file[image.image_id] for image in inputs.prepared["synthetic"].cohort.images]
             logger.info("second look: %d of %d images are called copies", len(called), len(done.kept))
-            if number == 2 or not called or not settings.remove_second or len(called) == len(done.kept):
+            if number == 2 or not called or not settings.remove_second:
                 break
+            if len(called) == len(done.kept):
+                raise MemoError(
+                    f"nothing is left to release: the second detector calls all {len(called)} images copies that the "
+                    "first one left. Look at them, and train the generator again."
+                )
             done.seconds = called
             done.kept = [name for name in done.kept if name not in called]
             filtered = ~found.heldout_called

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from monai_memo.audit.card import TODO, render_card
 from monai_memo.audit.record import software_versions
@@ -41,7 +41,8 @@ RULES = {
 
 def private_folder(out: Path) -> Path:
     """Where the key to a release lies: beside it."""
-    return out.with_name(f"{out.name}.private")
+    place = out.resolve()
+    return place.with_name(f"{place.name or 'release'}.private")
 
 
 @dataclass(frozen=True)
@@ -149,8 +150,10 @@ def write_public(
 
 
 def _environment() -> Environment:
+    # The table of attacks is that of the card.
+    places = ChoiceLoader([PackageLoader("monai_memo.release"), PackageLoader("monai_memo.audit")])
     environment = Environment(
-        loader=PackageLoader("monai_memo.release"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        loader=places, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         autoescape=False,  # Markdown; text that comes from elsewhere goes through the filter md
     )  # fmt: skip
     environment.filters.update({**FILTERS, "md": markdown, "percent": percent})

@@ -71,12 +71,24 @@ def test_what_the_audit_cannot_know_is_left_to_the_team(folder: Path) -> None:
         assert part in asked, part
 
 
+def test_attacks_are_named_with_what_tested_them_and_what_was_not_tested(folder: Path) -> None:
+    text = card(folder)
+    rows = [line for line in text.splitlines() if line.count("|") == 5]
+    assert sum("Singling out" in row for row in rows) == 2
+    assert sum("Linkability" in row for row in rows) == 2
+    assert any("31 of 100 above the threshold in the audit" in row for row in rows)
+    assert sum("| not tested | | not known |" in row for row in rows) >= 2
+    assert "this is not a determination of anonymity" in text and "Date of the next evaluation" in text
+
+
 def test_tables_are_whole(folder: Path) -> None:
     """Markdown ends a table at an empty line or at a row without cells."""
     lines = card(folder).splitlines()
     for number, line in enumerate(lines):
         if line.startswith("|"):
-            assert line.endswith("|") and line.count("|") == 3, line
+            above = lines[number - 1]
+            width = above.count("|") if above.startswith("|") else 5 if line.startswith("| Attack ") else 3
+            assert line.endswith("|") and line.count("|") == width, line
             previous = lines[number - 1]
             assert not previous or previous.startswith("|"), f"{previous!r} before {line!r}"
 

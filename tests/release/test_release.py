@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from monai_memo.files import sha256_of
 from monai_memo.label.audit_folder import AuditFolder
 from monai_memo.label.prepare import FINAL, prepare_review
 from monai_memo.label.ratings import Entry
+from monai_memo.release.looks import Look
 from monai_memo.release.release import Release
 from monai_memo.release.rules import COPY, RATED
 from monai_memo.release.statement import Released
@@ -192,3 +194,27 @@ def test_raters_decide_over_the_rule(clinic: Path, tmp_path: Path) -> None:
     assert asked.statement.spared == asked.statement.left.kept_above == 1
     assert always.statement.left.kept_above == 0
     assert "taken into account; 1 stay" in (asked.out / "RELEASE.md").read_text()
+
+
+def test_the_tables_of_the_statement_and_the_card_are_whole(done: Released) -> None:
+    """Markdown ends a table at an empty line or at a row with other cells."""
+    for name in ("RELEASE.md", "card.md"):
+        text = (done.out / name).read_text()
+        lines = text.splitlines()
+        widths = [line.count("|") if line.startswith("|") else 0 for line in lines]
+        assert all(one == two for one, two in pairwise(widths) if one and two), name
+        assert all(line.endswith("|") for line in lines if line.startswith("|")), name
+        assert "Singling out by a part of an image" in text and "Linkability" in text
+        assert "None" not in text and "went through the same" in text.replace("\n", " ")
+
+
+def test_a_second_detector_that_calls_everything_leaves_nothing_to_release(
+    clinic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def called(look: Look) -> dict[str, str]:
+        return {match.synthetic: match.nearest_patient for match in look.result.matches}
+
+    monkeypatch.setattr(Look, "called", called)
+    with pytest.raises(MemoError, match="nothing is left to release: the second detector calls all"):
+        Release(**options(clinic, tmp_path / "out")).run()
+    assert not (tmp_path / "out").exists()
