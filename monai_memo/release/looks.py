@@ -109,18 +109,18 @@ def narrowed(inputs: Inputs, name: str, kept: NDArray[np.bool_]) -> Inputs:
     return replace(inputs, prepared={**inputs.prepared, name: part})
 
 
-def second_recipe(run: Run, inputs: Inputs, epochs: int | None) -> Recipe:
+def second_recipe(run: Run, inputs: Inputs) -> Recipe:
     """Of the second detector: other views."""
     recipe = recipe_for(run.settings, len(inputs.training.pixels), inputs.preprocessing)
-    return replace(recipe, views=OTHER_VIEWS, epochs=epochs or recipe.epochs)
+    return replace(recipe, views=OTHER_VIEWS)
 
 
-def train_second(run: Run, inputs: Inputs, epochs: int | None) -> Detector:
+def train_second(run: Run, inputs: Inputs) -> Detector:
     """A second detector, by the seed of the run and other views."""
     with run.timed("train second detector"):
         return train_detector(
             inputs.training.pixels,
-            second_recipe(run, inputs, epochs),
+            second_recipe(run, inputs),
             inputs.preprocessing,
             run.work / "training",
             seed=run.settings.seed,

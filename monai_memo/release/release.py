@@ -252,9 +252,10 @@ class Release:
         settings = self.settings
         recorded, preprocessing = self.audit.result.configuration, self.audit.preprocessing
         given = settings.second_detector
+        cohorts = {**self._cohorts(), "synthetic": str(self.output.work / IMAGES)}
         asked: AuditConfiguration = configuration(
-            recorded, **{**self._cohorts(), "synthetic": str(self.output.work / IMAGES)}, **self._common(),
-            detector=given, epochs=None, seed=self.seed, planted=100, parts=self._parts(), allow_overlap=True,
+            recorded, **cohorts, **self._common(), detector=given, seed=self.seed, planted=100, parts=self._parts(),
+            epochs=settings.second_epochs or recorded.get("epochs"), allow_overlap=True,
             size=tuple(preprocessing.size), spacing=preprocessing.spacing,
         )  # fmt: skip
         place = self.output.work / "looks" / "second"
@@ -264,8 +265,7 @@ class Release:
                 "second_detector is the detector of the audit: what it missed it would miss again. Name another one, "
                 "or leave it out to have one trained"
             )
-        epochs = settings.second_epochs or self.audit.result.configuration.get("epochs")
-        detector = inputs.given or train_second(run, inputs, epochs)
+        detector = inputs.given or train_second(run, inputs)
         by_file = {path.name: name for name, path in written.items()}
         before = inputs.prepared["heldout"]
         filtered = ~first.heldout_called

@@ -15,12 +15,13 @@ from PIL import Image
 
 from monai_memo.audit.audit import Audit
 from monai_memo.data.reading import read_image
+from monai_memo.detector.detector import Detector
 from monai_memo.errors import ConfigurationError, MemoError, OutputError
 from monai_memo.files import sha256_of
 from monai_memo.label.audit_folder import AuditFolder
 from monai_memo.label.prepare import FINAL, prepare_review
 from monai_memo.label.ratings import Entry
-from monai_memo.release.looks import Look
+from monai_memo.release.looks import OTHER_VIEWS, Look
 from monai_memo.release.release import Release
 from monai_memo.release.rules import COPY, RATED
 from monai_memo.release.statement import Released
@@ -218,3 +219,13 @@ def test_a_second_detector_that_calls_everything_leaves_nothing_to_release(
     with pytest.raises(MemoError, match="nothing is left to release: the second detector calls all"):
         Release(**options(clinic, tmp_path / "out")).run()
     assert not (tmp_path / "out").exists()
+
+
+def test_a_second_detector_is_trained_with_another_seed_and_other_views(clinic: Path, tmp_path: Path) -> None:
+    done = Release(**options(clinic, tmp_path / "out", second_detector=None, second_epochs=1)).run()
+    second = Detector.load(done.private / "second_detector.pt")
+    assert second.recipe.views == OTHER_VIEWS and second.recipe.epochs == 1 and second.seed == 1
+    assert second.sha256 == done.record["detectors"]["second"]
+    assert tuple(second.preprocessing.size) == (32, 32)
+    again = options(clinic, tmp_path / "again", second_detector=str(done.private / "second_detector.pt"), seed=1)
+    assert Release(**again).run().record["statement"]["looks"] == done.record["statement"]["looks"]
