@@ -30,7 +30,14 @@ def _basis(dims: int, affine: bool) -> Tensor:
     return torch.stack(directions)
 
 
-def refine(thetas: Tensor, query: Tensor, candidate: Tensor, steps: int = 8, affine: bool = False) -> Tensor:
+def refine(
+    thetas: Tensor,
+    query: Tensor,
+    candidate: Tensor,
+    steps: int = 8,
+    affine: bool = False,
+    points: int | None = None,
+) -> Tensor:
     """Gauss-Newton steps on the difference of ``local_contrast``, weighted by how well each place agrees already.
 
     Places that do not agree (a replaced box, noise) lose their say, as in robust regression.
@@ -39,11 +46,12 @@ def refine(thetas: Tensor, query: Tensor, candidate: Tensor, steps: int = 8, aff
         thetas: ``(batch, dims, dims + 1)`` to start from.
         query, candidate: ``(batch, 1, *spatial)`` of ``local_contrast``.
         affine: let all entries of the matrix move; otherwise rotation, zoom and shift.
+        points: look at every so many pixels along each axis; by default at all of small images, every second of others.
     """
     shape = query.shape[2:]
     dims, count = len(shape), len(query)
     # One pixel in four, or one voxel in eight, is enough to say where to go: a thousand of them for six parameters.
-    points = 2 if min(shape) >= LARGE[dims] else 1
+    points = points or (2 if min(shape) >= LARGE[dims] else 1)
     every = 2 if points == 1 and min(shape) >= 32 else 1
     seen = (slice(None), slice(None), *(slice(points // 2, None, points) for _ in shape))
     # Slope along each coordinate (last axis first), per unit of half the longest axis.

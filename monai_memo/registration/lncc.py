@@ -14,7 +14,7 @@ from monai_memo.registration.affine import warp
 from monai_memo.registration.filters import along_axes, gaussian, octaves, smooth
 
 BEST_SHARE = 0.4  # so that a quarter of the image can be another's and a rim be lost, and the rest still counts
-FEWEST_SHARE = 0.15
+FEWEST_SHARE = {2: 0.15, 3: 0.06}  # of pictures, of volumes: two fifths of each axis, as good as
 NOTHING = 2e-3  # detail weaker than this (of the intensity range) agrees with nothing
 BLURS = (0.0, 0.6, 1.0, 1.5, 2.2, 3.2, 4.5)  # pixels; how much blurrier than its original a copy may be
 CLOSEST = 1 - 1e-6
@@ -109,13 +109,14 @@ def profile(agreement: Tensor, visible: Tensor, best_share: float = BEST_SHARE) 
         ``(batch, bands)``.
     """
     values = (agreement * visible).flatten(2)
+    fewest = FEWEST_SHARE[agreement.ndim - 2]
     count = values.shape[2]
     kept = max(1, int(best_share * count))
     # The mean of the highest ones, without putting them in order: those above the lowest that counts, and that one.
     lowest = values.kthvalue(count - kept + 1, dim=2, keepdim=True).values
     best: Tensor = lowest[:, :, 0] + (values - lowest).clamp(min=0).sum(dim=2) / kept
     seen = visible.flatten(2).sum(dim=2)
-    return torch.where(seen < kept, values.sum(dim=2) / seen.clamp(min=FEWEST_SHARE * count), best)
+    return torch.where(seen < kept, values.sum(dim=2) / seen.clamp(min=fewest * count), best)
 
 
 def profiles_of(

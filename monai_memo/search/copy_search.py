@@ -28,6 +28,7 @@ from monai_memo.search.reranker import RegisteredReranker
 from monai_memo.search.runner import Runner
 from monai_memo.search.score_norm import Closeness, CommonScale, WholeImages, leads, vote_leads
 from monai_memo.search.shape_retriever import ShapeRetriever
+from monai_memo.search.volume_retriever import VolumeRetriever
 
 VERSION = 6  # raise it when the same images come to give another result: what is kept of another one is not taken up
 SCALE_IMAGES, FEWEST_IMAGES = 200, 20  # training images that the common scale is measured on
@@ -69,14 +70,15 @@ class CopySearch:
     @classmethod
     def default(cls, encoder: Encoder, batch_size: int = 64) -> CopySearch:
         """The search of an audit: by embeddings and by shape, then by registration."""
-        return cls([EmbeddingRetriever(encoder, batch_size=batch_size), ShapeRetriever(), LocalFeatureRetriever()])
+        embeddings = EmbeddingRetriever(encoder, batch_size=batch_size)
+        return cls([embeddings, ShapeRetriever(), LocalFeatureRetriever(), VolumeRetriever()])
 
     def fit(self, gallery: Gallery, runner: Runner | None = None) -> CopySearch:
         """Get ready to look queries up in a gallery."""
         runner = runner or Runner()
         self.gallery, self.runner = gallery, runner
-        if len(gallery.shape) != 2:
-            self.retrievers = [one for one in self.retrievers if not isinstance(one, LocalFeatureRetriever)]
+        placing = VolumeRetriever if len(gallery.shape) == 2 else LocalFeatureRetriever  # is for the other dimension
+        self.retrievers = [one for one in self.retrievers if not isinstance(one, placing)]
         enough = len(np.unique(gallery.patients)) >= FEWEST_IMAGES
         self.scale = None
         with torch.inference_mode():
