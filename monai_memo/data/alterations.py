@@ -166,21 +166,26 @@ def replacement(images: Images, rng: np.random.Generator, strength: Strengths) -
     return result
 
 
-def _require_volumes(images: Images, name: str) -> None:
+def require_volumes(images: Images, name: str) -> None:
+    """Refuse pictures.
+
+    Raises:
+        ConfigurationError: they have no third axis.
+    """
     if images.ndim != 5:
         raise ConfigurationError(f"{name} is an alteration of volumes, got images of shape {images.shape}")
 
 
 def slice_offset(images: Images, rng: np.random.Generator, strength: Strengths) -> Images:
     """Another stack of slices: moved through the last axis by ``strength`` slices (a fraction interpolates)."""
-    _require_volumes(images, "slice_offset")
+    require_volumes(images, "slice_offset")
     offsets = strength * signs(rng, len(images))
     return each(images, lambda i, v: ndimage.shift(v, (0, 0, offsets[i]), order=1, mode="nearest"))
 
 
 def slice_thickness(images: Images, rng: np.random.Generator, strength: Strengths) -> Images:
     """Slices thicker by the factor ``strength`` along the last axis, resampled to the old number."""
-    _require_volumes(images, "slice_thickness")
+    require_volumes(images, "slice_thickness")
 
     def thicken(position: int, values: NDArray[np.float32]) -> NDArray[np.floating]:
         averaged = ndimage.gaussian_filter1d(values, 0.35 * strength[position], axis=2, mode="nearest")
@@ -201,4 +206,4 @@ ALTERATIONS: Mapping[str, Alteration] = {
         slice_offset, slice_thickness,
     )
 }  # fmt: skip
-VOLUMES_ONLY = ("slice_offset", "slice_thickness")
+VOLUMES_ONLY = ("slice_offset", "slice_thickness", "tilted", "front_to_back", "reoriented")

@@ -8,14 +8,15 @@ Functions of the kind of ``alterations``: images, generator and strengths in, al
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import product
+from itertools import permutations, product
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
-from monai_memo.data.alterations import ALTERATIONS, Alteration, Images, Strengths, each, signs
+from monai_memo.data.alterations import ALTERATIONS, Alteration, Images, Strengths, each, require_volumes, signs
 from monai_memo.errors import ConfigurationError
 
 Values = NDArray[np.float32]
@@ -125,6 +126,43 @@ def transposed(images: Images, rng: np.random.Generator, strength: Strengths) ->
     for position, image in enumerate(result):
         first, second = 1 + rng.permutation(images.ndim - 2)[:2]
         result[position] = _fitted(np.swapaxes(image, int(first), int(second)), image.shape)
+    return result
+
+
+def tilted(images: Images, rng: np.random.Generator, strength: Strengths) -> Images:
+    """Turned by ``strength`` degrees about a random axis that need not be one of the volume's."""
+    require_volumes(images, "tilted")
+    axes = rng.standard_normal((len(images), 3))
+    axes /= np.linalg.norm(axes, axis=1, keepdims=True)
+
+    def turned(position: int, values: Values) -> NDArray[np.floating]:
+        half = np.array(values.shape) / 2
+        matrix = Rotation.from_rotvec(np.radians(strength[position]) * axes[position]).as_matrix()
+        return _linear(values, matrix * half[None, :] / half[:, None])  # turned as it is, not as a box
+
+    return each(images, turned)
+
+
+def front_to_back(images: Images, rng: np.random.Generator, strength: Strengths) -> Images:
+    """Mirrored along the second axis of volumes (no strength)."""
+    require_volumes(images, "front_to_back")
+    return np.ascontiguousarray(np.flip(images, axis=3))
+
+
+def reoriented(images: Images, rng: np.random.Generator, strength: Strengths) -> Images:
+    """Stored along other axes, in any order and direction (no strength); not as it lay, nor as its mirror image."""
+    require_volumes(images, "reoriented")
+    ways = [
+        (order, steps)
+        for order in permutations((1, 2, 3))
+        for steps in product((1, -1), repeat=3)
+        if order != (1, 2, 3) or steps[1:] != (1, 1)
+    ]
+    result = images.copy()
+    for position, image in enumerate(result):
+        order, steps = ways[int(rng.integers(len(ways)))]
+        turned = np.transpose(image, (0, *order))[(slice(None), *(slice(None, None, step) for step in steps))]
+        result[position] = _fitted(turned, image.shape)
     return result
 
 
@@ -312,9 +350,9 @@ def boxes(images: Images, rng: np.random.Generator, strength: Strengths) -> Imag
 FURTHER: Mapping[str, Alteration] = {
     alteration.__name__: alteration
     for alteration in (
-        margins, white_margins, letterbox, bars, crop, crop_corner, turn, upside_down, transposed, anisotropic, shear,
-        perspective, elastic, rescanned, speckle, inverted, grid, text, blend, half_replaced, part_kept,
-        parts_exchanged, boxes,
+        margins, white_margins, letterbox, bars, crop, crop_corner, turn, upside_down, transposed, tilted,
+        front_to_back, reoriented, anisotropic, shear, perspective, elastic, rescanned, speckle, inverted, grid, text,
+        blend, half_replaced, part_kept, parts_exchanged, boxes,
     )
 }  # fmt: skip
 EVERY: Mapping[str, Alteration] = {**ALTERATIONS, **FURTHER}

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from monai_memo.search.reranker import RegisteredReranker as RegisteredReranker
     from monai_memo.search.runner import Runner as Runner
     from monai_memo.search.shape_retriever import ShapeRetriever as ShapeRetriever
+    from monai_memo.search.volume_retriever import VolumeRetriever as VolumeRetriever
 
 _MODULES = {
     "ArrayEncoder": "monai_memo.search.embedding_retriever",
@@ -48,6 +49,7 @@ _MODULES = {
     "Runner": "monai_memo.search.runner",
     "Search": "monai_memo.search.protocols",
     "ShapeRetriever": "monai_memo.search.shape_retriever",
+    "VolumeRetriever": "monai_memo.search.volume_retriever",
     "compare_pair": "monai_memo.search.pair",
 }
 __all__ = list(_MODULES)

@@ -65,9 +65,13 @@ class Boxed:
         share = both[:, 1:]
         return cls(both[:, :1] / share.clamp(min=1e-3), (share > VISIBLE).to(images.dtype), centre, half)
 
-    def detail(self) -> Tensor:
-        """``(n, 1, 16, 16, 16)`` what is registered."""
-        return local_contrast(self.images, self.mask, *LARGE_BAND)
+    def detail(self, size: float = 1.0) -> Tensor:
+        """``(n, 1, 16, 16, 16)`` what is registered.
+
+        Args:
+            size: of what they show, beside what they are registered with: the band is that of the other one.
+        """
+        return local_contrast(self.images, self.mask, *(size * one for one in LARGE_BAND))
 
     def features(self) -> Tensor:
         """``(n, 512)`` what is looked through, of training volumes."""
@@ -120,14 +124,17 @@ class VolumeRetriever:
             raise ValueError(f"these ways of looking are for volumes, got images of shape {gallery.shape}")
         self.size, device = len(gallery), runner.device
         self.unit = half_lengths(gallery.shape, device)
-        ways = versions(half_lengths(gallery.shape))
+        ways = versions(gallery.shape)
+        self.families = list(ways.families)
+        self.sizes = [size for size, _ in ways.sizes]
+        self.different = sorted(set(self.sizes))
+        places = [self.different.index(size) for size, count in ways.sizes for _ in range(count)]
+        self.of_way = torch.tensor(places).to(device)  # which of these each way has
         grid = sampling_grid(ways.thetas, (SMALL,) * 3)
-        inside = (grid.abs() <= 1).all(dim=-1)
-        grid[~inside] = BEYOND
-        inside = inside.flatten(1).float().to(device)
-        self.families = [int((ways.families == family).sum()) for family in range(FAMILIES)]
-        self.sizes, counts = ways.sizes.unique_consecutive(return_counts=True)
-        self.grids = [part.to(device) for part in grid.split(counts.tolist())]
+        within_query = (grid.abs() <= 1).all(dim=-1, keepdim=True)
+        grid = torch.where(within_query, grid, BEYOND).to(device)
+        self.grids = grid.split([count for _, count in ways.sizes])
+        inside = within_query.flatten(1).to(device=device, dtype=grid.dtype)
         linear = torch.linalg.inv(ways.thetas[:, :, :3])
         self.thetas = torch.cat([linear, -linear @ ways.thetas[:, :, 3:]], dim=2).to(device)
 
@@ -143,8 +150,7 @@ class VolumeRetriever:
         self.details = packed[:, values + 6 :].unflatten(1, (1, LARGE, LARGE, LARGE))
         squares = self.columns.pow(2)
         self.norms = [
-            (part @ squares.mean(dim=1, keepdim=True)).sqrt().clamp(min=FAINT)
-            for part in inside.split(self.families)
+            (part @ squares.mean(dim=1, keepdim=True)).sqrt().clamp(min=FAINT) for part in inside.split(self.families)
         ]
         # A crop must not gain by lying where a volume is weak: its strength there is taken from each volume.
         crops = inside.split(self.families)[CROPPED]
@@ -168,7 +174,8 @@ class VolumeRetriever:
         boxed = Boxed.of(grey(queries))
         which, way, negative = self._pool(boxed, runner)
         n, k = which.shape
-        query, mask = (part.repeat_interleave(k, dim=0) for part in (boxed.detail(), boxed.mask))
+        rows, mask = torch.arange(n, device=which.device)[:, None], boxed.mask.repeat_interleave(k, dim=0)
+        query = torch.stack([boxed.detail(size) for size in self.different])[self.of_way[way], rows].flatten(0, 1)
         query = torch.where(negative.view(-1, 1, 1, 1, 1), -query, query)
         there = self.details[which.flatten()].float()
         thetas = self.thetas[way.flatten()]
@@ -199,9 +206,7 @@ class VolumeRetriever:
         return which, way, negative > 0
 
     @staticmethod
-    def _similar(
-        features: Tensor, columns: Tensor, norms: Tensor | None, step: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _similar(features: Tensor, columns: Tensor, norms: Tensor | None, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Of each volume: how similar it is in the best way, which way that is, and the similarity with its sign."""
         found = []
         for first in range(0, columns.shape[1], step):
@@ -216,8 +221,9 @@ class VolumeRetriever:
     def _versions(self, boxed: Boxed, row: int) -> Tensor:
         """``(versions, 512)`` of one query."""
         image, mask = boxed.images[row : row + 1], boxed.mask[row : row + 1]
-        parts, known = [], {}
-        for size, grid in zip(self.sizes.tolist(), self.grids, strict=True):
+        parts: list[Tensor] = []
+        known: dict[float, Tensor] = {}
+        for size, grid in zip(self.sizes, self.grids, strict=True):
             if size not in known:
                 scale = size * LARGE / SMALL  # so that the band is that of the original's small version
                 known[size] = local_contrast(image, mask, *(scale * one for one in SMALL_BAND))
@@ -268,7 +274,9 @@ def agreement_of(query: Tensor, mask: Tensor, candidate: Tensor, thetas: Tensor)
     places = coordinates(thetas, query.shape[2:])
     moved = functional.grid_sample(candidate, grid_of(places), padding_mode="zeros", align_corners=False)
     seen = within(places).unsqueeze(1) * mask
-    products = [(seen * one * two).flatten(1).sum(dim=1) for one, two in ((query, moved), (query, query), (moved, moved))]
+    products = [
+        (seen * one * two).flatten(1).sum(dim=1) for one, two in ((query, moved), (query, query), (moved, moved))
+    ]
     share = seen.flatten(1).mean(dim=1)
     correlation = products[0] / (products[1] * products[2]).sqrt().clamp(min=FAINT)
     return correlation * (share / LEAST_VISIBLE).clamp(max=1)

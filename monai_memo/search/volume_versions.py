@@ -1,6 +1,6 @@
 # Copyright (c) monai_memo contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The ways in which a volume is looked at before it is looked up: what a copy may have been turned, cropped or zoomed by.
+"""The ways in which a volume is looked at before it is looked up: how a copy may have been turned, cropped or zoomed.
 
 All of it in coordinates of a box, from -1 to 1 along each axis (last axis first), whatever the lengths of its sides: a
 volume that was stored along other axes and brought to the same shape fills its box as before.
@@ -8,14 +8,15 @@ volume that was stored along other axes and brought to the same shape fills its 
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import permutations, product
+from itertools import groupby, permutations, product
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 from torch import Tensor
-
-from monai_memo.registration.affine import mirror
 
 NEAR, CROPPED, TURNED, REORIENTED = range(4)
 FAMILIES = 4
@@ -27,7 +28,10 @@ STRETCHES = (0.6, 0.8, 1.25, 1.67)  # of one axis
 TURNS, AXES = (13.0, 23.0, 33.0), 60  # degrees, and axes that volumes are turned about
 MOVE = 0.2  # of reoriented volumes
 OTHER_SIZES = (0.75, 1.33)  # of reoriented volumes
-Version = tuple[int, float, Tensor, Tensor]
+Matrix = NDArray[np.float64]
+UPRIGHT = (np.eye(DIMS), np.diag([1.0, 1.0, -1.0]))  # as it lies, and mirrored along the first axis
+NOWHERE = np.zeros(DIMS)
+Version = tuple[int, float, Matrix, Matrix]  # family, size, matrix and shift
 
 
 @dataclass(frozen=True)
@@ -36,95 +40,74 @@ class Versions:
 
     Attributes:
         thetas: ``(v, 3, 4)`` which point of the query a point of the version shows.
-        sizes: ``(v,)`` of what the query shows, beside the original.
-        families: ``(v,)`` one of ``NEAR``, ``CROPPED``, ``TURNED``, ``REORIENTED``: those of a family are compared with
-            each other alone, since little of a volume agrees by chance more easily than all of it.
+        sizes: how many versions follow one another with which size of what the query shows, beside the original.
+        families: how many there are of ``NEAR``, ``CROPPED``, ``TURNED`` and ``REORIENTED``. Those of a family are
+            compared with each other alone, since little of a volume agrees by chance more easily than all of it.
     """
 
     thetas: Tensor
-    sizes: Tensor
-    families: Tensor
-
-    def __len__(self) -> int:
-        return len(self.thetas)
+    sizes: tuple[tuple[float, int], ...]
+    families: tuple[int, ...]
 
 
-def _steps(count: int, most: float) -> list[Tensor]:
+def versions(shape: Sequence[int]) -> Versions:
+    """All of them.
+
+    Args:
+        shape: spatial shape of the volumes, which are turned as they are and not as boxes.
+    """
+    unit = np.array(shape[::-1]) / max(shape)
+    moves = [NOWHERE, *(way * MOVE * axis for axis in np.eye(DIMS) for way in (-1, 1))]
+    every = sorted([*_upright(), *_turned(unit), *_reoriented(moves)], key=lambda version: version[:2])
+    thetas = np.stack([np.column_stack([linear, shift]) for _, _, linear, shift in every])
+    return Versions(
+        torch.from_numpy(thetas.astype(np.float32)),
+        tuple((size, len(list(some))) for (_, size), some in groupby(every, key=lambda version: version[:2])),
+        tuple(sum(version[0] == family for version in every) for family in range(FAMILIES)),
+    )
+
+
+def _steps(count: int, most: float) -> list[Matrix]:
     """Shifts along all axes."""
-    return [torch.tensor(step) * most / count for step in product(range(-count, count + 1), repeat=DIMS)]
+    return [np.array(step) * most / count for step in product(range(-count, count + 1), repeat=DIMS)]
 
 
-def _axes() -> list[tuple[float, float, float]]:
-    """Directions all over the sphere, on a spiral (Fibonacci)."""
-    found = []
-    for number in range(AXES):
-        height, angle = 1 - (2 * number + 1) / AXES, math.pi * (3 - 5**0.5) * number
-        radius = (1 - height**2) ** 0.5
-        found.append((radius * math.cos(angle), radius * math.sin(angle), height))
-    return found
-
-
-def _turn(axis: tuple[float, float, float], degrees: float) -> Tensor:
-    """``(3, 3)`` rotation about an axis of length 1 (Rodrigues)."""
-    x, y, z = axis
-    cross = torch.tensor([[0, -z, y], [z, 0, -x], [-y, x, 0]], dtype=torch.float64)
-    angle = math.radians(degrees)
-    turned = torch.eye(DIMS, dtype=torch.float64) + math.sin(angle) * cross + (1 - math.cos(angle)) * cross @ cross
-    return turned.float()
-
-
-def _symmetries() -> list[Tensor]:
-    """All 48 of a cube."""
-    return [
-        torch.diag(torch.tensor(signs, dtype=torch.float32))[list(order)]
-        for order in permutations(range(DIMS))
-        for signs in product((1, -1), repeat=DIMS)
-    ]
-
-
-def _upright(sides: list[Tensor]) -> list[Version]:
+def _upright() -> list[Version]:
     found: list[Version] = []
     for size, count, most in (*SIZES, *CROPS):
         family = NEAR if size <= 1 else CROPPED
         found += [
-            (family, size, size * side, -size * (side @ shift)) for side in sides for shift in _steps(count, most)
+            (family, size, size * side, -size * (side @ shift)) for side in UPRIGHT for shift in _steps(count, most)
         ]
     for axis, size in product(range(DIMS), STRETCHES):
-        stretch = torch.ones(DIMS)
-        stretch[axis] = size
-        found += [(NEAR, 1.0, torch.diag(stretch) @ side, torch.zeros(DIMS)) for side in sides]
+        stretch = np.where(np.arange(DIMS) == axis, size, 1.0)
+        found += [(NEAR, 1.0, np.diag(stretch) @ side, NOWHERE) for side in UPRIGHT]
     return found
 
 
-def _turned(sides: list[Tensor], unit: Tensor) -> list[Version]:
-    return [
-        (TURNED, 1.0, _turn(axis, degrees) * unit / unit[:, None] @ side, torch.zeros(DIMS))
-        for side, degrees, axis in product(sides, TURNS, _axes())
-    ]
+def _axes() -> Matrix:
+    """``(axes, 3)`` directions all over the sphere, on a spiral (Fibonacci)."""
+    number = np.arange(AXES)
+    height, angle = 1 - (2 * number + 1) / AXES, np.pi * (3 - 5**0.5) * number
+    radius = np.sqrt(1 - height**2)
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle), height], axis=1)
 
 
-def _reoriented(sides: list[Tensor], moves: list[Tensor]) -> list[Version]:
+def _turned(unit: Matrix) -> list[Version]:
     found: list[Version] = []
-    for symmetry in _symmetries():
-        if any(torch.equal(symmetry, side) for side in sides):
+    for side, degrees, axis in product(UPRIGHT, TURNS, _axes()):
+        turn = Rotation.from_rotvec(np.radians(degrees) * axis).as_matrix()
+        found.append((TURNED, 1.0, turn * unit[None, :] / unit[:, None] @ side, NOWHERE))
+    return found
+
+
+def _reoriented(moves: Sequence[Matrix]) -> list[Version]:
+    """All 48 symmetries of a cube, without those that leave it upright."""
+    found: list[Version] = []
+    for order, signs in product(permutations(range(DIMS)), product((1.0, -1.0), repeat=DIMS)):
+        symmetry = np.diag(signs)[list(order)]
+        if any(np.array_equal(symmetry, side) for side in UPRIGHT):
             continue
         found += [(REORIENTED, 1.0, symmetry, move) for move in moves]
-        found += [(REORIENTED, size, size * symmetry, moves[0]) for size in OTHER_SIZES]
+        found += [(REORIENTED, size, size * symmetry, NOWHERE) for size in OTHER_SIZES]
     return found
-
-
-def versions(unit: Tensor) -> Versions:
-    """All of them.
-
-    Args:
-        unit: ``(3,)`` lengths of the axes, last axis first: volumes are turned as they are, not as boxes.
-    """
-    sides = [torch.eye(DIMS), mirror(DIMS)]
-    moves = [torch.zeros(DIMS), *(way * MOVE * axis for axis in torch.eye(DIMS) for way in (-1, 1))]
-    every = [*_upright(sides), *_turned(sides, unit), *_reoriented(sides, moves)]
-    every.sort(key=lambda version: version[:2])
-    return Versions(
-        torch.stack([torch.cat([linear, shift[:, None]], dim=1) for _, _, linear, shift in every]),
-        torch.tensor([size for _, size, _, _ in every]),
-        torch.tensor([family for family, _, _, _ in every]),
-    )

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -39,6 +41,37 @@ def test_every_kind_keeps_shape_type_and_range_of_oblong_images(images: np.ndarr
         assert result.shape == images.shape and result.dtype == np.float32, level
         assert result.min() >= 0 and result.max() <= 1, level
         np.testing.assert_array_equal(result, altered(images, level, seed=0))
+
+
+@pytest.mark.parametrize("name", ["tilted", "front_to_back", "reoriented"])
+def test_what_needs_three_axes_refuses_pictures(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{name} is an alteration of volumes"):
+        changed(name, CHEST)
+    assert name not in kinds_of(2) and name in kinds_of(3)
+
+
+def test_tilted_volumes_turn_about_any_axis() -> None:
+    ball = np.zeros((1, 1, 33, 33, 33), np.float32)
+    ball[0, 0, 14:19, 14:19, 22:27] = 1  # 8 voxels from the centre, whose place is 16
+    turned = FURTHER["tilted"](np.repeat(ball, 6, axis=0), np.random.default_rng(0), np.full(6, 30.0))
+    places = np.stack([[np.average(axis, weights=one[0]) for axis in np.indices(ball.shape[2:])] for one in turned])
+    assert np.linalg.norm(places - 16, axis=1) == pytest.approx(8, abs=0.2)
+    moved = np.linalg.norm(places - [16, 16, 24], axis=1)
+    assert moved.max() <= 2 * 8 * np.sin(np.radians(15)) + 0.2 and moved.max() > 2  # a chord of 30 degrees at most
+    assert (np.abs(places - [16, 16, 24]) > 0.3).all(axis=1).any(), "none turned out of the planes of the axes"
+
+
+def test_reoriented_volumes_hold_the_same_voxels_along_other_axes() -> None:
+    many = np.repeat(KNEE[:1], 60, axis=0)
+    results = {one.tobytes() for one in changed("reoriented", many)}
+    ways = {
+        np.ascontiguousarray(np.transpose(KNEE[0, 0], order)[::first, ::second, ::third]).tobytes()
+        for order in itertools.permutations(range(3))
+        for first, second, third in itertools.product((1, -1), repeat=3)
+    }
+    upright = {KNEE[0, 0].tobytes(), np.ascontiguousarray(KNEE[0, 0, ::-1]).tobytes()}
+    assert len(ways) == 48 and results <= ways - upright and len(results) > 25
+    np.testing.assert_array_equal(changed("front_to_back", KNEE), KNEE[:, :, :, ::-1])
 
 
 def test_margins_hold_the_whole_image() -> None:

@@ -25,6 +25,7 @@ from monai_memo.search.placed import Placed
 from monai_memo.search.runner import Runner
 from monai_memo.search.score_norm import WholeImages
 from monai_memo.search.shape_retriever import ShapeRetriever
+from monai_memo.search.volume_retriever import VolumeRetriever
 
 CARD = "cuda:0" if torch.cuda._is_compiled() else "meta"
 
@@ -49,6 +50,7 @@ def test_a_block_of_queries_goes_through_without_leaving_the_card(dims: int, exa
     weights = torch.empty(size**dims, 8, device=CARD)
     shape = ShapeRetriever(exact_up_to=100 if exact else 4, pool=12)
     retrievers = [EmbeddingRetriever(lambda images: images.flatten(1) @ weights), shape]
+    retrievers += [VolumeRetriever()] if dims == 3 else []
     search, card = CopySearch(retrievers, whole_images=False), Runner.on(CARD)
     gallery = Gallery(pixels)
     search.fit(gallery, card)

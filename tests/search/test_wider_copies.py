@@ -51,7 +51,7 @@ def test_both_originals_of_a_blend_are_named(search: CopySearch) -> None:
 def test_volumes_are_looked_up_without_keypoints() -> None:
     volumes = np.random.default_rng(0).random((3, 1, 16, 16, 16), dtype=np.float32)
     found = CopySearch.default(lambda images: images.flatten(1)).fit(Gallery(volumes))
-    assert found.describe()["retrievers"] == ["EmbeddingRetriever", "ShapeRetriever"]
+    assert found.describe()["retrievers"] == ["EmbeddingRetriever", "ShapeRetriever", "VolumeRetriever"]
     assert found.search(volumes[1:2]).candidates[0, 0] == 1
 
 
