@@ -26,6 +26,7 @@ from monai_memo.release.release import Release
 from monai_memo.release.rules import COPY, RATED
 from monai_memo.release.statement import Released
 from monai_memo.statistics.copies_left import copies_left
+from monai_memo.workspace import output_folder, transaction
 from tests.audit.small import settings
 from tests.release.conftest import COPIES, options
 
@@ -229,3 +230,26 @@ def test_a_second_detector_is_trained_with_another_seed_and_other_views(clinic: 
     assert tuple(second.preprocessing.size) == (32, 32)
     again = options(clinic, tmp_path / "again", second_detector=str(done.private / "second_detector.pt"), seed=1)
     assert Release(**again).run().record["statement"]["looks"] == done.record["statement"]["looks"]
+
+
+def test_a_release_that_was_interrupted_goes_on_and_gives_the_same_files(
+    clinic: Path, done: Released, tmp_path: Path
+) -> None:
+    given = options(clinic, tmp_path / "out")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transaction, "move_all", _interrupted)
+        patch.setattr(output_folder, "move_all", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            Release(**given).run()
+    assert not (tmp_path / "out" / "images").exists() and not (tmp_path / "out.private" / "key.csv").exists()
+    assert (tmp_path / "out.private" / ".monai_memo_work" / "looks" / "second").is_dir()
+    again = Release(**given).run()
+    images = {name: value for name, value in done.record["files"].items() if name.startswith("images/")}
+    assert {name: value for name, value in again.record["files"].items() if name.startswith("images/")} == images
+    assert {path.name for path in again.private.iterdir()} == {
+        "key.csv", "removed.csv", "second_detector.pt", ".monai_memo.json",
+    }  # fmt: skip
+
+
+def _interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
