@@ -27,7 +27,8 @@ from monai_memo.search.placed import Placed
 from monai_memo.search.runner import AHEAD, CPU, Runner
 
 CANDIDATES = 10
-NEIGHBOURS = 3  # keypoints of the gallery that each keypoint of a query votes for
+VOTERS = 48  # strongest keypoints of a query
+NEIGHBOURS = 5  # keypoints of the gallery that each of them votes for
 PROBED = 4  # lists of the inverted file that are looked into
 LISTS = 2  # of the inverted file, times the square root of the number of keypoints
 LISTED_AT_ONCE = 256  # images whose keypoints go into the index together
@@ -174,7 +175,7 @@ class LocalFeatureRetriever:
         which, variants = (np.full((n, self.wanted), fill, dtype=np.int64) for fill in (-1, 0))
         if self.index is None:
             return which, variants
-        counts = points.counts.numpy()
+        counts = points.counts.clamp(max=VOTERS).numpy()
         rows = np.flatnonzero(counts >= FEWEST)
         if not len(rows):
             return which, variants

@@ -20,7 +20,7 @@ from monai_memo.workspace.team import Team
 
 CPU = torch.device("cpu")
 AT_HAND = 3 * 2**20  # bytes that a processor keeps near: larger blocks wait for memory
-AHEAD = 3  # blocks that the processor works on while a card works on an earlier one
+AHEAD = 1  # blocks that the processor works on while a card works on an earlier one; three took longer, measured
 LARGE_CARD = 30 * 2**30  # bytes
 SHARE_OF_FREE = 0.25  # of a graphics card's free memory, for one step
 Made = TypeVar("Made")
