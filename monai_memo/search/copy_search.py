@@ -284,7 +284,7 @@ class CopySearch:
             found = leads(scored, patients)
         else:  # profiles of another reranker need not be correlations
             found = torch.full((*scored.candidates.shape, LEADS - 1), -torch.inf, device=patients.device)
-        if placed is None:
+        if placed is None or placed.places.shape[2] == 0:  # votes that are no keypoints are all alike, and tell nothing
             return torch.cat([found, torch.full_like(found[:, :, :1], -torch.inf)], dim=2)
         theirs = placed.candidates
         if own is not None:
