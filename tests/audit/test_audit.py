@@ -337,8 +337,12 @@ runpy.run_module("monai_memo", run_name="__main__")
 """
 
 
-@pytest.mark.parametrize("moment", ["training", "embedding"])
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["kill", "ctrl-c"])
+@pytest.mark.parametrize(("moment", "how"), [
+    pytest.param("training", signal.SIGKILL, id="kill-training"),
+    pytest.param("embedding", signal.SIGINT, id="ctrl-c-embedding"),
+    pytest.param("embedding", signal.SIGKILL, id="kill-embedding", marks=pytest.mark.slow),
+    pytest.param("training", signal.SIGINT, id="ctrl-c-training", marks=pytest.mark.slow),
+])  # fmt: skip
 def test_interrupted_audit_goes_on_and_gives_the_same_result(
     demo_folder: Path, tmp_path: Path, moment: str, how: signal.Signals
 ) -> None:

@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "tutorials").glob("*.ipynb"))
 LARGEST = 600_000  # bytes of a notebook with its pictures
 LONGEST = 240  # seconds on 2 cores
+SELDOM = ("02", "03", "05")  # run with the slow tests; the others show the way from an audit to a release
 
 # What each notebook must have shown at its end: the numbers differ between machines, the words do not.
 SHOWN = {
@@ -50,7 +51,9 @@ def test_there_are_five_in_order() -> None:
     assert not list((ROOT / "tutorials").glob("*.py")), "code belongs to the library"
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [
+    pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.name[:2] in SELDOM else []) for path in NOTEBOOKS
+])  # fmt: skip
 def test_runs_from_top_to_bottom(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
