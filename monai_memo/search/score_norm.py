@@ -34,6 +34,7 @@ WEIGHT = 0.4  # of the median log error to either
 SMALLEST_ERROR = 1e-6
 EXACT_UP_TO, SHORTLIST = 4096, 64
 EXACT_ON_CARD = 65_536
+UPPER = (0.75, 0.8, 0.85, 0.9, 0.95, 0.975)  # percentiles that make equal values equally rare: one alone is chance
 FEWEST_OTHERS = 3  # candidates of other patients that a lead is measured against
 LEAD_POWER, LEAST_AGREEMENT = 1.25, 0.1
 FEW_VOTES = 4.0  # of keypoints: that many make no difference
@@ -221,7 +222,8 @@ class CommonScale:
     unused, so that thresholds and p-values that come from them remain valid.
 
     Attributes:
-        closeness, similarity: median and 90th percentile of each; similarity on Fisher's scale.
+        closeness, similarity: two points of the straight line that fits their upper percentiles best, the first at
+            their medians; similarity on Fisher's scale.
     """
 
     closeness: tuple[float, float]
@@ -230,13 +232,15 @@ class CommonScale:
     @classmethod
     def between(cls, closeness: NDArray[np.float64], similarity: NDArray[np.float64]) -> CommonScale | None:
         """From values of the same cohort; None where one of them does not vary."""
-        both = []
-        for values in (closeness, np.arctanh(np.clip(similarity, -1 + SMALLEST_ERROR, 1 - SMALLEST_ERROR))):
-            middle, high = np.quantile(values, [0.5, 0.9])
-            if not high > middle:
-                return None
-            both.append((float(middle), float(high)))
-        return cls(*both)
+        fisher = np.arctanh(np.clip(similarity, -1 + SMALLEST_ERROR, 1 - SMALLEST_ERROR))
+        (middle, high, *upper), (to_middle, to_high, *to) = (
+            np.quantile(x, [0.5, 0.9, *UPPER]) for x in (closeness, fisher)
+        )
+        if not (high > middle and to_high > to_middle):
+            return None
+        steps, to_steps = np.array(upper) - middle, np.array(to) - to_middle
+        slope = float((steps * to_steps).sum() / (steps**2).sum())
+        return cls((float(middle), float(high)), (float(to_middle), float(to_middle + slope * (high - middle))))
 
     def __call__(self, closeness: NDArray[np.float64]) -> NDArray[np.float64]:
         """Closeness to a similarity from -1 to 1."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
+from scipy.stats import norm, rankdata
 
 from monai_memo.statistics.intervals import percentile_interval, proportion_interval
 
@@ -42,8 +42,10 @@ def summarise(units: Sequence[Mapping[str, Any]], seed: int = 0) -> list[dict[st
         seed: of the resampling.
 
     Returns:
-        ``called`` against ``own`` and ``twin`` half, and for each of the ``methods`` its ``auc`` and
-        ``found_at_<rate>``, all as value, low and high of 95 %. Whole trainings are resampled, and samples within each:
+        ``called`` against ``own`` and ``twin`` half, ``excess`` by the reference control of the own half and in how
+        many audits it was ``shown`` (the twin's half must show none beyond chance), and for each of the ``methods`` its
+        ``auc`` and ``found_at_<rate>``, all as value, low and high of 95 %. Whole trainings are resampled, and samples
+        within each:
         samples of one training share its patients.
     """
     groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
@@ -54,6 +56,8 @@ def summarise(units: Sequence[Mapping[str, Any]], seed: int = 0) -> list[dict[st
             "generator": generator, "steps": steps, "trainings": len(group),
             "samples": sum(unit["audit"]["own"]["of"] for unit in group),
             "called": {side: _called(group, side, seed) for side in ("own", "twin")},
+            "excess": _excess(group, seed),
+            "shown": {side: sum(unit["audit"][side]["p_value"] < 0.05 for unit in group) for side in ("own", "twin")},
             "methods": {name: _method(group, name, seed) for name in group[0]["scores"]},
         }
         for (generator, steps), group in groups.items()
@@ -69,6 +73,16 @@ def _called(group: Sequence[Mapping[str, Any]], side: str, seed: int) -> list[fl
     shares = rng.beta(counts[chosen] + 0.5, sizes[chosen] - counts[chosen] + 0.5)
     draws = (shares * sizes[chosen]).sum(axis=1) / sizes[chosen].sum(axis=1)
     return _interval(float(counts.sum() / sizes.sum()), draws)
+
+
+def _excess(group: Sequence[Mapping[str, Any]], seed: int) -> list[float]:
+    """Mean over trainings; draws of trainings, and of each one's interval taken for a normal one."""
+    rng = np.random.default_rng([seed, 5])
+    values, low, high = np.array([unit["audit"]["own"]["excess"] for unit in group]).T
+    chosen = rng.integers(0, len(group), (DRAWS, len(group)))
+    spread = (high - low) / (2 * norm.ppf(0.975))
+    draws = (values[chosen] + spread[chosen] * rng.standard_normal(chosen.shape)).mean(axis=1)
+    return _interval(float(values.mean()), draws)
 
 
 def _method(group: Sequence[Mapping[str, Any]], name: str, seed: int) -> dict[str, list[float]]:

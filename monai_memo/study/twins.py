@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from monai_memo.audit.comparison import patient_codes
 from monai_memo.audit.record import software_versions
+from monai_memo.audit.reference import joint_patients, nearest_patients
 from monai_memo.audit.run import resolve_device
 from monai_memo.audit.sharpness import match_sharpness
 from monai_memo.audit.verified_comparison import search_in
@@ -42,6 +43,7 @@ from monai_memo.search.copy_search import CopySearch
 from monai_memo.search.runner import Runner
 from monai_memo.statistics.calibration import require_heldout
 from monai_memo.statistics.rates import audit_rates
+from monai_memo.statistics.reference import ReferenceControl, reference_control
 from monai_memo.statistics.similarities import Similarities
 from monai_memo.statistics.twins import summarise
 from monai_memo.study.gan import train_gan
@@ -52,7 +54,7 @@ from monai_memo.workspace.output_folder import OutputFolder
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1  # raise it when the same unit would come to have another result
+FORMAT = 2  # raise it when the same unit would come to have another result
 OURS = "this search"
 Pixels = NDArray[np.floating]
 Stages = Iterator[tuple[int, Generator]]
@@ -236,10 +238,12 @@ def look_up(samples: NDArray[np.float32], own: Half, twin: Half, unseen: Prepare
     """Similarities of samples to both halves by every method, and what an audit would call against either.
 
     Returns:
-        ``scores`` by method, of ``own`` and ``twin``; ``audit`` of both: tau, samples called, and their number.
+        ``scores`` by method, of ``own`` and ``twin``; ``audit`` of both: tau, samples called, their number, and the
+        reference control with the other half as the patients whom nobody trained on.
     """
     scores: dict[str, dict[str, list[float]]] = {OURS: {}}
     audits: dict[str, Any] = {}
+    nearest: list[tuple[NDArray[np.float64], NDArray[np.int64]]] = []
     softening = match_sharpness(samples, unseen.pixels)
     control = np.asarray(unseen.pixels if softening is None else softening(unseen.pixels), dtype=np.float32)
     for name, half in (("own", own), ("twin", twin)):
@@ -251,10 +255,36 @@ def look_up(samples: NDArray[np.float32], own: Half, twin: Half, unseen: Prepare
         rates = audit_rates(sims, n_bootstrap=200, seed=seed)
         called = int((found.similarity[:, 0] > rates.tau.value).sum())
         audits[name] = {"tau": rates.tau.value, "called": called, "of": len(samples), "softened": softening is not None}
+        nearest.append((found.similarity[:, 0], found.candidates[:, 0]))
         scores[OURS][name] = np.round(found.similarity[:, 0], 6).tolist()
         for scorer in half.scorers:
             scores.setdefault(scorer.name, {})[name] = np.round(scorer(samples)[0], 6).tolist()
+    for name, halves, found_in in (("own", (own, twin), nearest), ("twin", (twin, own), nearest[::-1])):
+        control_of = reference_of(found_in, halves, audits[name]["tau"], seed)
+        excess = control_of.excess
+        audits[name] |= {"excess": [excess.value, excess.low, excess.high], "p_value": control_of.p_value}
     return {"scores": scores, "audit": audits}
+
+
+def reference_of(
+    nearest: Sequence[tuple[NDArray[np.float64], NDArray[np.int64]]],
+    halves: tuple[Half, Half],
+    tau: float,
+    seed: int,
+) -> ReferenceControl:
+    """The reference control of samples, with the second half as the patients whom nobody trained on.
+
+    An audit looks samples up in both galleries together; here each half was searched by itself, and whichever is nearer
+    counts.
+
+    Args:
+        nearest: of the samples in each half: similarity and image ``(m,)``.
+    """
+    patients = joint_patients(*(half.prepared.cohort.patient_ids for half in halves))
+    (first, image), (second, other) = nearest
+    chosen = np.where(second > first, other + len(halves[0].prepared.pixels), image)
+    joint = nearest_patients(np.maximum(first, second), chosen, patients, len(halves[0].prepared.pixels))
+    return reference_control(joint, tau, seed=seed)
 
 
 def _text(interval: Sequence[float] | None, percent: bool = True) -> str:
@@ -267,14 +297,16 @@ def _text(interval: Sequence[float] | None, percent: bool = True) -> str:
 def table(summary: Sequence[Mapping[str, Any]]) -> str:
     """Two tables in Markdown: what the audit calls against either half, and ROC by method."""
     lines = [
-        "| generator | steps | samples | called against their own half, % | against the twin's half, % |",
-        "| --- | --- | --- | --- | --- |",
+        "| generator | steps | samples | called against their own half, % | against the twin's half, % "
+        "| reference control: excess, % | shown (p < 0.05) in audits of the own half, of the twin's |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in summary:
         called = row["called"]
         lines.append(
             f"| {row['generator']} | {row['steps']:,} | {row['samples']} | {_text(called['own'])} "
-            f"| {_text(called['twin'])} |"
+            f"| {_text(called['twin'])} | {_text(row['excess'])} "
+            f"| {row['shown']['own']} of {row['trainings']}, {row['shown']['twin']} of {row['trainings']} |"
         )
     methods = list(summary[0]["methods"]) if summary else []
     lines += ["", "Area under the ROC curve; share found at 1 % false positives, %.", ""]

@@ -13,7 +13,10 @@ from monai_memo.statistics.twins import area_under_curve, found_at, summarise
 def unit(rng: np.random.Generator, copied: float, called: tuple[int, int]) -> dict[str, Any]:
     twin = rng.normal(0, 1, 200)
     own = np.where(rng.random(200) < copied, 8.0, rng.normal(0, 1, 200))
-    audit = {side: {"called": count, "of": 200} for side, count in zip(("own", "twin"), called, strict=True)}
+    audit = {
+        side: {"called": count, "of": 200, "excess": [share, share - 0.05, share + 0.05], "p_value": 1.0 - share}
+        for side, count, share in zip(("own", "twin"), called, (copied, 0.0), strict=True)
+    }
     scores = {"ours": {"own": own.tolist(), "twin": twin.tolist()}}
     return {"generator": "g", "steps": 1, "scores": scores, "audit": audit}
 
@@ -44,7 +47,16 @@ def test_trainings_that_differ_widen_the_interval() -> None:
 
 def test_none_of_a_few_samples_does_not_mean_none() -> None:
     rng = np.random.default_rng(2)
-    few = {"twin": {"called": 0, "of": 10}, "own": {"called": 10, "of": 10}}
+    seen = {"excess": [1.0, 0.9, 1.0], "p_value": 0.01}
+    few = {"twin": {"called": 0, "of": 10, **seen}, "own": {"called": 10, "of": 10, **seen}}
     row = summarise([{**unit(rng, 1.0, (0, 0)), "audit": few} for _ in range(2)])[0]
     assert row["called"]["twin"][2] > 0.05 and row["called"]["own"][1] < 0.95
     assert row["called"]["twin"][0] == 0 and row["methods"]["ours"]["found_at_0.01"][1] < 1
+
+
+def test_the_reference_control_of_all_trainings_is_summed_up() -> None:
+    rng = np.random.default_rng(3)
+    row = summarise([unit(rng, share, (0, 0)) for share in (0.2, 0.4, 0.99)])[0]
+    value, low, high = row["excess"]
+    assert value == pytest.approx(0.53) and low < 0.3 and high > 0.75
+    assert row["shown"] == {"own": 1, "twin": 0}

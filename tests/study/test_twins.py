@@ -43,6 +43,8 @@ def test_copies_of_one_half_are_none_of_the_other(
     assert memorizer["called"]["own"][0] == 1.0 and memorizer["called"]["twin"][0] < 0.5
     assert memorizer["methods"][module.OURS]["auc"][0] > 0.99
     assert memorizer["methods"][module.OURS]["auc"][0] > gaussian["methods"][module.OURS]["auc"][0]
+    assert memorizer["excess"][1] > 0.5 and memorizer["shown"] == {"own": 2, "twin": 0}
+    assert gaussian["excess"][1] < 0.3 and gaussian["shown"]["twin"] == 0
     written = json.loads((tmp_path / "out" / "twins.json").read_text(encoding="utf-8"))
     assert written["summary"] == record["summary"]
     assert "| memorizer | 0 | 24 | 100.0" in (tmp_path / "out" / "twins.md").read_text(encoding="utf-8")
