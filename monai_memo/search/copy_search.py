@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from monai_memo.sealing import fingerprint, is_sealed, write_sealed
+from monai_memo.search.checks import checked_candidates, checked_places, checked_scores
 from monai_memo.search.embedding_retriever import EmbeddingRetriever
 from monai_memo.search.gallery import Gallery, as_tensor, grey, require_finite
 from monai_memo.search.local_features import LocalFeatureRetriever
@@ -99,7 +100,7 @@ class CopySearch:
         return self
 
     def __len__(self) -> int:
-        return len(self.gallery)
+        return len(self.gallery) if "gallery" in vars(self) else 0
 
     def search(
         self, queries: Pixels, store: str | Path | None = None, patients: NDArray[np.int64] | None = None
@@ -113,8 +114,9 @@ class CopySearch:
             patients: ``(n,)`` whose images are passed over, for images that are looked up among those of others.
 
         Raises:
-            ValueError: the queries do not have the shape of the gallery's images, or are not finite; with ``store``, a
-                retriever or reranker of your own that has no method ``identity``.
+            ValueError: there is no gallery yet (``fit``); the queries do not have the shape of the gallery's images, or
+                are not finite; an encoder, retriever or reranker of your own returned something of another shape, or
+                images that are not there; with ``store``, it has no method ``identity``.
         """
         return self._run(queries, store, patients, None)
 
@@ -146,6 +148,8 @@ class CopySearch:
         patients: NDArray[np.int64] | None,
         candidates: NDArray[np.int64] | None,
     ) -> Matches:
+        if "gallery" not in vars(self):
+            raise ValueError("this search has no gallery yet: call fit(Gallery(pixels, patients)) before looking up")
         if queries.shape[1:] != self.gallery.pixels.shape[1:]:
             raise ValueError(
                 f"queries must have shape (n, {', '.join(map(str, self.gallery.pixels.shape[1:]))}) like the images "
@@ -294,8 +298,10 @@ class CopySearch:
 
     def _scored(self, queries: Tensor, candidates: Tensor, kept: Tensor | None, placed: Placed | None) -> Scored:
         if placed is not None and getattr(self.reranker, "takes_places", False):
-            return self.reranker(queries, candidates, kept, self.runner, placed)  # type: ignore[call-arg]
-        return self.reranker(queries, candidates, kept, self.runner)
+            found = self.reranker(queries, candidates, kept, self.runner, placed)  # type: ignore[call-arg]
+        else:
+            found = self.reranker(queries, candidates, kept, self.runner)
+        return checked_scores(self.reranker, found, len(queries), self.reranker.refined, queries.ndim - 2)
 
     def _candidates(
         self, queries: Tensor, patients: Tensor | None, looked_up: tuple[object, ...] = ()
@@ -307,10 +313,13 @@ class CopySearch:
         for retriever, found in zip(self.retrievers, known, strict=True):
             if isinstance(retriever, PlacingRetriever):
                 further = {} if found is None else {"looked_up": found}
-                places.append(retriever.placed(queries, self.runner, **further))
+                placed = retriever.placed(queries, self.runner, **further)
+                n, dims = len(self.gallery), queries.ndim - 2
+                places.append(checked_places(retriever, placed, len(queries), n, dims, self.runner))
                 parts.append(places[-1].candidates)
             else:
-                parts.append(retriever(queries, self.runner))
+                found_here = retriever(queries, self.runner)
+                parts.append(checked_candidates(retriever, found_here, len(queries), len(self.gallery), self.runner))
         candidates = self._union(parts)
         if patients is not None:
             theirs = torch.from_numpy(self.gallery.patients).to(queries.device)[candidates.clamp(min=0)]
@@ -319,7 +328,8 @@ class CopySearch:
 
     def _union(self, parts: Sequence[Tensor]) -> Tensor:
         """Candidates of several retrievers, each once, padded with -1 at the end."""
-        found = torch.cat(list(parts), dim=1).sort(dim=1, descending=True).values
+        none = parts[0].new_full((len(parts[0]), 1), -1)  # a row is never empty, even if nobody found anything
+        found = torch.cat([*parts, none], dim=1).sort(dim=1, descending=True).values
         again = torch.zeros_like(found, dtype=torch.bool)
         again[:, 1:] = found[:, 1:] == found[:, :-1]
         found = torch.where(again, -1, found).sort(dim=1, descending=True).values

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from monai_memo.registration.affine import identity, warp
+from monai_memo.search.checks import checked_vectors
 from monai_memo.search.gallery import Gallery, as_tensor
 from monai_memo.search.protocols import Encoder
 from monai_memo.search.runner import Runner
@@ -85,12 +87,16 @@ class EmbeddingRetriever:
 
     def encode(self, images: Tensor) -> Tensor:
         """``(n, dim)`` embeddings in ``correlation_form``."""
-        return correlation_form(torch.cat([self.encoder(part).float() for part in images.split(self.batch_size)]))
+        parts = images.split(self.batch_size)
+        vectors = [checked_vectors(self.encoder, self.encoder(part), len(part)).float() for part in parts]
+        return correlation_form(torch.cat(vectors))
 
     def fit(self, gallery: Gallery, runner: Runner) -> None:
         """Embed the gallery, unless it comes with embeddings."""
         if isinstance(self.encoder, nn.Module):
-            self.encoder.to(runner.device).eval()
+            self.encoder.to(runner.device)
+            with suppress(NotImplementedError):  # torch.export's programs have one mode, and refuse to be asked
+                self.encoder.eval()
         if gallery.embeddings is not None:
             self.vectors = correlation_form(as_tensor(gallery.embeddings, runner.device))
             return

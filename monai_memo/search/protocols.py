@@ -2,11 +2,49 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a search is made of. Anything with these methods fits: no class has to be inherited from.
 
-A search retrieves candidates for each query, registers and scores them, and takes the best. Put in your own parts:
+A search retrieves candidates for each query, registers and scores them, and takes the best. Put in your own parts. An
+encoder is any frozen torch network, from images in [0, 1] to vectors:
 
-    search = CopySearch([EmbeddingRetriever(my_network), ShapeRetriever()], RegisteredReranker())
-    search.fit(Gallery(training_pixels, training_patients))
-    matches = search.search(synthetic_pixels)
+    >>> import numpy as np, torch
+    >>> from monai_memo.search import CopySearch, EmbeddingRetriever, Gallery, RegisteredReranker, ShapeRetriever
+    >>> training = np.random.default_rng(0).random((6, 1, 32, 32), dtype=np.float32)
+    >>> network = torch.nn.Sequential(torch.nn.AvgPool2d(4), torch.nn.Flatten(), torch.nn.Linear(64, 16))
+    >>> search = CopySearch([EmbeddingRetriever(network), ShapeRetriever()], RegisteredReranker())
+    >>> search.fit(Gallery(training, patients=np.arange(6))).search(training[2:4]).candidates[:, 0].tolist()
+    [2, 3]
+
+A retriever gives indices into the gallery, -1 where it has no more. A reranker gives the ``refined`` best of them, with
+their similarity, highest first:
+
+    >>> from types import SimpleNamespace
+    >>> class AllOfThem:
+    ...     def fit(self, gallery, runner):
+    ...         self.indices = torch.arange(len(gallery), device=runner.device)
+    ...     def __call__(self, queries, runner):
+    ...         return self.indices.repeat(len(queries), 1)
+    >>> class PixelReranker:
+    ...     refined = 2
+    ...     def fit(self, gallery, runner):
+    ...         self.gallery = gallery
+    ...     def __call__(self, queries, candidates, kept, runner):
+    ...         candidates = torch.nn.functional.pad(candidates, (0, self.refined), value=-1)  # there can be fewer
+    ...         n, k = candidates.shape
+    ...         images = self.gallery.images(candidates.clamp(min=0).flatten(), runner).reshape(n, k, -1)
+    ...         alike = torch.cosine_similarity(images, queries.mean(1).reshape(n, 1, -1), dim=2)
+    ...         best = torch.where(candidates < 0, -1.0, alike).topk(self.refined)
+    ...         dims = queries.ndim - 2
+    ...         return SimpleNamespace(
+    ...             candidates=candidates.gather(1, best.indices),
+    ...             similarity=best.values,
+    ...             transforms=torch.eye(dims, dims + 1).repeat(n, self.refined, 1, 1),  # it moves nothing
+    ...             profiles=best.values[..., None],  # a single band
+    ...         )
+    >>> search = CopySearch([AllOfThem()], PixelReranker()).fit(Gallery(training))
+    >>> search.search(training[4:5]).candidates[0, 0].item()
+    4
+
+What they return is looked at, and an error names the part. To search with ``store``, a part of your own also needs a
+method ``identity()`` that returns what decides its results (numbers, text, lists of these).
 """
 
 from __future__ import annotations
