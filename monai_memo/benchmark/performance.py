@@ -37,6 +37,7 @@ from monai_memo.benchmark.sizes import compare_sizes
 from monai_memo.data.phantoms import chest_phantom, knee_phantom
 from monai_memo.data.planting import plant_mixture
 from monai_memo.detector.recipe import Recipe
+from monai_memo.errors import MemoError
 from monai_memo.files import write_json
 from monai_memo.search.copy_search import CopySearch
 from monai_memo.search.gallery import Gallery
@@ -44,13 +45,19 @@ from monai_memo.search.runner import Runner
 from monai_memo.search.shape_retriever import ShapeRetriever
 
 Images = NDArray[np.floating]
+SMALLEST = 16  # pixels of an axis: in smaller images nobody can be told apart
 PARTS = ("query", "recall", "peers", "sizes", "audit", "device")
 
 
 def read_images(source: str, dims: int, size: int, n: int) -> Images:
     """``(n, 1, *spatial)`` images in [0, 1]: of an ``.npy`` file, or phantoms."""
     if source != "phantoms":
-        images: Images = np.load(source, mmap_mode="r")
+        try:
+            images: Images = np.load(source, mmap_mode="r")
+        except (OSError, ValueError) as error:
+            raise SystemExit(f"--images {source} is no .npy file that can be read: {error}") from error
+        if not isinstance(images, np.ndarray):
+            raise SystemExit(f"--images {source} must be one array (.npy), not several")
         if images.ndim != dims + 2 or set(images.shape[2:]) != {size}:
             raise SystemExit(f"--images {source} must be (n, 1, {', '.join([str(size)] * dims)}), got {images.shape}")
         return images[:n]
@@ -232,6 +239,36 @@ def time_device(given: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
+def check_arguments(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+    """End with a message where an argument makes no sense, before anything is written or measured."""
+    least = {"gallery": 2, "real": 2, "queries": 1, "rounds": 1, "sizes": SMALLEST, "size": SMALLEST, "per_level": 1,
+             "ranks": 1}  # fmt: skip
+    for name, low in least.items():
+        values = getattr(given, name)
+        for value in values if isinstance(values, list) else [values]:
+            if value < low:
+                parser.error(f"--{name} must be {low} or more, got {value}")
+    smallest = min(given.gallery)
+    if given.part == "recall" and given.queries > smallest:
+        parser.error(f"--queries {given.queries} copies cannot be chosen among --gallery {smallest} images")
+    if given.part == "sizes" and (max(given.sizes) > given.size or given.per_level > given.real):
+        parser.error("--sizes must not exceed --size, nor --per_level --real")
+    if given.part == "audit" and (given.detector is None or given.dims != 2):
+        parser.error("--part audit needs --detector, and takes 2D images")
+    if given.part == "audit" and not Path(given.detector).is_file():
+        parser.error(f"--detector {given.detector} is no file")
+    if given.part == "query" and given.before is not None and not (Path(given.before) / "monai_memo").is_dir():
+        parser.error(f"--before {given.before} is no checkout of this package: it has no folder monai_memo")
+    if Path(given.out).exists() and not Path(given.out).is_dir():
+        parser.error(f"--out {given.out} is no folder")
+    if given.images != "phantoms" and not Path(given.images).is_file():
+        parser.error(f"--images {given.images} is no file")
+    try:
+        torch.empty(1, device=given.device)
+    except (RuntimeError, AssertionError) as error:
+        parser.error(f"--device {given.device} cannot be used: {str(error).splitlines()[0]}")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the chosen part and write ``performance_<part>.json``."""
     parser = argparse.ArgumentParser("python -m monai_memo.benchmark.performance", description="Cost of the search.")
@@ -252,15 +289,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--before", help="checkout of an earlier state, timed in turns")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     given = parser.parse_args(arguments)
-    if given.part == "audit" and (given.detector is None or given.dims != 2):
-        parser.error("--part audit needs --detector, and takes 2D images")
+    check_arguments(parser, given)
     if given.part != "device":
         torch.set_num_threads(1)
     parts: dict[str, Callable[[argparse.Namespace], list[dict[str, Any]]]] = {
         "query": time_queries, "recall": measure_recall, "peers": compare_peers, "sizes": measure_sizes,
         "audit": time_audits, "device": time_device,
     }  # fmt: skip
-    rows = parts[given.part](given)
+    try:
+        rows = parts[given.part](given)
+    except MemoError as error:
+        parser.error(str(error))
     record = {"arguments": vars(given), "rows": rows, "software": software_versions(), "machine": platform.machine()}
     path = write_json(Path(given.out) / f"performance_{given.part}.json", record)
     print(json.dumps(rows), path, sep="\n")

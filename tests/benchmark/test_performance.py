@@ -82,3 +82,35 @@ def test_sizes_are_compared_on_the_same_copies(tmp_path: Path) -> None:
     assert all(row["copies"] == 2 * 5 and row["unseen"] == 8 and row["ms"] > 0 for row in rows)
     assert shrunk(large[:2], 16).shape == (2, 1, 16, 16)
     np.testing.assert_allclose(shrunk(large[:2], 16).mean(), large[:2].mean(), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--part query --queries 0", "--queries must be 1 or more, got 0"),
+        ("--part query --gallery 10 -3", "--gallery must be 2 or more, got -3"),
+        ("--part query --rounds 0", "--rounds must be 1 or more"),
+        ("--part device --size 2", "--size must be 16 or more, got 2"),
+        ("--part recall --gallery 5 --queries 6", "--queries 6 copies cannot be chosen among --gallery 5 images"),
+        ("--part sizes --sizes 128 --size 64", "--sizes must not exceed --size"),
+        ("--part audit --detector nowhere.pt", "--detector nowhere.pt is no file"),
+        ("--part query --before nowhere", "--before nowhere is no checkout"),
+        ("--part peers --images nowhere.npy", "--images nowhere.npy is no file"),
+        ("--part device --device toaster", "--device toaster cannot be used"),
+    ],
+)
+def test_arguments_without_sense_are_refused_with_their_name(
+    arguments: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments.split(), "--out", str(tmp_path / "out")])
+    assert ended.value.code == 2 and message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "images.npy").write_text("no array")
+    np.savez(tmp_path / "several.npz", CHESTS, CHESTS)
+    for name, words in (("images.npy", "no .npy file that can be read"), ("several.npz", "must be one array")):
+        with pytest.raises(SystemExit, match=words):
+            read_images(str(tmp_path / name), 2, 32, 4)
