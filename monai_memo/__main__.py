@@ -54,7 +54,7 @@ def _print_result(result: AuditResult, out: Path, truth: dict[str, int] | None =
 
     redacted = result.configuration.get("redacted") is True
     result = result.without_patients() if redacted else result
-    lines = [result.verdict["headline"], ""]
+    lines = [result.verdict["headline"], f"do first  {result.to_do()}", ""]
     copies, memorized = _interval(result.n_copies), _interval(result.n_mem)
     planted = {name: f"   planted: {truth[name]}" if truth else "" for name in ("copies", "memorized")}
     lines.append(f"N_copies  {copies}{planted['copies']}")

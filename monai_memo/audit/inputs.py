@@ -132,7 +132,7 @@ def read_cohorts(settings: AuditConfiguration) -> tuple[dict[str, Cohort], list[
         warnings.append(
             f"Patients are not known{which}: every image counts as a patient of its own. If a patient has images "
             "in the training and in the held-out cohort, tau is too high and copies are missed. Give a CSV with "
-            "patient_id, or --patient-pattern."
+            "patient_id, or --patient_pattern."
         )
     if settings.calibration == "size_matched":
         require_heldout(cohorts["heldout"].n_patients, settings.quantile)

@@ -31,6 +31,7 @@ from monai_memo.audit.verdict import percent
 from monai_memo.data.ladder import UNITS
 from monai_memo.errors import MemoError
 from monai_memo.files import write_text
+from monai_memo.statistics.standard import IF_COPIED
 
 LEVELS = {
     "copies_found": ("Copies found", "&#9888;"),
@@ -73,6 +74,18 @@ def repeat_command(result: AuditResult) -> str:
         text = str(value).replace(" ", "") if isinstance(value, list | tuple) else str(value)
         parts.append(f"--{name}" if value is True else f"--{name} {shlex.quote(text)}")
     return " ".join(parts)
+
+
+PARAGRAPHS = (  # how the sentences of a verdict begin that tell of something else than the one before
+    "Looked up among training and held-out patients together", "The control on held-out images does not show it",
+    r"(?:All )?\d+ agree with a training image", "Of images that are no copy as a whole", "Besides, ", "As a whole: ",
+    r"\d+ synthetic images? could not be read",
+)  # fmt: skip
+
+
+def paragraphs(detail: str) -> list[str]:
+    """The verdict's text, which the record has in one piece, in several."""
+    return re.split(rf"(?<=[.)]) (?={'|'.join(PARAGRAPHS)})", detail)
 
 
 def skipped_images(result: AuditResult) -> list[dict[str, Any]]:
@@ -141,6 +154,8 @@ def render_report(
             confidence=f"{100 * result.calibration['confidence']:g} %",
             patients_unknown=[name for name in ("training", "heldout") if not result.cohorts[name].patients_known],
             units=UNITS,
+            paragraphs=paragraphs(result.verdict["detail"]),
+            directions=IF_COPIED,
             titles={"training": "Training", "heldout": "Held-out", "synthetic": "Synthetic"},
         )
     )

@@ -43,6 +43,7 @@ from monai_memo.audit.parts import (
     VerificationPart,
     all_three,
 )
+from monai_memo.audit.verdict import first_thing_to_do
 from monai_memo.detector.detector import known_summary
 from monai_memo.detector.recipe import NAMES
 from monai_memo.errors import MemoError
@@ -257,6 +258,11 @@ class AuditResult:
             warning_names=[[] for _ in warnings],
             detector=detector,
         )
+
+    def to_do(self) -> str:
+        """What to do first, see ``verdict.first_thing_to_do``."""
+        in_part = self.partial["n_copies"].value if self.partial else 0
+        return first_thing_to_do(self.verdict, in_part, self.configuration.get("redacted") is True or self.redacted)
 
     def told(self) -> list[str]:
         """The warnings with the names that belong to them."""

@@ -30,6 +30,28 @@ def unread_training(n_used: int, n_skipped: int) -> list[str]:
     ]
 
 
+def first_thing_to_do(verdict: Verdict, n_in_part: int = 0, redacted: bool = False) -> str:
+    """What to do after an audit, in a sentence or two: it stands before the numbers, on the screen and in the report.
+
+    Args:
+        n_in_part: copies in part above their threshold.
+        redacted: a redacted audit holds no names, and no release can be made from it.
+    """
+    if verdict["level"] == "inconclusive":
+        return "Do not share this data set on the strength of this audit: mend what made it so, and audit again."
+    if verdict["level"] == "no_excess":
+        return (
+            "Look at the most similar pairs and read what this audit cannot say; then fill in a card "
+            "(monai-memo card --audit OUT --out card.md) and let the people who answer for the data decide."
+        )
+    parts = " and those in part" if n_in_part else ""
+    how = "audit without --redacted, then run " if redacted else "run "
+    return (
+        f"Do not share this data set as it is. To take the copies{parts} out, {how}monai-memo release --audit OUT "
+        "--out FOLDER, which also checks what is left; or train the generator again, and audit."
+    )
+
+
 def verdict_for(
     n_copies: Count,
     control: Estimate,

@@ -28,7 +28,7 @@ class Discoveries:
         rate: false discovery rate that was asked for.
         smallest_p: the smallest p-value that the held-out cohort allows, ``1 / (held-out patients + 1)``.
         least: the fewest images that a list can hold: fewer copies than that, however clear, leave it empty.
-        warning: in plain words, where that is more than one; empty otherwise.
+        warning: in plain words, where that is more than one and the list is empty; empty text otherwise.
     """
 
     p_values: Floats
@@ -103,18 +103,19 @@ def discover(
     unit = "images" if n_patients == len(heldout) else "patients"
     smallest = 1.0 / (1.0 + n_patients)
     least = int(np.ceil(smallest * len(scores) / rate - 1e-9))
+    listed = benjamini_hochberg(p_values, rate)
     warning = ""
-    if least > 1:
+    if least > 1 and not listed.any():  # a list that has images shows that there were enough
         needed = int(np.ceil(len(scores) / rate)) - 1
         warning = (
             f"With {n_patients} held-out {unit} no p-value can be smaller than {smallest:.2g}, so that the list of "
             f"copies at a false discovery rate of {100 * rate:g} % holds {least} of the {len(scores)} synthetic images "
-            f"or none: fewer copies cannot appear on it, however clear they are. {needed} held-out {unit} would lift "
-            "this."
+            f"or none, and now none: fewer copies cannot appear on it, however clear they are. {needed} held-out "
+            f"{unit} would lift this."
         )
         if least > len(scores):
             warning = (
                 f"With {n_patients} held-out {unit} the list of copies at a false discovery rate of {100 * rate:g} % "
                 f"is always empty: no p-value can be smaller than {smallest:.2g}. Add held-out {unit} or raise --fdr."
             )
-    return Discoveries(p_values, benjamini_hochberg(p_values, rate), rate, smallest, least, warning)
+    return Discoveries(p_values, listed, rate, smallest, least, warning)

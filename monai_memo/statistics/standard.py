@@ -20,6 +20,18 @@ from monai_memo.statistics.similarities import Floats
 Vectors = NDArray[np.floating]
 MOST = 2000  # images of each cohort, drawn at random: all pairs are compared
 NEIGHBOURS = 5  # of precision, recall, density and coverage
+IF_COPIED = {  # what copies do to each number; next to that of unseen patients
+    "C_T": "lower",
+    "DCR share": "higher",
+    "NNDR": "lower",
+    "authenticity": "lower",
+    "MiFID": "either way",
+    "precision": "higher, as with quality",
+    "recall": "higher, as with quality",
+    "density": "higher, as with quality",
+    "coverage": "higher, as with quality",
+    "Vendi score": "either way",
+}
 MIFID_FAR = 0.1  # cosine distance from which on MiFID counts no memorization
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from monai_memo.audit.parts import AgreementPart, ReferencePart
+from monai_memo.audit.report import paragraphs
 from monai_memo.audit.result import Count, Estimate
-from monai_memo.audit.verdict import covering, resting_on, unread_training, verdict_for, weighed
+from monai_memo.audit.verdict import covering, first_thing_to_do, resting_on, unread_training, verdict_for, weighed
 
 
 def verdict(excess: Estimate, found: int | None = 45) -> dict[str, str]:
@@ -124,3 +125,24 @@ def test_look_alikes_are_not_claimed_where_too_few_patients_could_have_shown_cop
     assert found["level"] == "copies_found" and "Add held-out patients" in found["detail"]
     seeing = ReferencePart(**{**vars(blind), "detectable": 0.2})
     assert weighed(copies, Estimate(0.455, 0.178, 0.744), seeing)["level"] == "inconclusive"
+
+
+def test_what_to_do_first_depends_on_the_verdict_and_promises_nothing() -> None:
+    copies, none, unsure = (
+        verdict(one) for one in (Estimate(0.1, 0.01, 0.2), Estimate(0.0, -0.02, 0.02), Estimate(0.03, -0.02, 0.08))
+    )
+    told = first_thing_to_do(copies)
+    assert told.startswith("Do not share") and "monai-memo release --audit OUT --out FOLDER" in told
+    assert "copies and those in part out" in first_thing_to_do(copies, 3) and "in part" not in told
+    assert "audit without --redacted" in first_thing_to_do(copies, redacted=True)
+    assert first_thing_to_do(unsure).startswith("Do not share") and "release" not in first_thing_to_do(unsure)
+    assert "monai-memo card" in first_thing_to_do(none) and "safe" not in first_thing_to_do(none)
+
+
+def test_the_report_sets_each_control_apart_and_drops_no_word() -> None:
+    found = weighed(verdict(Estimate(0.3, 0.2, 0.4)), Estimate(0.3, 0.2, 0.4), reference(0.28, 0.2, 0.36, 0.0002))
+    detail = covering(resting_on(found, AgreementPart(7, 3)), 3)["detail"]
+    parts = paragraphs(detail)
+    assert " ".join(parts) == detail
+    assert [part.split(" ")[0] for part in parts] == ["About", "Looked", "7", "3"]
+    assert paragraphs("One sentence. Another.") == ["One sentence. Another."]

@@ -42,6 +42,12 @@ def test_small_heldout_cohorts_are_warned_about() -> None:
     assert discover(clear, np.zeros(200), 0.05).warning == "" and discover(clear, np.zeros(200), 0.05).listed.all()
 
 
+def test_a_list_with_images_on_it_is_not_called_too_short() -> None:
+    clear, novel = np.full(50, 9.0), np.linspace(0, 1, 150)
+    found = discover(np.concatenate([clear, novel]), np.linspace(0, 1, 100), 0.05)
+    assert found.least == 40 and found.listed.sum() == 50 and found.warning == ""
+
+
 @pytest.mark.parametrize("rate", [0.0, 1.0])
 def test_rate_is_checked(rate: float) -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from monai_memo.statistics.standard import (
+    IF_COPIED,
     Embeddings,
     authenticity,
     distance_ratio,
@@ -75,3 +76,17 @@ def test_cohorts_are_matched_in_size_and_small_ones_have_none() -> None:
         "Vendi score",
     ]  # fmt: skip
     assert all(number.misses and number.says for number in standard_numbers(found))
+
+
+def test_copies_move_each_number_the_way_that_the_report_says() -> None:
+    rng = np.random.default_rng(1)
+    real, unseen = rng.normal(size=(80, 16)), rng.normal(size=(80, 16))
+    copies = real + 0.05 * rng.normal(size=real.shape)
+    numbers = standard_numbers(Embeddings.of(real, unseen, copies))
+    assert {one.name for one in numbers} == set(IF_COPIED)
+    for one in numbers:
+        assert one.expected is not None
+        if IF_COPIED[one.name].endswith("quality"):  # shares that can be full for unseen images already
+            assert one.value >= one.expected, one
+        elif IF_COPIED[one.name] != "either way":
+            assert (one.value > one.expected) == (IF_COPIED[one.name] == "higher"), one
