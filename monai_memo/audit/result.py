@@ -304,6 +304,17 @@ def partial_table(matches: Sequence[PartialMatch]) -> str:
     return text.getvalue()
 
 
+def truth(cell: str) -> str:
+    """``"true"`` or ``"false"``, as a table says; a spreadsheet that saved it writes them large.
+
+    Raises:
+        ValueError: neither: to take it for "no" would turn a copy into an image that is none.
+    """
+    if cell.lower() not in ("true", "false"):
+        raise ValueError(f"{cell!r} is neither true nor false")
+    return cell.lower()
+
+
 def matches_in(folder: str | Path) -> list[dict[str, str]]:
     """The rows of ``matches.csv`` with the images named as their files are.
 
@@ -315,7 +326,11 @@ def matches_in(folder: str | Path) -> list[dict[str, str]]:
         with open(path, newline="", encoding="utf-8") as stream:
             rows = list(csv.DictReader(stream))
         names = ("synthetic", "nearest_training")
-        return [{**row, **{name: uncell(row[name]) for name in names}} for row in rows]
+        said = [name for name in ("copy", "listed") if rows and name in rows[0]]
+        return [
+            {**row, **{name: uncell(row[name]) for name in names}, **{name: truth(row[name]) for name in said}}
+            for row in rows
+        ]
     except (OSError, KeyError, TypeError, ValueError, AttributeError, csv.Error) as error:
         raise MemoError(f"{path} is not the table of an audit: {error}") from error
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import nibabel
 import numpy as np
+from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -44,7 +45,10 @@ def encode(pixels: Pixels, path: Path) -> tuple[str, bytes]:
     if array.ndim == 4:
         if len(array) != 1:
             raise UnusableImageError(path, f"a volume with {len(array)} values at each voxel is not released")
-        return VOLUME, _nifti(_fitting(array[0]), pixels.affine)
+        try:
+            return VOLUME, _nifti(_fitting(array[0]), pixels.affine)
+        except (HeaderDataError, np.linalg.LinAlgError) as error:
+            raise UnusableImageError(path, "has an affine that no clean file can state") from error
     whole = bool(np.isfinite(array).all()) and bool((array == np.round(array)).all()) and float(array.min()) >= 0
     highest = float(array.max())
     if whole and highest <= 255 and len(array) in (1, 3):

@@ -62,10 +62,15 @@ def save_image(path: str | Path, image: np.ndarray) -> Path:
 def write_cohort(cohort: Cohort, path: str | Path, further: Sequence[tuple[Path, str]] = ()) -> Path:
     """Write a cohort as a CSV (``image``, ``patient_id``) of absolute paths, with further images as (path, patient id).
 
-    An audit takes it as a cohort.
+    An audit takes it as a cohort. Where patients are not known there is no column for them: names of files would be
+    taken for patients, and equal names in two cohorts for one who is in both.
     """
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
+    if not cohort.patients_known and not further:
+        rows.writerow(["image"])
+        rows.writerows([str(image.path.resolve())] for image in cohort.images)
+        return write_text(path, text.getvalue())
     rows.writerow(["image", "patient_id"])
     rows.writerows([str(image.path.resolve()), image.patient_id] for image in cohort.images)
     rows.writerows([str(extra.resolve()), patient] for extra, patient in further)

@@ -66,7 +66,8 @@ class Found:
         inside = sum(len(group.members) for group in self.groups)
         kinds = Counter(group.kind for group in self.groups)
         told = ", ".join(f"{number} {kind}" for kind, number in kinds.items())
-        lines = [f"no duplicates among {n} images"]
+        looked_for = "duplicates" if self.near is not None and self.near.other is not None else "equal images"
+        lines = [f"no {looked_for} among {n} images"]
         if self.groups:
             lines = [f"{len(self.groups)} groups ({told}) with {inside} of {n} images"]
         across = sum(len(group.cohorts) > 1 for group in self.groups)

@@ -29,7 +29,7 @@ from monai_memo.release.progressed import Progressed
 from monai_memo.release.rules import UNREADABLE, Choice, Row, Rule, choose
 from monai_memo.release.settings import ReleaseSettings
 from monai_memo.release.statement import Released, Statement, lowered, statement_of, with_warning
-from monai_memo.release.tables import ratings_of, require_complete, rows_of
+from monai_memo.release.tables import ratings_of, require_complete, require_unchanged, rows_of
 from monai_memo.release.topping import Wanted, drawer, top_up, with_surplus
 from monai_memo.release.writing import IMAGES, PRIVATE_FILES, Files, private_folder, write_private, write_public
 from monai_memo.sampling import Generator
@@ -37,9 +37,11 @@ from monai_memo.statistics.calibration import require_heldout
 from monai_memo.workspace.locking import LOCK
 from monai_memo.workspace.output_folder import OutputFolder
 from monai_memo.workspace.place import WORK, check_place
+from monai_memo.workspace.working_folder import JOURNAL
 
 logger = logging.getLogger(__name__)
 
+NEAR = 0.01  # of similarities: what another device may change
 FILTERED = (
     "Before this audit, synthetic images that another detector calls copies were removed. The same was done with the "
     "held-out images ({removed} of {total}), so that thresholds and control are those of images that went through the "
@@ -99,8 +101,17 @@ class Release:
 
     def _require_empty(self) -> None:
         """A release goes to a folder of its own: whatever else lies there would be given away with it."""
+        key = self.private / PRIVATE_FILES[0]
+        if key.exists() and not (self.private / WORK).exists():  # with it, a run goes on that did not end
+            raise OutputError(
+                f"{key} is the key of an earlier release to that folder, and the only one: without it nobody can say "
+                "which image came from where. Move it away, or name another folder with --out"
+            )
         if not self.out.exists():
             return
+        if (self.out / WORK / JOURNAL).exists():  # killed between two renames: put in order first
+            with OutputFolder(self.out, "release", self._cohorts(), (), self.settings.to_dict(), redacted=True) as half:
+                half.clear()
         found = sorted(path.name for path in self.out.iterdir() if path.name not in (LOCK, WORK))
         if found:
             raise OutputError(
@@ -119,6 +130,10 @@ class Release:
         images = {image.image_id: image for image in inputs.prepared["synthetic"].cohort.images}
         require_complete(self.audit, set(images))
         self._compare(first)
+        sure = {
+            match.synthetic: match.copy for match in first.result.matches if abs(match.similarity - first.tau) > NEAR
+        }
+        require_unchanged(self.audit.result, rows, sure, self.audit.folder)
         ratings = ratings_of(self.audit)
         choice, threshold = self._choose(first, rows, ratings)
         logger.info("%d of %d images are removed by the rule", len(choice.removed), len(rows))
@@ -140,6 +155,7 @@ class Release:
             done.drawn.surplus += surplus
             done.kept = done.kept[: len(done.kept) - surplus]  # drawn ones stand last
         statement = statement_of(self.settings, self.audit, first, rows, done, threshold, bool(ratings))
+        self._require_bound(statement)
         return self._publish(rows, done, written, statement)
 
     def _read_first(self) -> tuple[Run, Inputs]:
@@ -177,7 +193,7 @@ class Release:
 
     def _compare(self, first: Look) -> None:
         recorded = self.audit.result.tau.value
-        if abs(first.tau - recorded) > 0.01:
+        if abs(first.tau - recorded) > NEAR:
             raise ConfigurationError(
                 f"looked up again, the audit's threshold is {first.tau:.3f} and its record says {recorded:.3f}: it was "
                 "made by another version or on another device. Audit again, and release from that."
@@ -313,6 +329,17 @@ class Release:
                     "--nosecond_look."
                 ) from error
         return found
+
+    def _require_bound(self, statement: Statement) -> None:
+        """What came after the rule (draws, unreadable images, the second look) may not undo what it promised."""
+        most, left = self.settings.at_most, statement.left.copies
+        if most is not None and (left is None or left > most * statement.released):
+            share = "an unknown number of" if left is None else f"at most {percent(left / statement.released, 2)}"
+            raise ConfigurationError(
+                f"at most {percent(most, 2)} copies per released image were asked for. The threshold was lowered for "
+                f"that, but after all further steps {statement.released} images are left, of which {share} can be "
+                "copies. Take a higher --at_most, plant more copies (--planted), or train the generator again."
+            )
 
     def _publish(self, rows: list[Row], done: Progressed, written: dict[str, Path], statement: Statement) -> Released:
         files = Files.of(written, done.kept)

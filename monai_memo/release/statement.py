@@ -165,7 +165,7 @@ def statement_of(
     drawn = done.drawn
     rejected = 0 if drawn is None else drawn.copies
     above = sum(row.copy for row in rows) + rejected
-    kept_above = sum(row.copy and row.name in kept for row in rows)
+    kept_above = sum((row.copy or _is_above(row, threshold)) and row.name in kept for row in rows)
     found = int((first.planted > first.tau).sum())
     copies = copies_left(above, found, len(first.planted), CONFIDENCE)
     if threshold is not None:
@@ -193,6 +193,11 @@ def statement_of(
         rated=rated,
         drawn=None if drawn is None else _drawn(drawn, kept),
     )
+
+
+def _is_above(row: Row, threshold: float | None) -> bool:
+    """Above the lowered threshold: the bound counts no copies there, since the rule removes them."""
+    return threshold is not None and row.similarity > threshold
 
 
 def _at_most(copies: int | None, kept_above: int, released: int) -> int | None:

@@ -5,10 +5,10 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from monai_memo.audit.result import matches_in
+from monai_memo.audit.result import AuditResult, matches_in, truth
 from monai_memo.errors import ConfigurationError, MemoError
 from monai_memo.label.audit_folder import AuditFolder
 from monai_memo.label.prepare import FINAL, open_study
@@ -30,7 +30,7 @@ def rows_of(audit: AuditFolder, patient_of: Mapping[str, str]) -> list[Row]:
         MemoError: a table that is none of this audit, or that names training images that are not there.
     """
     path = audit.folder / "matches.csv"
-    parts = _parts(audit.folder / "partial.csv")
+    parts = _parts(audit.folder / "partial.csv", audit.result.partial is not None)
     rows = []
     try:
         for row in matches_in(audit.folder):
@@ -50,16 +50,56 @@ def rows_of(audit: AuditFolder, patient_of: Mapping[str, str]) -> list[Row]:
     return rows
 
 
-def _parts(path: Path) -> dict[str, str]:
+def _parts(path: Path, expected: bool) -> dict[str, str]:
     """The training image of each copy in part."""
-    if not path.is_file():
+    if not expected:
         return {}
+    if not path.is_file():
+        raise ConfigurationError(
+            f"{path.parent} has no {path.name}, in which the audit named copies in part: without it they would be "
+            "released. Put it back, or audit again."
+        )
     try:
         with open(path, newline="", encoding="utf-8") as stream:
-            rows = [row for row in csv.DictReader(stream) if row["in_part"] == "true"]
+            rows = [row for row in csv.DictReader(stream) if truth(row["in_part"]) == "true"]
         return {uncell(row["synthetic"]): uncell(row["training"]) for row in rows}
     except (OSError, KeyError, TypeError, ValueError, AttributeError, csv.Error) as error:
         raise MemoError(f"{path} is not the table of an audit: {error}") from error
+
+
+def require_unchanged(result: AuditResult, rows: Sequence[Row], called: Mapping[str, bool], folder: Path) -> None:
+    """The tables say what the record says and what a look at the images says again.
+
+    A table that was edited, or saved by a program that writes other words or numbers, would let copies out.
+
+    Args:
+        called: each synthetic image, and whether it is above the threshold when it is looked up again; without those
+            that are so close to the threshold that another device can decide otherwise.
+
+    Raises:
+        ConfigurationError: with counts.
+    """
+    found = {
+        "copies": (sum(row.copy for row in rows), result.n_copies.value),
+        "listed images": (
+            sum(row.listed for row in rows), 0 if result.discoveries is None else result.discoveries["listed"]
+        ),
+        "copies in part": (
+            sum(row.in_part for row in rows), 0 if result.partial is None else result.partial["n_copies"].value
+        ),
+    }  # fmt: skip
+    for name, (tables, record) in found.items():
+        if tables != record:
+            raise ConfigurationError(
+                f"the tables in {folder} name {tables} {name} and the audit's record has {record}: matches.csv or "
+                "partial.csv was changed or is missing. Audit again."
+            )
+    other = sum(row.copy != called.get(row.name, row.copy) for row in rows)
+    if other:
+        raise ConfigurationError(
+            f"{folder / 'matches.csv'} and a look at the images disagree on whether {other} of them are copies: the "
+            "table was changed, or made by another version. Audit again."
+        )
 
 
 def ratings_of(audit: AuditFolder) -> dict[str, str]:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import shutil
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ import numpy as np
 from monai_memo.data.cohort import Cohort, CohortImage, Reading
 from monai_memo.data.prepared import prepare
 from monai_memo.data.writing import save_image
-from monai_memo.errors import ConfigurationError
+from monai_memo.errors import CohortError, ConfigurationError
 from monai_memo.label.generator import check_bundle, sample_from_bundle
 from monai_memo.progress import Progress
 from monai_memo.release.looks import Look
@@ -25,6 +26,7 @@ from monai_memo.sampling import Generator, as_generator
 
 Draw = Callable[[Path, int, int], object]  # folder, number of images, seed
 BATCH = 32
+BEYOND = 0.1  # of [0, 1]: what overshoots so little may be cut off
 SURPLUS, LEAST_SURPLUS = 0.1, 3  # what the second look may take away again
 
 
@@ -36,9 +38,11 @@ class Drawn:
         images, rows: of those that enter.
         drawn: images in all.
         copies: rejected, above the audit's threshold.
-        others: rejected for another reason: below it and above the lowered one, a copy in part, near a copied patient.
+        others: rejected for another reason: below it and above the lowered one, a copy in part, near a copied patient,
+            or drawn before.
         unreadable: could not be read or prepared.
         surplus: entered, and were not needed in the end.
+        seen: hashes of the images that entered: a generator that gives few images gives them again and again.
     """
 
     images: dict[str, CohortImage] = field(default_factory=dict)
@@ -48,6 +52,7 @@ class Drawn:
     others: int = 0
     unreadable: int = 0
     surplus: int = 0
+    seen: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,12 @@ def drawer(bundle: str | None, draw: Generator | Callable[[Sequence[int]], Any] 
     def write(folder: Path, number: int, seed: int) -> None:
         seeds = [seed * BATCH + place for place in range(number)]  # no seed in two batches
         for one, image in zip(seeds, generator.sample(seeds), strict=True):
+            low, high = float(np.min(image)), float(np.max(image))
+            if low < -BEYOND or high > 1 + BEYOND:
+                raise ConfigurationError(
+                    f"the image that was drawn for seed {one} has values from {low:g} to {high:g}, and files would cut "
+                    "them off: draw images in [0, 1]"
+                )
             save_image(folder / f"{one:012d}.{ending}", image)
 
     return write
@@ -136,8 +147,12 @@ def _let_in(first: Look, place: Path, wanted: Wanted, found: Drawn) -> None:
     searched, training = first.searched, first.inputs.training.cohort
     cohort = Cohort.from_source(place, "synthetic", reading=wanted.reading)
     settings = first.run.settings
-    prepared = prepare(cohort, searched.detector.preprocessing, place / "prepared", settings.workers, False)
     found.drawn += len(cohort)
+    try:
+        prepared = prepare(cohort, searched.detector.preprocessing, place / "prepared", settings.workers, False)
+    except CohortError:  # not one of this batch: counted like any other, the next one may do
+        found.unreadable += len(cohort)
+        return
     found.unreadable += len(prepared.skipped)
     pixels = np.asarray(prepared.pixels)
     if searched.search is not None:
@@ -146,20 +161,22 @@ def _let_in(first: Look, place: Path, wanted: Wanted, found: Drawn) -> None:
         patients = [training.images[int(one)].patient_id for one in matches.candidates[:, 0]]
     else:
         similarity, patients = searched.similarity_of(pixels), [""] * len(pixels)
-    called = similarity > first.tau
-    other = similarity > (first.tau if wanted.threshold is None else wanted.threshold)
+    called = ~(similarity <= first.tau)  # what is no number is not let in
+    other = ~(similarity <= (first.tau if wanted.threshold is None else wanted.threshold))
     other |= np.array([patient in wanted.copied for patient in patients], dtype=bool)
     rest = ~(called | other)
     if first.in_part is not None and rest.any():
         other[rest] = first.in_part.contain(pixels[rest])
-    for image, value, patient, copy, out in zip(
-        prepared.cohort.images, similarity, patients, called, other, strict=True
+    for image, array, value, patient, copy, out in zip(
+        prepared.cohort.images, pixels, similarity, patients, called, other, strict=True
     ):
+        content = hashlib.sha256(array.tobytes()).hexdigest()
         if copy:
             found.copies += 1
-        elif out:
+        elif out or content in found.seen:
             found.others += 1
         elif len(found.images) < wanted.number:
+            found.seen.add(content)
             name = f"drawn/{place.name}/{image.image_id}"
             found.images[name] = image
             found.rows.append(Row(name, patient, float(value), copy=False, listed=False))

@@ -103,3 +103,9 @@ def test_a_volume_in_colour_is_refused_with_its_reason() -> None:
 def test_equal_images_give_equal_files(tmp_path: Path) -> None:
     pixels = Pixels(RNG.random((1, 6, 6, 6), dtype=np.float32), np.eye(4))
     assert encode(pixels, tmp_path) == encode(pixels, tmp_path)
+
+
+def test_an_affine_that_gives_no_orientation_makes_an_unusable_image_and_no_crash(tmp_path: Path) -> None:
+    flat = np.diag([1.0, 1.0, 0.0, 1.0])
+    with pytest.raises(UnusableImageError, match="an affine that no clean file can state"):
+        encode(Pixels(np.ones((1, 4, 5, 6), dtype=np.float32), flat), tmp_path / "a.nii.gz")

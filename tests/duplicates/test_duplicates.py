@@ -123,3 +123,17 @@ def test_a_run_without_a_cohort_or_into_one_is_refused(cohorts: Path, tmp_path: 
         Duplicates(out=str(tmp_path / "out"))
     with pytest.raises((ConfigurationError, OutputError), match="lies in the folder of --train"):
         Duplicates(**options(cohorts, cohorts / "train" / "out")).run()
+
+
+def test_equal_file_names_in_two_cleaned_cohorts_are_no_shared_patients(tmp_path: Path) -> None:
+    for name, first in (("train", 0), ("heldout", 100)):
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            Image.fromarray(picture(first + number)).save(tmp_path / name / f"{number}.png")
+    given = {name: str(tmp_path / name) for name in ("train", "heldout")}
+    found = Duplicates(**given, out=str(tmp_path / "out"), progress=False, workers=1).run()
+    assert found.sentences() == ["no equal images among 6 images"], "near ones were not looked for: too few"
+    cleaned = [Cohort.from_source(tmp_path / "out" / f"clean_{name}.csv", name) for name in given]
+    assert [len(cohort) for cohort in cleaned] == [3, 3]
+    assert not any(cohort.patients_known for cohort in cleaned)
+    assert not set(cleaned[0].patient_ids) & set(cleaned[1].patient_ids)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -17,16 +19,20 @@ from monai_memo.audit.audit import Audit
 from monai_memo.data.reading import read_image
 from monai_memo.detector.detector import Detector
 from monai_memo.errors import ConfigurationError, MemoError, OutputError
-from monai_memo.files import sha256_of
+from monai_memo.files import sha256_of, write_json
 from monai_memo.label.audit_folder import AuditFolder
 from monai_memo.label.prepare import FINAL, prepare_review
 from monai_memo.label.ratings import Entry
 from monai_memo.release.looks import OTHER_VIEWS, Look
+from monai_memo.release.progressed import Progressed
 from monai_memo.release.release import Release
-from monai_memo.release.rules import COPY, RATED
-from monai_memo.release.statement import Released
+from monai_memo.release.rules import COPY, RATED, Row, Rule, choose
+from monai_memo.release.settings import ReleaseSettings
+from monai_memo.release.statement import Released, statement_of
 from monai_memo.statistics.copies_left import copies_left
 from monai_memo.workspace import output_folder, transaction
+from monai_memo.workspace.place import WORK
+from monai_memo.workspace.working_folder import JOURNAL
 from tests.audit.small import settings
 from tests.release.conftest import COPIES, options
 
@@ -249,6 +255,78 @@ def test_a_release_that_was_interrupted_goes_on_and_gives_the_same_files(
     assert {path.name for path in again.private.iterdir()} == {
         "key.csv", "removed.csv", "second_detector.pt", ".monai_memo.json",
     }  # fmt: skip
+
+
+def test_a_release_that_was_killed_between_two_renames_goes_on(
+    clinic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = options(clinic, tmp_path / "out", second_look=False, second_detector=None)
+    real = output_folder.move_all
+
+    def killed(out: Path, moves: transaction.Moves) -> None:
+        if out != tmp_path / "out":
+            return real(out, moves)
+        write_json(out / WORK / JOURNAL, {"moves": [list(move) for move in moves], "made": ["images"]})
+        (out / "images").mkdir()
+        for source, target in moves[:3]:
+            (out / source).rename(out / target)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(output_folder, "move_all", killed)
+        Release(**given).run()
+    assert len([path for path in (tmp_path / "out").rglob("*.*") if path.is_file()]) > 3
+    done = Release(**given).run()
+    assert len(list((done.out / "images").iterdir())) == done.statement.released
+    assert not (done.out / WORK).exists() and (done.private / "key.csv").is_file()
+
+
+def test_the_key_of_an_earlier_release_is_never_written_over(clinic: Path, tmp_path: Path) -> None:
+    given = options(clinic, tmp_path / "out", second_look=False, second_detector=None)
+    key = Release(**given).run().private / "key.csv"
+    (tmp_path / "out").rename(tmp_path / "given_away")
+    content = key.read_bytes()
+    with pytest.raises(OutputError, match="is the key of an earlier release"):
+        Release(**given).run()
+    assert key.read_bytes() == content and not (tmp_path / "out").exists()
+
+
+def test_the_bound_that_was_asked_for_is_still_met_at_the_end_or_nothing_is_released(
+    clinic: Path, done: Released, tmp_path: Path
+) -> None:
+    """Images that the second look, or an unreadable file, takes away leave fewer to share the bound."""
+    release = Release(**options(clinic, tmp_path / "out", rule="bound", at_most=0.5))
+    said = replace(done.statement, left=replace(done.statement.left, copies=2))
+    release._require_bound(replace(said, released=4))
+    with pytest.raises(ConfigurationError, match=r"3 images are left, of which at most 66\.67 % can be copies"):
+        release._require_bound(replace(said, released=3))
+
+
+def test_what_raters_keep_above_a_lowered_threshold_counts_as_a_copy_left(clinic: Path, done: Released) -> None:
+    rows = [Row(f"{n}.png", "anna", 0.5 + 0.01 * n, copy=n > 40, listed=False) for n in range(45)]
+    sims = SimpleNamespace(heldout_to_training=np.full(50, 0.6))
+    first = SimpleNamespace(
+        tau=0.9, planted=np.full(60, 0.95),
+        searched=SimpleNamespace(comparison=SimpleNamespace(sims=sims)),
+    )  # fmt: skip
+    choice = choose(rows, Rule("bound", threshold=0.6, keep_novel=True), {"30.png": "novel", "42.png": "novel"})
+    assert list(choice.spared) == ["30.png", "42.png"]
+    audit = AuditFolder(clinic / "audit")
+    made = ReleaseSettings(audit="a", out="b", rule="bound", at_most=0.5, keep_novel=True)
+    said = statement_of(made, audit, cast(Look, first), rows, Progressed(choice, list(choice.kept)), 0.6, True)
+    assert said.left.kept_above == 2
+
+
+def test_training_images_that_were_not_read_are_told(clinic: Path, tmp_path: Path) -> None:
+    train = tmp_path / "train"
+    shutil.copytree(clinic / "train", train)
+    (train / "broken.png").write_bytes(b"\x89PNG no")
+    given = settings(clinic, tmp_path / "audit", clinic / "detector.pt", allow_overlap=True)
+    Audit(**{**given, "train": str(train)}).run()
+    quick = {"audit": str(tmp_path / "audit"), "second_look": False, "second_detector": None}
+    done = Release(**options(clinic, tmp_path / "out", **quick)).run()
+    text = (done.out / "RELEASE.md").read_text()
+    assert "| Training images that could not be read | 1: nothing was compared with them" in text
 
 
 def _interrupted(*_: object) -> None:

@@ -66,3 +66,31 @@ def test_a_generator_of_copies_alone_ends_with_the_counts(clinic: Path, tmp_path
 def test_no_draw_is_needed_where_enough_are_left(clinic: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="are left without drawing any"):
         Release(half_copies(clinic), **options(clinic, tmp_path / "out", top_up_to=2, **QUICK)).run()
+
+
+def test_a_batch_that_cannot_be_read_is_counted_and_the_next_one_is_drawn(clinic: Path, tmp_path: Path) -> None:
+    def draw(seeds: Sequence[int]) -> list[np.ndarray]:
+        first = seeds[0] == 32  # the seed of the first batch times its size
+        return [np.zeros((1, *SIZE)) if first else chest_phantom(5000 + seed, SIZE) for seed in seeds]
+
+    done = Release(draw, **options(clinic, tmp_path / "out", top_up_to=25, **QUICK)).run()
+    drawn = done.statement.drawn
+    assert drawn is not None and drawn["unreadable"] == 32 and drawn["drawn"] == 60
+    assert done.statement.released == 25
+    with pytest.raises(ConfigurationError, match=r"of 40 images that were drawn 0 may enter.*40 cannot be read"):
+        blank = options(clinic, tmp_path / "blank", top_up_to=25, most_draws=40, **QUICK)
+        Release(lambda seeds: [np.zeros((1, *SIZE)) for _ in seeds], **blank).run()
+
+
+def test_a_generator_of_one_image_does_not_fill_a_release_with_it(clinic: Path, tmp_path: Path) -> None:
+    image = chest_phantom(7000, SIZE)
+    given = options(clinic, tmp_path / "out", top_up_to=30, most_draws=64, **QUICK)
+    with pytest.raises(ConfigurationError, match=r"of 64 images that were drawn 1 may enter.*63 were rejected for"):
+        Release(lambda seeds: [image for _ in seeds], **given).run()
+
+
+def test_values_that_a_file_would_cut_off_are_refused(clinic: Path, tmp_path: Path) -> None:
+    image = chest_phantom(7000, SIZE) * 300 - 100
+    given = options(clinic, tmp_path / "out", top_up_to=30, **QUICK)
+    with pytest.raises(ConfigurationError, match=r"has values from -100 to .*: draw images in \[0, 1\]"):
+        Release(lambda seeds: [image for _ in seeds], **given).run()
