@@ -34,6 +34,12 @@ def release(**arguments: Any) -> int:
         )
     if said.removed_by_second:
         lines.append(f"removed   {said.removed_by_second} called a copy by the second detector")
+    last = said.looks[-1] if said.looks else None
+    if last is not None and last.copies + last.in_part:
+        lines.append(
+            f"released  what look {len(said.looks)} still calls is among the images: {last.copies} copies, "
+            f"{last.in_part} in part. Some are called by chance in every look: see them before you share"
+        )
     if said.spared:
         lines.append(f"kept      {said.spared} that raters call novel")
     if left.copies is None:
@@ -52,5 +58,6 @@ def release(**arguments: Any) -> int:
     if done.skipped:
         lines.append(f"warning: {by_reason(f'{len(done.skipped)} images cannot be released', done.skipped)}")
     lines += ["", f"give away {done.out.resolve()}", f"keep      {done.private.resolve()} (the key: do not share it)"]
+    lines += [f"next      read {done.out.name}/RELEASE.md, complete what says TO FILL IN, and let somebody sign it"]
     print("\n".join(lines))
     return len(done.skipped)

@@ -23,6 +23,7 @@ from monai_memo.files import sha256_of, write_json
 from monai_memo.label.audit_folder import AuditFolder
 from monai_memo.label.prepare import FINAL, prepare_review
 from monai_memo.label.ratings import Entry
+from monai_memo.release.command import release as release_command
 from monai_memo.release.looks import OTHER_VIEWS, Look
 from monai_memo.release.progressed import Progressed
 from monai_memo.release.release import Release
@@ -110,6 +111,25 @@ def test_what_the_second_detector_calls_can_be_left_in(clinic: Path, tmp_path: P
     kept = Release(**options(clinic, tmp_path / "out", remove_second=False)).run()
     assert len(kept.statement.looks) == 1 and kept.statement.removed_by_second == 0
     assert kept.statement.released == 25 - sum(kept.statement.removed.values())
+    look, text = kept.statement.looks[0], (kept.out / "RELEASE.md").read_text()
+    said = f"What it called a copy is in `images/`**, {look.copies} as a whole and {look.in_part} in part"
+    assert said in text if look.copies + look.in_part else "It called nothing." in text
+
+
+def test_what_the_last_look_still_calls_is_said_in_words(
+    done: Released, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, said = (done.out / "RELEASE.md").read_text(), done.statement
+    still = said.looks[-1].copies + said.looks[-1].in_part
+    assert ("The last look still calls" in text) == (said.removed_by_second > 0 and still > 0)
+    for copies in (0, 2):
+        looks = [*said.looks[:-1], replace(said.looks[-1], copies=copies, in_part=0)]
+        monkeypatch.setattr(Release, "run", lambda _, looks=looks: replace(done, statement=replace(said, looks=looks)))
+        monkeypatch.setattr(Release, "__init__", lambda _, **__: None)
+        release_command()
+        shown = capsys.readouterr().out
+        assert ("still calls is among the images: 2 copies" in shown) == (copies == 2)
+        assert "RELEASE.md, complete what says TO FILL IN" in shown
 
 
 def test_without_a_second_look_the_release_says_so(clinic: Path, tmp_path: Path) -> None:
