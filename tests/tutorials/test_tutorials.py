@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "tutorials").glob("*.ipynb"))
 LARGEST = 600_000  # bytes of a notebook with its pictures
 LONGEST = 240  # seconds on 2 cores
-SELDOM = ("02", "03", "05")  # run with the slow tests; the others show the way from an audit to a release
+SELDOM = ("02", "03", "04", "05")  # run with the slow tests
 
 # What each notebook must have shown at its end: the numbers differ between machines, the words do not.
 SHOWN = {
