@@ -9,19 +9,18 @@ import time
 from pathlib import Path
 from typing import Any
 
-from monai_memo.audit.certainty import calibrate
 from monai_memo.audit.configuration import AuditConfiguration
 from monai_memo.audit.contact_sheet import contact_sheet
 from monai_memo.audit.controls import plant_copies
 from monai_memo.audit.evidence import collect_evidence
-from monai_memo.audit.in_part import copies_in_part
 from monai_memo.audit.inputs import Inputs, read_inputs
+from monai_memo.audit.looking_up import look_up
 from monai_memo.audit.partial_evidence import collect_partial_evidence
 from monai_memo.audit.record import build_result
 from monai_memo.audit.report import write_report
 from monai_memo.audit.result import AuditResult
 from monai_memo.audit.run import Run, resolve_device
-from monai_memo.audit.searching import Searched, detector_for, match_cohorts, search_copies
+from monai_memo.audit.searching import Searched, detector_for
 from monai_memo.audit.sharing import Follower, Sharing
 from monai_memo.errors import ConfigurationError, OutputError
 from monai_memo.redaction import names_hidden, without_names
@@ -106,12 +105,7 @@ class Audit:
         run = Run(self.configuration, self.out, self.work, sharing)
         inputs = read_inputs(run)
         detector = detector_for(run, inputs)
-        with run.timed("match sharpness"):
-            matched = match_cohorts(run, inputs)
-        searched = search_copies(run, inputs, detector, matched)
-        with run.timed("calibrate"):
-            calibrated = calibrate(run.settings, inputs, searched)
-        in_part = copies_in_part(run, inputs, searched, calibrated)
+        searched, calibrated, in_part = look_up(run, inputs, detector)
         controls = plant_copies(run, inputs, searched, calibrated, in_part)
         with run.timed("write report"):
             result = build_result(run, inputs, searched, calibrated, controls, in_part)

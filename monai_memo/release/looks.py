@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_memo.audit.certainty import Calibrated, calibrate
+from monai_memo.audit.certainty import Calibrated
 from monai_memo.audit.configuration import AuditConfiguration
 from monai_memo.audit.controls import Controls
-from monai_memo.audit.in_part import InPart, copies_in_part
+from monai_memo.audit.in_part import InPart
 from monai_memo.audit.inputs import Inputs, read_inputs, recipe_for
+from monai_memo.audit.looking_up import look_up
 from monai_memo.audit.record import build_result
 from monai_memo.audit.result import AuditResult
 from monai_memo.audit.run import Run
-from monai_memo.audit.searching import Searched, match_cohorts, search_copies
+from monai_memo.audit.searching import Searched
 from monai_memo.audit.self_check import positive_control
 from monai_memo.data.planted_files import ReadBack, through_files
 from monai_memo.data.prepared import PreparedCohort
@@ -142,12 +143,7 @@ def look(run: Run, inputs: Inputs, detector: Detector, planted: int) -> Look:
     Args:
         planted: copies.
     """
-    with run.timed("match sharpness"):
-        matched = match_cohorts(run, inputs)
-    searched = search_copies(run, inputs, detector, matched)
-    with run.timed("calibrate"):
-        calibrated = calibrate(run.settings, inputs, searched)
-    in_part = copies_in_part(run, inputs, searched, calibrated)
+    searched, calibrated, in_part = look_up(run, inputs, detector)
     similarities: list[NDArray[np.float64]] = []
     readable: list[NDArray[np.bool_]] = []
 

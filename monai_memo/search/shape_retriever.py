@@ -39,6 +39,10 @@ EXACT_ON_CARD = 65_536
 COLUMNS, ON_CARD = 128, 4096  # training images that are correlated at once: what a processor keeps at hand; on a card
 
 
+def _columns(runner: Runner) -> int:
+    return ON_CARD if runner.waits else COLUMNS
+
+
 def standard(features: Tensor, dim: int = 1) -> Tensor:
     """Rows of mean 0 and length 1, features flattened from ``dim`` on."""
     flat = features.flatten(dim)
@@ -121,8 +125,7 @@ class ShapeRetriever:
             found.append(standard(self.small.features(images, torch.ones_like(images))))
         self.vectors = torch.cat(found)
         if self.exact:
-            at_once = ON_CARD if runner.waits else COLUMNS
-            self.columns = [part.movedim(0, -1).contiguous() for part in self.rows.split(at_once)]
+            self.columns = [part.movedim(0, -1).contiguous() for part in self.rows.split(_columns(runner))]
             return
         covariance = sum(part.T @ part for part in self.vectors.split(65536))
         self.components = torch.linalg.eigh(covariance).eigenvectors[:, -COMPONENTS:].contiguous()
@@ -177,8 +180,7 @@ class ShapeRetriever:
     def _peaks(self, kernels: Tensor, columns: Tensor, runner: Runner) -> Tensor:
         """``(batch, n)`` of ``_shifts`` for given columns."""
         peaks = []
-        step = COLUMNS if not runner.waits else ON_CARD
-        for part in columns.split(step, dim=-1):
+        for part in columns.split(_columns(runner), dim=-1):
             correlation = self.coarse.correlation(kernels, part)
             while correlation.ndim > 2:
                 correlation = correlation.amax(dim=1)
