@@ -65,13 +65,18 @@ def write_cohort(cohort: Cohort, path: str | Path, further: Sequence[tuple[Path,
     An audit takes it as a cohort. Where patients are not known there is no column for them: names of files would be
     taken for patients, and equal names in two cohorts for one who is in both.
     """
+    return write_text(path, cohort_table(cohort, further))
+
+
+def cohort_table(cohort: Cohort, further: Sequence[tuple[Path, str]] = ()) -> str:
+    """The text that ``write_cohort`` writes."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     if not cohort.patients_known and not further:
         rows.writerow(["image"])
         rows.writerows([str(image.path.resolve())] for image in cohort.images)
-        return write_text(path, text.getvalue())
+        return text.getvalue()
     rows.writerow(["image", "patient_id"])
     rows.writerows([str(image.path.resolve()), image.patient_id] for image in cohort.images)
     rows.writerows([str(extra.resolve()), patient] for extra, patient in further)
-    return write_text(path, text.getvalue())
+    return text.getvalue()
