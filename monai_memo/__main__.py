@@ -31,6 +31,7 @@ try:
     from monai_memo.files import exhausted, quiet_threads
     from monai_memo.progress import Progress
     from monai_memo.settings import Settings, SettingsError
+    from monai_memo.shipped.command import as_options
     from monai_memo.workspace.torchrun import rank_of_torchrun, world_of_torchrun
 except KeyboardInterrupt:  # in the first moments, too
     print(INTERRUPTED_TEXT, file=sys.stderr)
@@ -228,6 +229,20 @@ def _duplicates(**arguments: Any) -> int:
     return SKIPPED if found.skipped else FINISHED
 
 
+def _bundles_list() -> int:
+    from monai_memo.shipped.command import list_bundles
+
+    list_bundles()
+    return FINISHED
+
+
+def _bundles_copy(**arguments: Any) -> int:
+    from monai_memo.shipped.command import copy
+
+    copy(**arguments)
+    return FINISHED
+
+
 @dataclass(frozen=True)
 class Command:
     """A command: where its settings are, and what it does with them.
@@ -263,6 +278,8 @@ COMMANDS = {
     "review": Command("monai_memo.label.settings:ReviewSettings", _review),
     "release": Command("monai_memo.release.settings:ReleaseSettings", _release),
     "card": Command("monai_memo.audit.configuration:CardSettings", _card),
+    "bundles-list": Command("monai_memo.shipped.settings:BundlesListSettings", _bundles_list),
+    "bundles-copy": Command("monai_memo.shipped.settings:BundlesCopySettings", _bundles_copy),
     "demo": Command("monai_memo.demo:DemoSettings", _demo),
 }
 STATUSES = "Exit status: 0 finished, 2 refused, 3 finished but something was skipped, 130 interrupted, 143 terminated."
@@ -274,6 +291,7 @@ def settings_of(words: Sequence[str]) -> tuple[Command, Settings] | str:
     Raises:
         MemoError: what is wrong with it.
     """
+    words = as_options(words)
     if not words or words[0] in ("--help", "-h", "help"):
         return overview({name: first_sentence(load(command.settings)) for name, command in COMMANDS.items()}, STATUSES)
     if words[0] == "--version":

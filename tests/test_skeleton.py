@@ -16,7 +16,7 @@ PACKAGE = ROOT / "monai_memo"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Each room may import from itself, from what everybody may use, and from the rooms named here.
-COMMON = ("lazy", "errors", "files", "settings", "sealing", "text", "progress", "redaction", "workspace")
+COMMON = ("lazy", "errors", "files", "settings", "sealing", "text", "progress", "redaction", "workspace", "shipped")
 GROUND = ("data", "views", "networks", "losses", "registration", "statistics", "training", "sampling")
 SEARCHES = (*GROUND, "detector", "search")
 AUDIT = (*SEARCHES, "audit")
@@ -33,6 +33,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "progress": (),
     "redaction": (),
     "workspace": (),
+    "shipped": (),
     "detector": ("data", "views", "networks", "losses", "training"),
     "search": ("registration",),
     "audit": SEARCHES,

@@ -26,6 +26,7 @@ from monai_memo.files import release, write_json, write_with
 from monai_memo.networks.copy_detector import CopyDetector
 from monai_memo.progress import Progress
 from monai_memo.sealing import DamagedError, fingerprint, is_sealed, load_torch, save_torch, write_sealed
+from monai_memo.shipped.places import detector_place
 
 KIND, FORMAT = "monai_memo detector", 1
 ANEW = "Train one with: monai-memo train-detector"
@@ -151,10 +152,13 @@ class Detector:
     def load(cls, path: str | Path) -> Detector:
         """Read a detector file. Nothing in it is executed (``weights_only=True``).
 
+        Args:
+            path: of the file, or the name of a detector that comes with the library (``"chest_xray"``).
+
         Raises:
             DetectorError: missing, damaged (also by single bytes), of another kind or of a newer format.
         """
-        path = Path(path)
+        path = detector_place(path)
         if not path.is_file():
             raise DetectorError(f"no detector file at {path}. {ANEW}", f"no such file. {ANEW}")
         try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from importlib.resources import files
@@ -20,13 +21,19 @@ from monai_memo.label.audit_folder import AuditFolder
 from monai_memo.label.generator import check_bundle
 from monai_memo.label.prepare import STUDY, open_study, prepare_review
 from monai_memo.label.settings import ReviewServerSettings
+from monai_memo.shipped.places import CHECKOUT, HERE, constraints_file
 from monai_memo.workspace.locking import SERVER, FolderLock, hold, let_go
 
-INSTALL = (
-    "the review server needs MONAI Label, in an environment of its own: "
-    "python -m venv .venv-label && .venv-label/bin/pip install torch==2.13.0 && "
-    ".venv-label/bin/pip install -c constraints-label.txt '.[label]'"
-)
+
+def how_to_install() -> str:
+    """What makes an environment for the review server, from an installed package or a checkout."""
+    constraints = constraints_file("constraints-label.txt")
+    what = "monai-memo[label]" if HERE in constraints.parents else f"{CHECKOUT}[label]"
+    return (
+        "the review server needs MONAI Label, in an environment of its own: "
+        "python -m venv .venv-label && .venv-label/bin/pip install torch==2.13.0 && "
+        f".venv-label/bin/pip install -c {shlex.quote(str(constraints))} {shlex.quote(what)}"
+    )
 
 
 def serve_alone(audit: AuditFolder) -> None:
@@ -84,7 +91,7 @@ def review_server(audit: str | Path, **options: Any) -> None:
             f"host {host} can be reached from other machines, and there is no login. If that is meant, add --remote."
         )
     if find_spec("monailabel") is None:
-        raise ConfigurationError(INSTALL)
+        raise ConfigurationError(how_to_install())
     configuration = [("blind", str(settings.blind).lower()), ("remote", str(settings.remote).lower())]
     names = host_names(settings.hosts, host)
     if settings.hosts and not settings.remote:
