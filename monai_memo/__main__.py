@@ -16,314 +16,114 @@ try:
     import io
     import logging
     import os
-    import re
     import signal
     import time
-    from collections.abc import Callable, Iterator, Sequence
-    from contextlib import contextmanager, nullcontext
-    from dataclasses import dataclass
-    from pathlib import Path
-    from typing import TYPE_CHECKING, Any, TextIO
+    from collections.abc import Iterator, Sequence
+    from contextlib import contextmanager
+    from typing import TextIO
 
     from monai_memo import __version__
-    from monai_memo.command_line import command_help, first_sentence, load, nearest, overview, settings_from, shown_name
+    from monai_memo.command_line import (
+        command_page,
+        completion,
+        load,
+        nearest,
+        overview,
+        settings_from,
+        shown_name,
+        without_values,
+    )
+    from monai_memo.commands import COMMANDS, FINISHED, GROUPS, REFUSED, SKIPPED, Command
     from monai_memo.errors import ConfigurationError, MemoError
     from monai_memo.files import exhausted, quiet_threads
     from monai_memo.progress import Progress
     from monai_memo.settings import Settings, SettingsError
-    from monai_memo.shipped.command import as_options
     from monai_memo.workspace.torchrun import rank_of_torchrun, world_of_torchrun
 except KeyboardInterrupt:  # in the first moments, too
     print(INTERRUPTED_TEXT, file=sys.stderr)
     raise SystemExit(130) from None
 
-if TYPE_CHECKING:
-    from monai_memo.audit.result import AuditResult, Count
-
-FINISHED, REFUSED, SKIPPED, INTERRUPTED, TERMINATED = 0, 2, 3, 130, 143
+INTERRUPTED, TERMINATED = 130, 143
 LATER = 2.0  # seconds that the other ranks end after rank 0
 HUNG_UP = 141  # as a shell names the end by a closed pipe
 
 
-def _interval(count: Count) -> str:
-    return f"{count.value} of {count.of} ({count.low:.0f} to {count.high:.0f})"
-
-
-def _print_result(result: AuditResult, out: Path, truth: dict[str, int] | None = None) -> int:
-    """Print the numbers and where the report is; return the exit status. Of a redacted audit no name is printed."""
-    from monai_memo.data.cohort import SkippedImage, by_reason
-
-    redacted = result.configuration.get("redacted") is True
-    result = result.without_patients() if redacted else result
-    lines = [result.verdict["headline"], f"do first  {result.to_do()}", ""]
-    copies, memorized = _interval(result.n_copies), _interval(result.n_mem)
-    planted = {name: f"   planted: {truth[name]}" if truth else "" for name in ("copies", "memorized")}
-    lines.append(f"N_copies  {copies}{planted['copies']}")
-    lines.append(f"N_mem     {memorized}{planted['memorized']}")
-    excess = result.excess_copies
-    lines.append(
-        f"excess    {100 * excess.value:.1f} % ({100 * excess.low:.1f} to {100 * excess.high:.1f}) of the synthetic "
-        "images, over what unseen patients show"
-    )
-    skipped = {name: len(summary.skipped) for name, summary in result.cohorts.items() if summary.skipped}
-    lines += [f"warning: {message}" for message in result.told()]
-    if skipped:
-        counts = ", ".join(f"{number} in {name}" for name, number in skipped.items())
-        where = "counted" if redacted else "named"
-        lines.append(f"warning: images were skipped ({counts}); they are {where} in audit.json and in the report")
-        for name in skipped:
-            items = [SkippedImage(item["image"], item["reason"]) for item in result.cohorts[name].skipped]
-            told = by_reason(f"  {name}", items)
-            lines.append(told.plain if redacted else str(told))
-    lines += ["", f"report    {'report.html, in the folder of --out' if redacted else (out / 'report.html').resolve()}"]
-    print("\n".join(lines))
-    return SKIPPED if skipped else FINISHED
-
-
-def _audit(**arguments: Any) -> int:
-    from monai_memo.audit.audit import Audit
-    from monai_memo.workspace.team import Team
-
-    team = Team.of_torchrun()
-    with team or nullcontext():
-        audit = Audit(**arguments)
-        result = audit.run(team)
-    if team is None or team.leads:
-        return _print_result(result, audit.out)
-    return SKIPPED if any(summary.skipped for summary in result.cohorts.values()) else FINISHED
-
-
-def _inspect(**arguments: Any) -> int:
-    from monai_memo.audit.inspection import Inspection
-
-    inspection = Inspection(**arguments)
-    inspection.read()
-    print(inspection.table(), flush=True)  # before anything is refused
-    inspection.compare()
-    page = inspection.write()
-    print(f"\n{inspection.findings_text()}\n\npage      {page.resolve()} (shows patients: do not share it)")
-    return SKIPPED if inspection.n_skipped else FINISHED
-
-
-def _train_detector(**arguments: Any) -> int:
-    from monai_memo.detector.command import train_detector_command
-
-    print(f"detector  {train_detector_command(**arguments).resolve()}")
-    return FINISHED
-
-
-def _evaluate(**arguments: Any) -> int:
-    from monai_memo.benchmark.evaluate import Evaluation
-    from monai_memo.benchmark.scores import markdown_table
-
-    evaluation = Evaluation(**arguments)
-    print(markdown_table(evaluation.run()))
-    print(f"written to {evaluation.out.resolve()}")
-    return SKIPPED if evaluation.skipped else FINISHED
-
-
-def _benchmark(**arguments: Any) -> int:
-    from monai_memo.benchmark.run import Benchmark
-
-    benchmark = Benchmark(**arguments)
-    record = benchmark.run()
-    print((benchmark.out / "benchmark.md").read_text(encoding="utf-8"))
-    return SKIPPED if any(record["skipped"].values()) else FINISHED
-
-
-def _planted_audit(**arguments: Any) -> int:
-    from monai_memo.benchmark.planted_audit import planted_audit
-
-    planted_audit(**arguments)
-    print((Path(arguments["out"]) / "planted_audit.md").read_text(encoding="utf-8"))
-    return FINISHED
-
-
-def _study(**arguments: Any) -> int:
-    from monai_memo.study.study import GeneratorStudy
-
-    study = GeneratorStudy(**arguments)
-    records = study.run()
-    print((study.out / "study.md").read_text(encoding="utf-8"))
-    return SKIPPED if any(record["status"] == "failed" for record in records) else FINISHED
-
-
-def _twins(**arguments: Any) -> int:
-    from monai_memo.study.twins import TwinStudy
-
-    study = TwinStudy(**arguments)
-    study.run()
-    print((study.out / "twins.md").read_text(encoding="utf-8"))
-    return FINISHED
-
-
-def _coverage(**arguments: Any) -> int:
-    from monai_memo.benchmark.coverage import coverage_study
-
-    coverage_study(**arguments)
-    print((Path(arguments["out"]) / "coverage.md").read_text(encoding="utf-8"))
-    return FINISHED
-
-
-def _demo(**arguments: Any) -> int:
-    from monai_memo.demo import run_demo
-
-    result, truth = run_demo(**arguments)
-    return _print_result(result, Path(arguments.get("out", "demo_audit")) / "audit", truth)
-
-
-def _review_prepare(**arguments: Any) -> int:
-    from monai_memo.label.prepare import prepare_review
-
-    study = prepare_review(**arguments)
-    missing = sum(bool(pair.missing) for pair in study.pairs)
-    print(f"{len(study.sample)} pairs of the sample and {len(study.uncertain)} further pairs are ready")
-    if missing:
-        print(f"warning: {missing} pairs cannot be shown; they are named above and in the report's chapter")
-    print(f"next      monai-memo review-server --audit {arguments['audit']}")
-    return SKIPPED if missing else FINISHED
-
-
-def _review_server(**arguments: Any) -> int:
-    from monai_memo.label.serve import review_server
-
-    review_server(**arguments)
-    return FINISHED
-
-
-def _review(**arguments: Any) -> int:
-    from monai_memo.label.review import review
-
-    result = review(**arguments)
-    folder = Path(arguments["audit"]).resolve()
-    print(f"{result.headline}\n\nnumbers   {folder / 'review.json'}\nreport    {folder / 'report.html'}")
-    return FINISHED
-
-
-def _card(**arguments: Any) -> int:
-    from monai_memo.audit.card import TODO, write_card
-
-    path = write_card(**arguments)
-    print(f"card      {path.resolve()}")
-    print(f"next      fill in the {path.read_text(encoding='utf-8').count(TODO)} places that an audit cannot know")
-    return FINISHED
-
-
-def _release(**arguments: Any) -> int:
-    from monai_memo.release.command import release
-
-    return SKIPPED if release(**arguments) else FINISHED
-
-
-def _duplicates(**arguments: Any) -> int:
-    from monai_memo.duplicates.duplicates import Duplicates
-
-    search = Duplicates(**arguments)
-    found = search.run()
-    lines = [*found.sentences(), found.calibration()]
-    if found.skipped:
-        lines.append(f"warning: {len(found.skipped)} images cannot be read; they are named in the page")
-    print("\n".join(lines))
-    page = (search.out / "duplicates.html").resolve()
-    print(f"\npage      {page} (shows patients: do not share it)\ntables    groups.csv, clean_*.csv beside it")
-    return SKIPPED if found.skipped else FINISHED
-
-
-def _bundles_list() -> int:
-    from monai_memo.shipped.command import list_bundles
-
-    list_bundles()
-    return FINISHED
-
-
-def _bundles_copy(**arguments: Any) -> int:
-    from monai_memo.shipped.command import copy
-
-    copy(**arguments)
-    return FINISHED
-
-
-@dataclass(frozen=True)
-class Command:
-    """A command: where its settings are, and what it does with them.
-
-    Attributes:
-        settings: ``module:class``, imported when it is asked for, so that help is quick.
-        run: takes the options that were given; returns the exit status.
-        skips: what happened where that is ``SKIPPED``.
-        ranks: whether the processes of ``torchrun`` share its work.
-    """
-
-    settings: str
-    run: Callable[..., int]
-    skips: str = "images were skipped"
-    ranks: bool = False
-
-
-COMMANDS = {
-    "inspect": Command("monai_memo.audit.configuration:InspectionSettings", _inspect),
-    "duplicates": Command("monai_memo.duplicates.settings:DuplicatesSettings", _duplicates),
-    "audit": Command("monai_memo.audit.configuration:AuditConfiguration", _audit, ranks=True),
-    "train-detector": Command("monai_memo.detector.settings:TrainDetectorSettings", _train_detector),
-    "evaluate": Command("monai_memo.benchmark.settings:EvaluationSettings", _evaluate),
-    "benchmark": Command("monai_memo.benchmark.settings:BenchmarkSettings", _benchmark),
-    "planted-audit": Command("monai_memo.benchmark.settings:PlantedAuditSettings", _planted_audit),
-    "study": Command("monai_memo.study.settings:StudySettings", _study, "some trainings failed"),
-    "twins": Command("monai_memo.study.twin_settings:TwinSettings", _twins),
-    "coverage": Command("monai_memo.benchmark.settings:CoverageSettings", _coverage),
-    "review-prepare": Command(
-        "monai_memo.label.settings:ReviewPrepareSettings", _review_prepare, "some pairs cannot be shown"
-    ),
-    "review-server": Command("monai_memo.label.settings:ReviewServerSettings", _review_server),
-    "review": Command("monai_memo.label.settings:ReviewSettings", _review),
-    "release": Command("monai_memo.release.settings:ReleaseSettings", _release),
-    "card": Command("monai_memo.audit.configuration:CardSettings", _card),
-    "bundles-list": Command("monai_memo.shipped.settings:BundlesListSettings", _bundles_list),
-    "bundles-copy": Command("monai_memo.shipped.settings:BundlesCopySettings", _bundles_copy),
-    "demo": Command("monai_memo.demo:DemoSettings", _demo),
-}
-STATUSES = "Exit status: 0 finished, 2 refused, 3 finished but something was skipped, 130 interrupted, 143 terminated."
+LAST = """monai-memo COMMAND --help tells its options, with an example that runs on what monai-memo demo writes.
+monai-memo --version tells the version. Completion in bash (or zsh, tcsh): eval "$(monai-memo --completion bash)"
+Exit status: 0 finished, 2 refused, 3 finished but something was skipped, 130 interrupted, 143 terminated."""
+SHELLS = ("bash", "zsh", "tcsh")
+HELP = ("--help", "-h")
 
 
 def settings_of(words: Sequence[str]) -> tuple[Command, Settings] | str:
-    """What a command line asks for: a command with its settings, or the text of a help page.
+    """What a command line asks for: a command with its settings, or a text to print.
 
     Raises:
         MemoError: what is wrong with it.
     """
-    words = as_options(words)
-    if not words or words[0] in ("--help", "-h", "help"):
-        return overview({name: first_sentence(load(command.settings)) for name, command in COMMANDS.items()}, STATUSES)
-    if words[0] == "--version":
+    first = words[0].replace("_", "-") if words else "help"
+    if first in (*HELP, "help"):
+        named = [word for word in words[1:] if word not in HELP]
+        return settings_of([*named, "--help"]) if named else _overview()
+    if first in ("--version", "version"):
         return __version__
-    name = words[0].replace("_", "-")
-    if name not in COMMANDS:
-        known = ", ".join(COMMANDS)
-        raise ConfigurationError(
-            f"unknown command {shown_name(words[0])}{nearest(name, list(COMMANDS))}. Known: {known}"
+    if first.startswith("--completion"):
+        shell = first.partition("=")[2] or "".join(words[1:2]) or "bash"
+        return completion(
+            shell, {name: (load(item.settings), item.positional) for name, item in COMMANDS.items()}, SHELLS
         )
-    model = load(COMMANDS[name].settings)
-    if {"--help", "-h"} & set(words):
-        return command_help(name, model)
-    return COMMANDS[name], settings_from(model, words[1:])
+    name, further = command_named(words)
+    command = COMMANDS[name]
+    model = load(command.settings)
+    if set(HELP) & set(further):
+        return command_page(name, model, command.examples, command.positional)
+    return command, settings_from(model, further, command.positional)
 
 
-NAMING = ("train", "heldout", "synthetic", "out", "detector", "patient_pattern")
+def command_named(words: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """The command that a command line begins with, of one or two words, and what stands behind it.
+
+    The first word of several commands alone is the first of these (``bundles`` is ``bundles list``).
+
+    Raises:
+        ConfigurationError: there is none of that name.
+    """
+    first = words[0].replace("_", "-")
+    below = [name for name in COMMANDS if name.startswith(f"{first} ")]
+    if below and not set(words[1:]) - set(HELP):
+        return below[0], words[1:]
+    for number in (2, 1):
+        name = " ".join(words[:number]).replace("_", "-")
+        if name in COMMANDS:
+            return name, words[number:]
+    if below:
+        taken = (" ".join([name, *map(str.upper, COMMANDS[name].positional)]) for name in below)
+        text = f"unknown command {first} {shown_name(words[1])}{nearest(f'{first} {words[1]}', below)}"
+        raise ConfigurationError(f"{text}. Known: {', '.join(taken)}")
+    known = list(COMMANDS)
+    if first.startswith("-"):
+        text = f"a command comes first, and then {shown_name(words[0])}"
+    else:
+        text = f"unknown command {shown_name(words[0]) or repr('')}{nearest(first.lower(), known)}"
+    raise ConfigurationError(f"{text}. Known: {', '.join(known)}")
 
 
-def _without_values(text: str, words: Sequence[str]) -> str:
-    """A message of a redacted run without the words that were given with its options: they can name patients."""
-    if not any(word.startswith("--redacted") for word in words):
+def _overview() -> str:
+    commands = {name: load(command.settings) for name, command in COMMANDS.items()}
+    groups = {
+        title: {name: model for name, model in commands.items() if COMMANDS[name].group == group}
+        for group, title in GROUPS.items()
+    }
+    return overview(groups, LAST)
+
+
+def _told(text: str, words: Sequence[str]) -> str:
+    """A message, without names if the run is to be redacted."""
+    try:
+        name, further = command_named(words)
+    except ConfigurationError:
         return text
-    values, option = set(), ""
-    for word in words[1:]:
-        name, _, value = word.partition("=") if word.startswith("--") else (option, "", word)
-        option = name
-        if name.lstrip("-").replace("-", "_") in NAMING:
-            values.add(value)
-    for value in sorted(filter(None, values), key=len, reverse=True):
-        text = re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", "...", text)
-    return text
+    return without_values(text, load(COMMANDS[name].settings), further, COMMANDS[name].positional)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -418,7 +218,7 @@ def _main(words: list[str]) -> None:
     except MemoError as error:
         # Options are named as they are typed.
         text = error.told("--") if isinstance(error, SettingsError) else str(error)
-        _say(f"monai-memo: {_without_values(text, words)}", sys.stderr)
+        _say(f"monai-memo: {_told(text, words)}", sys.stderr)
         sys.exit(REFUSED)
     except BrokenPipeError:  # whoever reads our output has heard enough, as ``head`` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor may the flush at the end complain

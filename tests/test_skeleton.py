@@ -57,7 +57,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "study",
         "__main__",
     ),
-    "__main__": (*AUDIT, "command_line", "benchmark", "demo", "duplicates", "label", "release", "study"),
+    "commands": (*AUDIT, "command_line", "benchmark", "demo", "duplicates", "label", "release", "study"),
+    "__main__": ("command_line", "commands"),
     "__init__": (*METRICS, "handlers", "generators", "benchmark"),
 }
 MOST_PARAMETERS = 7

@@ -32,7 +32,7 @@ class Problem:
     Attributes:
         kind: ``"missing"``, ``"unknown"``, ``"value"``, or ``"rule"`` for options that do not go together.
         name: of the option; empty for rules.
-        text: the rest of the sentence.
+        text: the rest of the sentence; of an unknown option, where it stands, if it has to be told.
     """
 
     kind: str
@@ -59,7 +59,8 @@ class SettingsError(ConfigurationError):
             if problem.kind == "unknown":
                 near = difflib.get_close_matches(problem.name, self.known, n=1, cutoff=0.6)
                 hint = f" (did you mean {mark}{near[0]}?)" if near else ""
-                lines.append(f"unknown option {mark}{shown_name(problem.name)}{hint}")
+                where = f" {problem.text}" if problem.text else ""
+                lines.append(f"unknown option {mark}{shown_name(problem.name)}{where}{hint}")
             elif problem.kind == "value":
                 lines.append(f"{mark}{problem.name} {problem.text}")
             elif problem.kind == "rule":
