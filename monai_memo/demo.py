@@ -42,6 +42,13 @@ class DemoSettings(AuditOptions):
     epochs: Epochs | None = 60
 
 
+DESCRIBED = {
+    "data_set": "demo: phantoms drawn by a program, of nobody",
+    "model": "none: some of the synthetic images are copies, planted on purpose",
+    "author": "monai-memo demo",
+}
+
+
 def run_demo(**arguments: Any) -> tuple[AuditResult, dict[str, int]]:
     """Write phantom cohorts with planted copies, audit them, and return the result next to the truth.
 
@@ -73,7 +80,7 @@ def run_demo(**arguments: Any) -> tuple[AuditResult, dict[str, int]]:
         synthetic=str(images / "synthetic"),
         out=str(out / "audit"),
         seed=settings.seed,
-        **{"epochs": settings.epochs, **settings.audit_options()},
+        **{**DESCRIBED, "epochs": settings.epochs, **settings.audit_options()},
     )
     return audit.run(), {"copies": len(copied), "memorized": len(set(copied))}
 

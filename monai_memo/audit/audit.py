@@ -6,16 +6,19 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from monai_memo.audit.configuration import AuditConfiguration
 from monai_memo.audit.contact_sheet import contact_sheet
 from monai_memo.audit.controls import plant_copies
-from monai_memo.audit.evidence import collect_evidence
+from monai_memo.audit.evidence import PairEvidence, each_evidence
+from monai_memo.audit.gallery import shown_pairs
 from monai_memo.audit.inputs import Inputs, read_inputs
 from monai_memo.audit.looking_up import look_up
-from monai_memo.audit.partial_evidence import collect_partial_evidence
+from monai_memo.audit.partial_evidence import PartialEvidence, collect_partial_evidence
+from monai_memo.audit.parts import Match
 from monai_memo.audit.record import build_result
 from monai_memo.audit.report import write_report
 from monai_memo.audit.result import AuditResult
@@ -23,6 +26,7 @@ from monai_memo.audit.run import Run, resolve_device
 from monai_memo.audit.searching import Searched, detector_for
 from monai_memo.audit.sharing import Follower, Sharing
 from monai_memo.errors import ConfigurationError, OutputError
+from monai_memo.progress import following
 from monai_memo.redaction import names_hidden, without_names
 from monai_memo.workspace.manifest import AUDIT_FILES
 from monai_memo.workspace.output_folder import OutputFolder
@@ -128,28 +132,13 @@ class Audit:
         """Write everything beside the old result, then put it in place: either all of it is new or none."""
         staging = self.output.staging()
         settings = self.configuration
-        evidence = parts = None
-        if not settings.redacted and settings.gallery:
-            parts = collect_partial_evidence(
-                [match for match in result.partial_matches if match.in_part][: settings.gallery],
-                inputs.prepared["synthetic"].cohort,
-                inputs.training.cohort,
-                searched.detector.preprocessing,
-            )
-            evidence = collect_evidence(
-                result.matches[: settings.gallery],
-                inputs.prepared["synthetic"].cohort,
-                inputs.training.cohort,
-                searched.detector.preprocessing,
-                verified=result.verification is not None,
-                symmetries=searched.symmetries[1:],
-            )
+        evidence, parts = (None, None) if settings.redacted else self._pairs(result, inputs, searched)
         sheet = None if settings.redacted else contact_sheet(inputs.prepared, settings.seed)
         result = result.without_patients() if settings.redacted else result
         result.validate()
         try:
-            result.write(staging)
             write_report(result, evidence, staging, redacted=settings.redacted, sheet=sheet, parts=parts)
+            result.write(staging)  # names the pages of pairs that are there
             searched.detector.save(staging / "detector.pt")
             self.output.publish()
         except OSError as error:
@@ -157,3 +146,22 @@ class Audit:
                 f"cannot write to {self.out}: {error.strerror or error}. Earlier results there are unchanged. "
                 "Free some space and run the same command again: it continues where it stopped."
             ) from error
+
+    def _pairs(
+        self, result: AuditResult, inputs: Inputs, searched: Searched
+    ) -> tuple[Iterator[PairEvidence], list[PartialEvidence]]:
+        """The pairs to show, loaded one by one while the report is written, and the copies in part."""
+        cohorts = inputs.prepared["synthetic"].cohort, inputs.training.cohort
+        preprocessing, settings = searched.detector.preprocessing, self.configuration
+        in_part = [match for match in result.partial_matches if match.in_part][: settings.gallery]
+        shown = shown_pairs(result)
+        chosen = {result.matches[number - 1].synthetic: number in shown.aligned for number in shown.numbers}
+        verified = result.verification is not None
+
+        def aligned(match: Match) -> bool:
+            return verified and chosen[match.synthetic]
+
+        matches = [result.matches[number - 1] for number in shown.numbers]
+        evidence = each_evidence(matches, *cohorts, preprocessing, aligned, searched.symmetries[1:])
+        parts = collect_partial_evidence(in_part, *cohorts, preprocessing)
+        return following(evidence, "show pairs", len(matches), settings.progress), parts

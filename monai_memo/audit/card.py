@@ -19,7 +19,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from monai_memo.audit.configuration import CardSettings
-from monai_memo.audit.report import FILTERS, repeat_command, skipped_images
+from monai_memo.audit.pages import FILTERS
+from monai_memo.audit.report import repeat_command, skipped_images
 from monai_memo.audit.result import AuditResult
 from monai_memo.audit.verdict import percent
 from monai_memo.data.ladder import UNITS

@@ -102,7 +102,10 @@ class AuditOptions(Settings):
         fdr: false discovery rate of the list of copies.
         planted: copies planted for the positive control; 0 leaves it out.
         limit_copies: copies planted of each kind and strength, for the limit of detection; 0 leaves it out.
-        gallery: most similar pairs shown in the report.
+        gallery: copies shown in the report itself, the most similar first; further ones are shown on pages in
+            ``pairs``. The pairs nearest to the threshold and some at random come on top. 0 shows no images of pairs.
+        data_set, model, author: what the head of the report calls the data set and the generator, and who audited. A
+            redacted report leaves them out.
         orientation: of the synthetic images, where it differs from that of the training images (see
             ``data.orientation``): they are turned before anything else. ``"as_is"`` takes them as they are, also where
             they seem to be stored in another orientation.
@@ -140,7 +143,10 @@ class AuditOptions(Settings):
     fdr: Share = 0.05
     planted: Amount = 100
     limit_copies: Amount = 5
-    gallery: Amount = 12
+    gallery: Amount = 100
+    data_set: Title | None = None
+    model: Title | None = None
+    author: Title | None = None
     orientation: Annotated[str, OrientationName()] | None = None
     symmetries: Annotated[str, Choice(*SYMMETRIES)] = "none"
     window: Window | None = None

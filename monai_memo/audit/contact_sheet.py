@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from monai_memo.audit.evidence import PLANES, central_planes
-from monai_memo.audit.figures import data_uri
+from monai_memo.audit.pictures import png_uri
+from monai_memo.audit.slices import ENDS, PLANES, central_planes
 from monai_memo.data.prepared import PreparedCohort
 
 EXAMPLES = 12
@@ -27,8 +27,6 @@ TILE = {2: 128, 3: 64}  # pixels at most along an edge
 COLUMNS = {2: 4, 3: 2}
 GAP = 2
 TITLES = {"training": "Training", "heldout": "Held-out", "synthetic": "Synthetic"}
-# Top, bottom, left and right of each plane of a volume in RAS order, as ``central_planes`` lays it.
-ENDS = (("S", "I", "P", "A"), ("S", "I", "L", "R"), ("A", "P", "L", "R"))
 COLOURS = {"training": "#0072B2", "heldout": "#009E73", "synthetic": "#D55E00"}
 
 
@@ -103,7 +101,7 @@ def picture_uri(picture: NDArray[np.uint8]) -> str:
     """A grey picture as it stands in a page."""
     stream = io.BytesIO()
     Image.fromarray(picture).save(stream, format="PNG", optimize=True)
-    return data_uri(stream.getvalue())
+    return png_uri(stream.getvalue())
 
 
 def sheet_record(sheet: list[SheetColumn]) -> dict[str, Any]:

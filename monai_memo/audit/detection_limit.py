@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from monai_memo.audit.parts import DetectionLimit, KindLimit
 from monai_memo.data.cohort import Cohort
-from monai_memo.data.ladder import Planted, altered, as_handed_in, chosen_levels, kinds_of
+from monai_memo.data.ladder import Planted, altered, as_handed_in, levels_of_a_limit
 from monai_memo.data.loading import Preprocessing
 from monai_memo.errors import UnusableImageError
 
@@ -79,7 +79,7 @@ def detection_limit(
     hosts = np.resize(np.stack(joined), images.shape).astype(np.float32) if joined else None
     above: dict[Planted, NDArray[np.bool_]] = {}
     waiting: dict[Planted, NDArray[np.float32]] = {}
-    levels = list(chosen_levels(kinds_of(dims)))
+    levels = levels_of_a_limit(dims)
     for level in levels:
         waiting[level] = as_handed_in(altered(images, level, seed, hosts), preprocessing)
         if level == levels[-1] or sum(copies.nbytes for copies in waiting.values()) >= together:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from monai_memo.audit.configuration import recorded_readings
 from monai_memo.audit.result import Match, matches_in
+from monai_memo.audit.slices import Plane, planes_at, telling_planes
 from monai_memo.audit.symmetries import turned
 from monai_memo.data.cohort import Cohort, CohortImage
 from monai_memo.data.loading import Preprocessing
@@ -26,7 +27,6 @@ from monai_memo.text import uncell
 from monai_memo.workspace.transaction import require_settled
 
 SHOWN_SIZE = {2: 224, 3: 64}
-PLANES = ("sagittal", "coronal", "axial")
 AXES = {2: ("up-down", "left-right"), 3: ("left-right", "front-back", "up-down")}
 
 
@@ -36,12 +36,12 @@ class PairEvidence:
 
     Attributes:
         match: names and similarity.
-        synthetic, training: ``(planes, rows, columns)`` in [0, 1]; one plane in 2D, three in 3D. The training image is
+        synthetic, training: ``(planes, rows, columns)`` in [0, 1]; one plane in 2D, six in 3D. The training image is
             brought to the synthetic one, see ``fit``.
         difference: synthetic minus training, -1 to 1.
         mirrored: which mirror was applied, in words; empty for none.
         correlation: Pearson correlation of the pixels after that.
-        planes: name of each plane; empty in 2D.
+        planes: what each plane of a volume is, see ``slices.telling_planes``; empty in 2D.
         agreement: ``(planes, rows, columns)``, local agreement, -1 to 1; None without verification.
         turned: how the training image was turned before that, in words; empty for not at all.
     """
@@ -52,7 +52,7 @@ class PairEvidence:
     difference: NDArray[np.float32]
     mirrored: str
     correlation: float
-    planes: tuple[str, ...]
+    planes: tuple[Plane, ...]
     agreement: NDArray[np.float32] | None = None
     turned: str = ""
 
@@ -116,18 +116,6 @@ def fit(synthetic: NDArray[np.float32], training: NDArray[np.float32], verified:
     return Fitted(first, second, mirrored, pixel_correlation(second, first), compared.agreement)
 
 
-def central_planes(volume: NDArray[np.float32]) -> NDArray[np.float32]:
-    """``(x, y, z)`` to the three planes through its middle, each upright and of the same size."""
-    middle = [length // 2 for length in volume.shape]
-    planes = [np.rot90(np.take(volume, middle[axis], axis=axis)) for axis in range(3)]
-    rows, columns = (max(plane.shape[axis] for plane in planes) for axis in (0, 1))
-    padded = np.zeros((3, rows, columns), dtype=np.float32)
-    for number, plane in enumerate(planes):
-        top, left = (rows - plane.shape[0]) // 2, (columns - plane.shape[1]) // 2
-        padded[number, top : top + plane.shape[0], left : left + plane.shape[1]] = plane
-    return padded
-
-
 def pair_evidence(
     match: Match, synthetic: NDArray[np.float32], training: NDArray[np.float32], verified: bool = False
 ) -> PairEvidence:
@@ -138,10 +126,11 @@ def pair_evidence(
     """
     fitted = fit(synthetic, training, verified)
     first, second, agreement = fitted.synthetic, fitted.training, fitted.agreement
-    planes: tuple[str, ...] = ()
+    planes: tuple[Plane, ...] = ()
     if first.ndim == 3:
-        planes, first, second = PLANES, central_planes(first), central_planes(second)
-        agreement = None if agreement is None else central_planes(agreement)
+        planes = telling_planes(first, second, agreement)
+        first, second = planes_at(first, planes), planes_at(second, planes)
+        agreement = None if agreement is None else planes_at(agreement, planes)
     else:
         first, second = first[None], second[None]
         agreement = None if agreement is None else agreement[None]
@@ -210,6 +199,31 @@ def _turned_to(
     return best, words
 
 
+def each_evidence(
+    matches: Sequence[Match],
+    synthetic: Cohort,
+    training: Cohort,
+    preprocessing: Preprocessing,
+    verified: Callable[[Match], bool],
+    symmetries: Sequence[Symmetry] = (),
+) -> Iterator[PairEvidence]:
+    """``collect_evidence``, one pair after the other: a large gallery need not be held in memory.
+
+    Args:
+        verified: whether the training image of a match is aligned, which takes a tenth of a second and more.
+    """
+    shown = preprocessing.resized(SHOWN_SIZE[preprocessing.spatial_dims])
+    found = {name: {image.image_id: image for image in cohort.images}
+             for name, cohort in (("synthetic", synthetic), ("training", training))}  # fmt: skip
+    for match in matches:
+        try:
+            pair = shown(found["synthetic"][match.synthetic]), shown(found["training"][match.nearest_training])
+        except UnusableImageError:
+            continue
+        training_image, words = _turned_to(pair[0], pair[1], symmetries)
+        yield replace(pair_evidence(match, pair[0], training_image, verified(match)), turned=words)
+
+
 def collect_evidence(
     matches: Sequence[Match],
     synthetic: Cohort,
@@ -223,15 +237,4 @@ def collect_evidence(
     A file that has become unreadable since it was audited is left out. Where images were looked up under several
     symmetries, the training image is turned by the one that fits best first.
     """
-    shown = preprocessing.resized(SHOWN_SIZE[preprocessing.spatial_dims])
-    found = {name: {image.image_id: image for image in cohort.images}
-             for name, cohort in (("synthetic", synthetic), ("training", training))}  # fmt: skip
-    evidence = []
-    for match in matches:
-        try:
-            pair = shown(found["synthetic"][match.synthetic]), shown(found["training"][match.nearest_training])
-        except UnusableImageError:
-            continue
-        training_image, words = _turned_to(pair[0], pair[1], symmetries)
-        evidence.append(replace(pair_evidence(match, pair[0], training_image, verified), turned=words))
-    return evidence
+    return list(each_evidence(matches, synthetic, training, preprocessing, lambda _: verified, symmetries))

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -98,7 +97,8 @@ def pair_figure(pair: PairEvidence) -> Figure:
             for spine in axes[plane, place].spines.values():
                 spine.set_visible(False)
         if pair.planes:
-            axes[plane, 0].set_ylabel(pair.planes[plane], fontsize=8)
+            shown_at = pair.planes[plane]
+            axes[plane, 0].set_ylabel(f"{shown_at.name} {shown_at.place + 1}\n{shown_at.shows} most", fontsize=8)
     return figure
 
 
@@ -132,11 +132,6 @@ def png_bytes(figure: Figure, dpi: int = 110) -> bytes:
     # The name of the software in the file would change with every version of Matplotlib.
     figure.savefig(stream, format="png", dpi=dpi, metadata={"Software": None})
     return stream.getvalue()
-
-
-def data_uri(content: bytes) -> str:
-    """A PNG as it stands in a page."""
-    return "data:image/png;base64," + base64.b64encode(content).decode("ascii")
 
 
 def write_figure(path: str | Path, figure: Figure) -> bytes:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from monai_memo.audit.configuration import AuditConfiguration
 from monai_memo.audit.parts import ForecastPart
 from monai_memo.data.cohort import Cohort
-from monai_memo.data.ladder import chosen_levels, kinds_of
+from monai_memo.data.ladder import levels_of_a_limit
 from monai_memo.data.loading import Preprocessing
 from monai_memo.data.orientation import searched
 from monai_memo.data.workers import PROCESSES_FROM, cores, load
@@ -234,7 +234,7 @@ def _embedding(network: CopyDetector, images: NDArray[np.float32], device: str) 
 def _look_ups(numbers: Mapping[str, int], dims: int, settings: AuditConfiguration) -> int:
     """Images that are looked up in the training cohort: synthetic, held-out and planted ones, turned if asked for."""
     planted = min(settings.planted, 2 * numbers["training"])
-    limit = min(settings.limit_copies, numbers["training"]) * len(chosen_levels(kinds_of(dims)))
+    limit = min(settings.limit_copies, numbers["training"]) * len(levels_of_a_limit(dims))
     synthetic = numbers["synthetic"] * (2 if settings.reference else 1)  # once more among both kinds of patients
     return (numbers["heldout"] + synthetic + planted + limit) * len(searched(settings.symmetries, dims))
 

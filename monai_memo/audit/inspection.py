@@ -23,8 +23,9 @@ from monai_memo.audit.contact_sheet import (
     sheet_record,
     spread_figure,
 )
-from monai_memo.audit.figures import data_uri, png_bytes
-from monai_memo.audit.report import environment
+from monai_memo.audit.figures import png_bytes
+from monai_memo.audit.pages import environment
+from monai_memo.audit.pictures import png_uri
 from monai_memo.data.cohort import Cohort, SkippedImage, by_reason
 from monai_memo.data.differences import Finding, differences
 from monai_memo.data.framing import compare_framing
@@ -227,7 +228,7 @@ class Inspection:
                 nothing_found=NOTHING_FOUND,
                 sheet=sheet_record(self.sheet),
                 sheet_note=SHEET_NOTE[2 if self.sheet[0].mean.shape[0] == 1 else 3],
-                spread=data_uri(png_bytes(spread_figure(self.sheet), dpi=90)),
+                spread=png_uri(png_bytes(spread_figure(self.sheet), dpi=90)),
                 most_names=MOST_NAMES,
                 sampled=sampled,
                 preparation=self.preparation,

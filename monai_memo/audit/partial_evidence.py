@@ -10,18 +10,16 @@ from itertools import product
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
-from matplotlib.patches import Polygon
 from numpy.typing import NDArray
 
-from monai_memo.audit.evidence import PLANES, SHOWN_SIZE
+from monai_memo.audit.evidence import SHOWN_SIZE
 from monai_memo.audit.parts import PartialMatch
+from monai_memo.audit.slices import Plane
 from monai_memo.data.cohort import Cohort
 from monai_memo.data.loading import Preprocessing
 from monai_memo.errors import UnusableImageError
 from monai_memo.registration.affine import warp
 
-OUTLINE = "#D55E00"
 Box = NDArray[np.float64]  # (dims, 2) first and last pixel edge along each axis
 
 
@@ -101,49 +99,44 @@ def collect_partial_evidence(
     return evidence
 
 
-def _planes(image: NDArray[np.float32], centre: Sequence[float]) -> list[tuple[NDArray[np.float32], int]]:
-    """The planes through a point, with the axis that each leaves out; a picture is its own plane (-1)."""
-    if image.ndim == 2:
-        return [(image, -1)]
-    places = [int(np.clip(place, 0, length - 1)) for place, length in zip(centre, image.shape, strict=True)]
-    return [(np.take(image, places[axis], axis=axis), axis) for axis in range(3)]
+Outlined = tuple[NDArray[np.float32], Plane | None, str]  # picture, plane of a volume, corners of the region in it
 
 
-def _outline(corners: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
-    """``(4, 2)`` columns and rows of the outline in a plane, around."""
-    kept = [other for other in range(corners.shape[1]) if other != axis]
+def _plane(image: NDArray[np.float32], centre: Sequence[float], axis: int) -> tuple[NDArray[np.float32], Plane | None]:
+    """The plane through a point, upright; a picture is its own plane (axis -1)."""
     if axis < 0:
-        face = corners
-    else:
-        # Both faces across the plane, averaged: where the plane through the middle cuts a box, turned a little or not.
-        grid = corners.reshape(2, 2, 2, 3)
-        face = grid.mean(axis=axis).reshape(4, 3)
+        return image, None
+    plane = Plane(axis, int(np.clip(centre[axis], 0, image.shape[axis] - 1)), image.shape[axis])
+    return np.rot90(np.take(image, plane.place, axis=axis)), plane
+
+
+def _outline(corners: NDArray[np.float64], axis: int, shape: Sequence[int]) -> str:
+    """Corners of a region in a picture, around, as ``x,y`` in pixels.
+
+    Args:
+        shape: of the whole image.
+    """
+    kept = [other for other in range(corners.shape[1]) if other != axis]
+    # Both faces across the plane, averaged: where the plane through the middle cuts a box, turned a little or not.
+    face = corners if axis < 0 else corners.reshape(2, 2, 2, 3).mean(axis=axis).reshape(4, 3)
     around = face[[0, 1, 3, 2]][:, kept]
-    return np.asarray(around[:, ::-1] - 0.5)
+    # A plane of a volume stands upright: its first axis runs to the right, its second one up.
+    places = around[:, ::-1] if axis < 0 else np.stack([around[:, 0], shape[kept[1]] - around[:, 1]], axis=1)
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
 
 
-def partial_figure(pair: PartialEvidence) -> Figure:
+def outlined(pair: PartialEvidence) -> list[tuple[Outlined, Outlined, Outlined, Outlined]]:
     """Synthetic image and training image with the region outlined, and the region alone from both; in 3D by plane."""
-    box, corners = pair.box, pair.corners
-    middle, there = box.mean(axis=1), corners.mean(axis=0)
-    rows = list(zip(
-        _planes(pair.synthetic, middle), _planes(pair.training, there), _planes(pair.brought, middle), strict=True
-    ))  # fmt: skip
-    figure = Figure(figsize=(8.8, 2.3 * len(rows)), layout="constrained")
-    axes = figure.subplots(len(rows), 4, squeeze=False)
-    own = corners_of(box)
-    for row, ((first, axis), (second, _), (brought, _)) in enumerate(rows):
-        kept = [other for other in range(len(box)) if other != axis]
-        cut = tuple(slice(int(np.floor(box[k, 0])), int(np.ceil(box[k, 1]))) for k in kept)
-        for place, picture in enumerate((first, second, first[cut], brought[cut])):
-            shown = axes[row, place]
-            shown.imshow(picture, cmap="gray", vmin=0, vmax=1)
-            shown.set_xticks([])
-            shown.set_yticks([])
-            for spine in shown.spines.values():
-                spine.set_visible(False)
-        for place, outline in enumerate((own, corners)):
-            axes[row, place].add_patch(Polygon(_outline(outline, axis), closed=True, fill=False, ec=OUTLINE, lw=2))
-        if axis >= 0:
-            axes[row, 0].set_ylabel(PLANES[axis], fontsize=8)
-    return figure
+    box, corners, shape = pair.box, pair.corners, pair.synthetic.shape
+    middle, there, own = box.mean(axis=1), corners.mean(axis=0), corners_of(box)
+    cut = tuple(slice(int(np.floor(low)), int(np.ceil(high))) for low, high in box)
+    inside = [place - begin.start for place, begin in zip(middle, cut, strict=True)]
+    rows = []
+    for axis in (-1,) if pair.synthetic.ndim == 2 else range(3):
+        rows.append((
+            (*_plane(pair.synthetic, middle, axis), _outline(own, axis, shape)),
+            (*_plane(pair.training, there, axis), _outline(corners, axis, shape)),
+            (*_plane(pair.synthetic[cut], inside, axis), ""),
+            (*_plane(pair.brought[cut], inside, axis), ""),
+        ))  # fmt: skip
+    return rows

@@ -7,27 +7,21 @@ from __future__ import annotations
 import re
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from monai_memo.audit.configuration import AuditConfiguration
 from monai_memo.audit.contact_sheet import SheetColumn, sheet_figure, sheet_record
 from monai_memo.audit.evidence import PairEvidence
-from monai_memo.audit.figures import (
-    data_uri,
-    distribution_figure,
-    pair_figure,
-    png_bytes,
-    rates_figure,
-    sampling_figure,
-    write_figure,
-)
-from monai_memo.audit.partial_evidence import PartialEvidence, partial_figure
-from monai_memo.audit.result import REMOVED, AuditResult, Count, Estimate
-from monai_memo.audit.verdict import percent
+from monai_memo.audit.figures import distribution_figure, rates_figure, sampling_figure, write_figure
+from monai_memo.audit.gallery import Gallery
+from monai_memo.audit.pages import environment
+from monai_memo.audit.pair_cards import PartCard, part_cards
+from monai_memo.audit.partial_evidence import PartialEvidence
+from monai_memo.audit.parts import KindLimit
+from monai_memo.audit.pictures import png_uri
+from monai_memo.audit.result import REMOVED, AuditResult
 from monai_memo.data.ladder import UNITS
 from monai_memo.errors import MemoError
 from monai_memo.files import write_text
@@ -40,25 +34,8 @@ LEVELS = {
 }
 CHAPTERS = "<!-- further chapters -->"  # stands in the template; text of users cannot hold it, being escaped
 DEFAULTS = {name: field.default for name, field in AuditConfiguration.model_fields.items()}
+HEAD = (("Data set", "data_set"), ("Model", "model"), ("Author", "author"))
 OMITTED = ("train", "heldout", "synthetic", "out", "redacted", "progress", "keep_work", "workers")
-
-
-def _count(count: Count) -> str:
-    """``31 of 100 (24 to 39)``; zero is phrased so that nobody reads it as proof."""
-    if count.value == 0:
-        return f"0 of {count.of} (up to {count.high:.0f}, {percent(count.rate.high)}, cannot be excluded)"
-    return f"{count.value} of {count.of} ({count.low:.0f} to {count.high:.0f})"
-
-
-def _rate(estimate: Estimate) -> str:
-    return f"{percent(estimate.value)} ({percent(estimate.low)} to {percent(estimate.high)})"
-
-
-def _similarity(estimate: Estimate) -> str:
-    return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
-
-
-FILTERS = {"count": _count, "rate": _rate, "similarity": _similarity, "percent": percent}
 
 
 def repeat_command(result: AuditResult) -> str:
@@ -99,45 +76,75 @@ def skipped_images(result: AuditResult) -> list[dict[str, Any]]:
     return rows
 
 
-def _gallery(evidence: Sequence[PairEvidence]) -> list[dict[str, Any]]:
-    return [
-        {
-            "image": data_uri(png_bytes(pair_figure(pair), dpi=90)),
-            "match": pair.match,
-            "mirrored": pair.mirrored,
-            "turned": pair.turned,
-            "correlation": f"{pair.correlation:.2f}",
-            "similarity": f"{pair.match.similarity:.3f}",
-            "p_value": f"{pair.match.p_value:.2g}",
-            "columns": 3 if pair.agreement is None else 4,
-        }
-        for pair in evidence
-    ]
+def named(result: AuditResult) -> list[tuple[str, str]]:
+    """What the head of a report says of the data set: titles, and texts that are empty where nobody gave one.
+
+    A redacted report leaves out what was typed in, like any other text: nobody can know whom it names.
+    """
+    settings = result.configuration
+    given = {title: settings.get(name) for title, name in HEAD}
+    texts = {title: "" if text in (None, REMOVED) else str(text) for title, text in given.items()}
+    shown = {title: text for title, text in texts.items() if text or not result.redacted}
+    return [*shown.items(), ("Audited", result.timing["created"].replace("T", " ").replace("+00:00", " UTC"))]
 
 
-def _parts(evidence: Sequence[PartialEvidence]) -> list[dict[str, Any]]:
-    return [{"image": data_uri(png_bytes(partial_figure(pair), dpi=90)), "match": pair.match} for pair in evidence]
+def contents(result: AuditResult, sheet: bool, skipped: bool, sampling: bool) -> list[tuple[str, str]]:
+    """Anchor and title of each section."""
+    every = (
+        ("verdict", "Verdict", True),
+        ("warnings", "Read first", bool(result.warnings) or skipped),
+        ("numbers", "Numbers", True),
+        ("larger", "Larger release", sampling),
+        ("same-patient", "Same patient", result.same_patient is not None),
+        ("reference", "Look-alikes", result.reference is not None),
+        ("checks", "Two checks", True),
+        ("orientation", "Orientation", bool(result.orientation)),
+        ("similar", "Similarities", True),
+        ("pairs", "Pairs", True),
+        ("parts", "Copies in part", result.partial is not None),
+        ("cohorts", "Cohorts", sheet),
+        ("standard", "Known numbers", bool(result.standard)),
+        ("calibration", "Calibration", True),
+        ("limits", "What it cannot say", True),
+        ("glossary", "Glossary", True),
+        ("repeat", "Repeat", True),
+    )
+    return [(anchor, title) for anchor, title, there in every if there]
 
 
-def environment() -> Environment:
-    """Jinja for the pages: everything is escaped, a missing value is an error."""
-    environment = Environment(
-        loader=PackageLoader("monai_memo.audit"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters.update(FILTERS)
-    return environment
+def _limits(result: AuditResult) -> dict[str, list[KindLimit]]:
+    """Kinds of change of which copies are missed, the most sensitive first, and those that are found throughout."""
+    rows = [] if result.detection_limit is None else result.detection_limit["limits"]
+    missed = [row for row in rows if row["missed_from"] is not None]
+    missed.sort(key=lambda row: min(row["found"].values()))
+    return {"missed": missed, "found": [row for row in rows if row["missed_from"] is None]}
 
 
 def render_report(
     result: AuditResult,
-    evidence: Sequence[PairEvidence] | None,
-    figures: dict[str, bytes],
+    evidence: Iterable[PairEvidence] | None,
+    figures: Mapping[str, bytes],
     sheet: list[SheetColumn] | None = None,
-    parts: Sequence[PartialEvidence] | None = None,
+    parts: Iterable[PartialEvidence] | None = None,
 ) -> str:
-    """The report as HTML text. Without evidence there is no gallery, without a sheet no section of it."""
+    """The report as HTML text. Without evidence there are no pairs, without a sheet no section of it."""
+    gallery = Gallery.of(result, evidence or [])
+    return _render(result, gallery, figures, sheet, part_cards(parts or [], _names_of_parts(result)))
+
+
+def _names_of_parts(result: AuditResult) -> list[str]:
+    return [match.synthetic for match in result.partial_matches]
+
+
+def _render(
+    result: AuditResult,
+    gallery: Gallery,
+    figures: Mapping[str, bytes],
+    sheet: list[SheetColumn] | None,
+    parts: Sequence[PartCard],
+) -> str:
     word, icon = LEVELS[result.verdict["level"]]
+    skipped = skipped_images(result)
     return (
         environment()
         .get_template("report.html.jinja")
@@ -145,15 +152,18 @@ def render_report(
             result=result,
             word=word,
             icon=icon,
-            figures={name: data_uri(content) for name, content in figures.items()},
-            gallery=_gallery(evidence or []),
-            parts=_parts(parts or []),
+            head=named(result),
+            contents=contents(result, bool(sheet), bool(skipped), "sampling" in figures),
+            figures={name: png_uri(content) for name, content in figures.items()},
+            **gallery.for_report(),
+            parts=parts,
             sheet=sheet_record(sheet) if sheet else None,
-            skipped=skipped_images(result),
+            skipped=skipped,
             command=repeat_command(result),
             confidence=f"{100 * result.calibration['confidence']:g} %",
             patients_unknown=[name for name in ("training", "heldout") if not result.cohorts[name].patients_known],
             units=UNITS,
+            limits=_limits(result),
             paragraphs=paragraphs(result.verdict["detail"]),
             directions=IF_COPIED,
             titles={"training": "Training", "heldout": "Held-out", "synthetic": "Synthetic"},
@@ -163,16 +173,16 @@ def render_report(
 
 def write_report(
     result: AuditResult,
-    evidence: Sequence[PairEvidence] | None,
+    evidence: Iterable[PairEvidence] | None,
     folder: str | Path,
     redacted: bool = False,
     sheet: list[SheetColumn] | None = None,
-    parts: Sequence[PartialEvidence] | None = None,
+    parts: Iterable[PartialEvidence] | None = None,
 ) -> Path:
-    """Write ``report.html`` and ``figures/*.png``.
+    """Write ``report.html``, ``figures/*.png`` and, for the pairs, ``pairs/*.html``.
 
     Args:
-        evidence: pairs for the gallery; ignored if ``redacted``.
+        evidence: pairs to show, see ``shown_pairs.choose_pairs``; ignored if ``redacted``.
         redacted: no patient pixel, name, id or path; ``result`` must come from ``AuditResult.without_patients``.
         sheet: images of the cohorts side by side; ignored if ``redacted``.
         parts: copies in part to show; ignored if ``redacted``.
@@ -189,7 +199,10 @@ def write_report(
     evidence, sheet, parts = (None, None, None) if redacted else (evidence, sheet, parts)
     if sheet:
         write_figure(folder / "figures" / "contact_sheet.png", sheet_figure(sheet))
-    return write_text(folder / "report.html", render_report(result, evidence, figures, sheet, parts))
+    gallery = Gallery.of(result, evidence or [])
+    gallery.write(folder)
+    page = _render(result, gallery, figures, sheet, part_cards(parts or [], _names_of_parts(result)))
+    return write_text(folder / "report.html", page)
 
 
 def set_chapter(report: str, template: str, record: Mapping[str, Any]) -> str:

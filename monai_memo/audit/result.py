@@ -43,6 +43,7 @@ from monai_memo.audit.parts import (
     VerificationPart,
     all_three,
 )
+from monai_memo.audit.shown_pairs import page_of
 from monai_memo.audit.verdict import first_thing_to_do
 from monai_memo.detector.detector import known_summary
 from monai_memo.detector.recipe import NAMES
@@ -65,10 +66,12 @@ MATCH_COLUMNS = (
     "same_image",
     "look_alikes",
     "agrees",
+    "pair",
+    "page",
 )
 
 
-PARTIAL_COLUMNS = ("synthetic", "training", "score", "tau", "in_part", "p_value", "listed", "region")
+PARTIAL_COLUMNS = ("synthetic", "training", "score", "tau", "in_part", "p_value", "listed", "region", "part")
 
 
 @dataclass(frozen=True)
@@ -270,12 +273,15 @@ class AuditResult:
         return [f"{text} ({listed(who)})" if who else text for text, who in zip(self.warnings, names, strict=True)]
 
     def write(self, folder: str | Path) -> None:
-        """Write ``audit.json``, ``matches.csv`` and, where parts were looked for, ``partial.csv``."""
+        """Write ``audit.json``, ``matches.csv`` and, where parts were looked for, ``partial.csv``.
+
+        Pairs are numbered, since pages show no names; the table has the pages of those that lie in ``folder``.
+        """
         write_json(Path(folder) / "audit.json", self.to_dict())
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
         rows.writerow(MATCH_COLUMNS)
-        for match in self.matches:
+        for pair, match in enumerate(self.matches, 1):
             numbers = (f"{match.similarity:.6f}", f"{match.tau:.6f}", "true" if match.copy else "false")
             same_image = "" if match.same_image is None else str(match.same_image).lower()
             look_alikes = "" if match.look_alikes is None else f"{match.look_alikes:.6f}"
@@ -286,7 +292,9 @@ class AuditResult:
                 look_alikes,
                 match.agrees or "",
             )
-            rows.writerow([cell(match.synthetic), cell(match.nearest_training), *numbers, *certainty])
+            page = page_of(pair) if (Path(folder) / page_of(pair)).is_file() else ""
+            names = cell(match.synthetic), cell(match.nearest_training)
+            rows.writerow([*names, *numbers, *certainty, str(pair), page])
         write_text(Path(folder) / "matches.csv", text.getvalue())
         if self.partial is not None:
             write_text(Path(folder) / "partial.csv", partial_table(self.partial_matches))
@@ -297,10 +305,11 @@ def partial_table(matches: Sequence[PartialMatch]) -> str:
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(PARTIAL_COLUMNS)
-    for match in matches:
+    for part, match in enumerate(matches, 1):
         numbers = (f"{match.score:.4f}", f"{match.tau:.4f}", str(match.in_part).lower(), f"{match.p_value:.6f}")
         region = " x ".join(f"{low:.2f}-{high:.2f}" for low, high in match.region)
-        rows.writerow([cell(match.synthetic), cell(match.training), *numbers, str(match.listed).lower(), region])
+        names = cell(match.synthetic), cell(match.training)
+        rows.writerow([*names, *numbers, str(match.listed).lower(), region, str(part)])
     return text.getvalue()
 
 

@@ -106,6 +106,20 @@ UNITS: dict[str, str] = {
     "parts_exchanged": "quarters (in volumes eighths) exchanged",
     "boxes": "of the image taken from another patient, in boxes",
 }
+# Beyond what is found as a rule, so that the limit of an audit shows where copies begin to be missed. Added to LADDER.
+BEYOND: dict[str, tuple[float, ...]] = {
+    "zoom": (0.60,),
+    "blur": (0.12,),
+    "noise": (0.6,),
+    "replacement": (0.75,),
+    "margins": (0.38,),
+    "crop": (0.7,),
+    "crop_corner": (0.65,),
+    "anisotropic": (0.5,),
+    "perspective": (0.3,),
+    "elastic": (0.12,),
+    "blend": (0.85,),
+}
 COMBINATION = "combination"
 JOINED = ("replacement", "blend", "half_replaced", "part_kept", "boxes")  # kinds that take pixels of another image
 GROUPS = (
@@ -132,6 +146,12 @@ def kinds_of(spatial_dims: int) -> dict[str, tuple[float, ...]]:
     """Kinds that exist in 2D or 3D, with their strengths; a combination of three has none."""
     known = {kind: levels for kind, levels in LADDER.items() if spatial_dims == 3 or kind not in VOLUMES_ONLY}
     return {**known, COMBINATION: (0.0,)}
+
+
+def levels_of_a_limit(spatial_dims: int) -> list[Planted]:
+    """What an audit plants for its limit of detection: the ladder, and of some kinds more than is found as a rule."""
+    kinds = {kind: (*levels, *BEYOND.get(kind, ())) for kind, levels in kinds_of(spatial_dims).items()}
+    return chosen_levels(kinds)
 
 
 def chosen_levels(known: dict[str, tuple[float, ...]], kinds: Sequence[str] | None = None) -> list[Planted]:

@@ -17,8 +17,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from monai_memo.audit.contact_sheet import montage, picture_uri
-from monai_memo.audit.evidence import central_planes
 from monai_memo.audit.run import resolve_device
+from monai_memo.audit.slices import central_planes
 from monai_memo.data.cohort import Cohort, SkippedImage
 from monai_memo.data.loading import guess_preprocessing
 from monai_memo.data.prepared import PreparedCohort, prepare

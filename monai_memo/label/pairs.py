@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_memo.audit.evidence import PLANES, fit
+from monai_memo.audit.evidence import fit
+from monai_memo.audit.slices import PLANES
 from monai_memo.data.cohort import CohortImage
 from monai_memo.data.loading import Preprocessing
 from monai_memo.data.reading import read_image

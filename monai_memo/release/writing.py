@@ -16,8 +16,9 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from monai_memo.audit.card import TODO, render_card
+from monai_memo.audit.pages import FILTERS
 from monai_memo.audit.record import software_versions
-from monai_memo.audit.report import FILTERS, write_report
+from monai_memo.audit.report import write_report
 from monai_memo.audit.verdict import percent
 from monai_memo.data.cohort import by_reason
 from monai_memo.data.ladder import UNITS

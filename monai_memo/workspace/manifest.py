@@ -22,7 +22,7 @@ from monai_memo.workspace.working_folder import Workspace
 MANIFEST, KIND = ".monai_memo.json", "output of monai_memo"
 AUDIT_FILES = (
     "audit.json", "matches.csv", "partial.csv", "report.html", "detector.pt", "figures/distributions.png",
-    "figures/rates.png", "figures/sampling_curve.png", "figures/contact_sheet.png",
+    "figures/rates.png", "figures/sampling_curve.png", "figures/contact_sheet.png", "pairs/0001.html",
 )  # fmt: skip
 
 

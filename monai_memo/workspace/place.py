@@ -11,7 +11,7 @@ from monai_memo.errors import ConfigurationError, OutputError
 
 WORK = ".monai_memo_work"
 EARLIER = "earlier"
-KEPT = (WORK, EARLIER, "figures", "review", "review.old")  # folders of a result in which images can lie
+KEPT = (WORK, EARLIER, "figures", "pairs", "review", "review.old")  # folders of a result in which images can lie
 
 
 def check_place(out: str | Path, cohorts: Mapping[str, str | Path | None] | None = None, option: str = "out") -> Path:

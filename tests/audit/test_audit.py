@@ -88,7 +88,8 @@ def test_blurred_images_of_unseen_patients_are_no_copies(
 def test_output_is_complete_and_consistent(finished: tuple[Path, AuditResult]) -> None:
     out, result = finished
     assert sorted(path.name for path in out.iterdir()) == [
-        ".monai_memo.json", "audit.json", "detector.pt", "figures", "matches.csv", "partial.csv", "report.html",
+        ".monai_memo.json", "audit.json", "detector.pt", "figures", "matches.csv", "pairs", "partial.csv",
+        "report.html",
     ]  # fmt: skip
     record = json.loads((out / "audit.json").read_text())
     for name in ("n_copies", "n_mem", "tau"):
@@ -99,7 +100,7 @@ def test_output_is_complete_and_consistent(finished: tuple[Path, AuditResult]) -
     assert list(rows[0]) == [
         "synthetic", "nearest_training", "similarity", "tau", "copy", "p_value", "listed", "same_image",
         "look_alikes",
-        "agrees",
+        "agrees", "pair", "page",
     ]  # fmt: skip
     assert len(rows) == 30
     called = [row for row in rows if row["copy"] == "true"]
@@ -158,7 +159,11 @@ def test_same_command_twice_gives_the_same_result(demo_folder: Path, tmp_path: P
 def test_volumes(demo_folder_3d: Path, detector_file_3d: Path, tmp_path: Path) -> None:
     result = Audit(**arguments(demo_folder_3d, tmp_path, detector=str(detector_file_3d), size=16, parts=False)).run()
     assert result.detector["spatial_dims"] == 3 and result.n_train == 24
-    assert (tmp_path / "report.html").read_text().count("data:image/png") == 3 + 4 + 12  # figures, pairs, contact sheet
+    page = (tmp_path / "report.html").read_text()
+    pairs = page.count("<article")
+    columns = 4 if result.verification else 3
+    # Charts, contact sheet, and of each pair three planes where it agrees and three where it differs.
+    assert pairs > 4 and page.count("data:image/png") == 3 + 12 + 6 * columns * pairs
 
 
 def test_paper_calibration_is_carried_through(demo_folder: Path, detector_file: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from monai_memo.audit.detection_limit import detection_limit, limits_of_detectio
 from monai_memo.audit.report import render_report
 from monai_memo.audit.result import AuditResult
 from monai_memo.data.cohort import Cohort
-from monai_memo.data.ladder import UNITS, Planted, chosen_levels, kinds_of
+from monai_memo.data.ladder import BEYOND, LADDER, UNITS, Planted, altered, kinds_of, levels_of_a_limit
 from monai_memo.data.loading import Preprocessing
 from monai_memo.data.phantoms import chest_phantom
 from monai_memo.data.writing import save_image
@@ -93,10 +93,23 @@ def test_copies_are_joined_with_unseen_patients_not_with_other_training_images(
         return np.ones(len(images), dtype=bool)
 
     detection_limit(called, cohort, Preprocessing(2, (32, 32)), 4, 0, 0, white_images)
-    halves = seen[[level.kind for level in chosen_levels(kinds_of(2))].index("half_replaced")]
+    halves = seen[[level.kind for level in levels_of_a_limit(2)].index("half_replaced")]
     for image in halves:
         sides = (*np.split(image[0], 2, 0), *np.split(image[0], 2, 1))
         assert min(np.ptp(side[1:]) for side in sides) < 0.1  # one half is the white image, and which one is drawn
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_an_audit_tries_strengths_beyond_the_ladder_of_the_benchmark(dims: int) -> None:
+    levels = levels_of_a_limit(dims)
+    for kind, strengths in BEYOND.items():
+        tried = [level.strength for level in levels if level.kind == kind]
+        assert tried == [*LADDER[kind], *strengths] == sorted(tried)
+    images = np.random.default_rng(0).random((2, 1, *[16] * dims)).astype(np.float32)
+    for level in levels:
+        if level.strength in BEYOND.get(level.kind, ()):
+            found = altered(images, level, 0)
+            assert np.isfinite(found).all() and np.abs(found - images).mean() > 0.02, level
 
 
 def test_every_kind_has_a_unit() -> None:
@@ -107,10 +120,14 @@ def test_report_and_record_hold_the_limits(record: AuditResult) -> None:
     limits = [
         {"kind": "rotation", "found_up_to": 10.0, "missed_from": 20.0, "found": {"10": 1.0, "20": 0.3}},
         {"kind": "combination", "found_up_to": None, "missed_from": 0.0, "found": {"0": 0.5}},
+        {"kind": "shift", "found_up_to": 0.1, "missed_from": None, "found": {"0.05": 1.0, "0.1": 1.0}},
     ]
     result = replace(record, detection_limit={"copies": 10, "limits": limits})
     result.validate()
     page = render_report(result, None, {"rates": b"", "distributions": b""})
+    assert "Copies are missed among 2 of 3 kinds of change" in page
+    assert page.index("<td>combination") > page.index("<td>rotation")  # what is missed most comes first
+    assert "Found at every strength tried" in page and "shift (up to 0.1 of the length)" in page
     assert "10: <b>100 %</b>, 20: <b>30 %</b>" in page and "<td>always</td>" in page and "degrees" in page
     assert AuditResult.from_json(result.to_json()).detection_limit == result.detection_limit
     assert AuditResult.from_json(record.to_json()).detection_limit is None

@@ -16,7 +16,7 @@ from monai_memo.audit.audit import Audit
 from monai_memo.audit.forecast import Forecast, forecast
 from monai_memo.audit.inputs import preprocessing_for, read_cohorts, recipe_for
 from monai_memo.data.cohort import Cohort
-from monai_memo.data.ladder import chosen_levels, kinds_of
+from monai_memo.data.ladder import levels_of_a_limit
 from monai_memo.data.loading import Preprocessing
 from monai_memo.detector.detector import Detector
 from monai_memo.detector.recipe import Recipe
@@ -46,7 +46,7 @@ def test_all_that_is_done_is_counted(audit_of: Callable[..., Audit], demo_folder
     numbers = {name: len(Cohort.from_source(demo_folder / name, name)) for name in ("training", "heldout", "synthetic")}
     found = measured(audit_of(size=32, epochs=7, planted=10))
     kept = numbers["training"] - round(0.1 * numbers["training"])
-    looked_up = numbers["heldout"] + 2 * numbers["synthetic"] + 10 + 2 * len(chosen_levels(kinds_of(2)))
+    looked_up = numbers["heldout"] + 2 * numbers["synthetic"] + 10 + 2 * len(levels_of_a_limit(2))
     assert found.work == (
         f"{numbers['training']} training, {numbers['heldout']} held-out, {numbers['synthetic']} synthetic images; "
         f"a detector is trained in {7 * (kept // 32)} steps; {looked_up} images are looked up"

@@ -22,7 +22,7 @@ from monai_memo.audit.comparison import Comparison
 from monai_memo.audit.configuration import AuditConfiguration
 from monai_memo.audit.controls import plant_copies
 from monai_memo.audit.in_part import with_parts
-from monai_memo.audit.partial_evidence import brought_to_training, corners_of, partial_evidence, partial_figure
+from monai_memo.audit.partial_evidence import brought_to_training, corners_of, outlined, partial_evidence
 from monai_memo.audit.parts import Count, Estimate, PartialMatch, PartialPart, Verdict
 from monai_memo.audit.report import render_report
 from monai_memo.audit.result import AuditResult
@@ -119,7 +119,7 @@ def test_the_table_and_the_report_show_them_in_place(audited: tuple[AuditResult,
     assert rows[0]["in_part"] == "true" and float(rows[0]["score"]) > float(rows[0]["tau"])
     page = (out / "report.html").read_text()
     assert "<h2>Copies in part</h2>" in page
-    assert page.count("the common region outlined") == min(3, result.partial["n_copies"].value)
+    assert page.count("synthetic image, the common region outlined") == min(3, result.partial["n_copies"].value)
     assert "regions of a quarter of an image" in page
 
 
@@ -224,9 +224,11 @@ def test_the_outline_in_the_training_image_is_where_the_region_comes_from() -> N
     shown = partial_evidence(match([[0, 0.5], [0.5, 1]], [[1, 0, -24 / 32], [0, 1, 20 / 32]]), synthetic, training)
     assert shown.corners.tolist() == [[20, 8], [20, 40], [52, 8], [52, 40]]
     np.testing.assert_allclose(shown.brought[:32, 32:], pattern, atol=1e-5)
-    first, second = (axes.patches[0].get_xy()[:4].tolist() for axes in partial_figure(shown).axes[:2])
-    assert first == [[31.5, -0.5], [63.5, -0.5], [63.5, 31.5], [31.5, 31.5]]
-    assert second == [[7.5, 19.5], [39.5, 19.5], [39.5, 51.5], [7.5, 51.5]]
+    ((first, second, region, brought),) = outlined(shown)
+    assert first[2] == "32.0,0.0 64.0,0.0 64.0,32.0 32.0,32.0"
+    assert second[2] == "8.0,20.0 40.0,20.0 40.0,52.0 8.0,52.0"
+    np.testing.assert_allclose(region[0], pattern, atol=1e-5)
+    np.testing.assert_allclose(brought[0], pattern, atol=1e-5)
 
 
 def test_a_mirrored_region_comes_from_the_other_side() -> None:
@@ -237,12 +239,14 @@ def test_a_mirrored_region_comes_from_the_other_side() -> None:
 def test_volumes_are_shown_in_three_planes_through_the_region() -> None:
     volume = np.random.default_rng(0).random((1, 16, 20, 24)).astype(np.float32)
     transform = np.eye(3, 4).tolist()
-    figure = partial_figure(partial_evidence(match([[0, 0.5], [0.5, 1], [0, 0.5]], transform), volume, volume))
-    shown = [axes.images[0].get_array().shape for axes in figure.axes]
-    assert shown[::4] == [(20, 24), (16, 24), (16, 20)]
-    np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), volume[0, 4])
-    outline = figure.axes[0].patches[0].get_xy()[:4]  # columns are the last axis
-    np.testing.assert_allclose(outline, [[-0.5, 9.5], [11.5, 9.5], [11.5, 19.5], [-0.5, 19.5]])
+    rows = outlined(partial_evidence(match([[0, 0.5], [0.5, 1], [0, 0.5]], transform), volume, volume))
+    assert [row[0][0].shape for row in rows] == [(24, 20), (24, 16), (20, 16)]  # upright: the last axis runs up
+    assert [(plane.name, plane.place) for row in rows if (plane := row[0][1])] == [
+        ("sagittal", 4), ("coronal", 15), ("axial", 6),
+    ]  # fmt: skip
+    np.testing.assert_array_equal(rows[0][0][0], np.rot90(volume[0, 4]))
+    np.testing.assert_array_equal(rows[0][2][0], np.rot90(volume[0, 4, 10:, :12]))
+    assert rows[0][0][2] == "10.0,24.0 10.0,12.0 20.0,12.0 20.0,24.0"  # the lower right quarter
 
 
 def test_records_without_parts_can_be_read(record: AuditResult) -> None:

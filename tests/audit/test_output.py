@@ -173,7 +173,8 @@ def test_an_output_folder_belongs_to_one_audit(
     (tmp_path / "notes.txt").write_text("mine")
     Audit(**settings(cohorts, tmp_path, detector, confidence=0.9)).run()
     visible = {path.name for path in tmp_path.iterdir() if not path.name.startswith(".")}
-    assert visible == {"audit.json", "detector.pt", "earlier", "figures", "matches.csv", "notes.txt", "report.html"}
+    written = {"audit.json", "detector.pt", "earlier", "figures", "matches.csv", "pairs", "report.html"}
+    assert visible == {*written, "notes.txt"}
     (earlier,) = (tmp_path / "earlier").iterdir()
     assert (earlier / rating.relative_to(tmp_path)).read_text() == "a rating"
     assert (earlier / "review.json").exists()

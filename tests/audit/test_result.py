@@ -43,6 +43,8 @@ def test_files(record: AuditResult, tmp_path: Path) -> None:
         "same_image": "",
         "look_alikes": "",
         "agrees": "",
+        "pair": "1",
+        "page": "",
     }
 
 
