@@ -20,6 +20,8 @@ PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 FILMS = tuple(f"1.2.840.10008.1.2.4.{number}" for number in range(100, 110))  # MPEG-2, MPEG-4, HEVC
 ELSEWHERE = ("1.2.840.10008.1.2.4.94", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.204", "1.2.840.10008.1.2.4.205")
 NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2")  # not compressed
+NEEDED = ("SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "PixelRepresentation")
+OF_INTEGERS = NEEDED[3:]  # pixels in floating point do without
 LARGE = 2**28  # bytes of a frame from which on the size has to fit the data
 YBR = ("YBR_FULL", "YBR_FULL_422")
 
@@ -78,6 +80,9 @@ def refuse_films(dataset: Any, path: Path) -> None:
 
 def _check(dataset: Any, path: Path, uid: str) -> None:
     """Name what no decoder can mend before one is asked, so that it does not take memory for what is not there."""
+    for keyword in NEEDED:
+        if value_of(dataset, keyword) is None and not (keyword in OF_INTEGERS and "PixelData" not in dataset):
+            raise UnusableImageError(path, f"lacks {keyword}, without which its pixels cannot be told")
     found = next((keyword for keyword in PIXELS if keyword in dataset), None)
     if found is None:
         raise UnusableImageError(path, "holds no pixels")
@@ -113,6 +118,9 @@ def _decoded(dataset: Any, path: Path) -> np.ndarray:
     uid = _transfer_syntax(dataset)
     _check(dataset, path, uid)
     recent = hasattr(dataset, "pixel_array_options")  # pydicom 3.0
+    if recent and uid in NATIVE and int(dataset.SamplesPerPixel) == 1:
+        # pydicom would move the bits as if the highest one stored were always the one after the last bit left free.
+        dataset.pixel_array_options(correct_unused_bits=False)
     photometric = str(value_of(dataset, "PhotometricInterpretation") or "MONOCHROME2")
     attempts: list[Callable[[], np.ndarray]] = [lambda: dataset.pixel_array]
     if recent:

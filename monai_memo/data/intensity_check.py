@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from monai_memo.data.cohort import Cohort
 from monai_memo.data.intensities import SAMPLE, Intensities, sample_intensities
-from monai_memo.data.orientation import symmetries
+from monai_memo.data.orientation import Symmetry, name_of, symmetries, words_for
 from monai_memo.data.prepared import PreparedCohort
 from monai_memo.data.windows import check_windows, word_for
 
@@ -30,6 +30,7 @@ class Negatives:
         reference, other: the cohorts' names.
         found, of: how many of the sample.
         correlation: median of these images with the mean image of the reference; below 0.
+        turn: what most of them need besides, so that they lie like the reference; None if nothing.
     """
 
     reference: str
@@ -37,14 +38,21 @@ class Negatives:
     found: int
     of: int
     correlation: float
+    turn: Symmetry | None = None
 
     @property
     def sentence(self) -> str:
         """What was seen and what to do; without names of files."""
+        turned = f" {words_for(self.turn)}" if self.turn else ""
+        further = ""
+        if self.turn and self.other == "synthetic":
+            further = f", and name --orientation {name_of(self.turn)}"
+        elif self.turn:
+            further = " and turn them"
         return (
             f"{self.found} of {self.of} {word_for(self.other)} images look like negatives of the "
-            f"{word_for(self.reference)} images (correlation {self.correlation:.2f} with their mean image): bright and "
-            "dark are exchanged. Invert them before the audit, or copies are missed."
+            f"{word_for(self.reference)} images{turned} (correlation {self.correlation:.2f} with their mean image): "
+            f"bright and dark are exchanged. Invert them before the audit{further}, or copies are missed."
         )
 
 
@@ -87,15 +95,26 @@ def find_negatives(
     if float(np.median(own)) < CLEAR:
         return None
     spatial = reference.shape[2:]
-    # An image that is turned correlates negatively as well, where dark lies on bright.
-    turned = [symmetry(mean.reshape(spatial)) for symmetry in symmetries(len(spatial))]
-    views = np.stack([view.ravel() for view in turned if view.shape == spatial])
-    found = _standardised(_some(other, most, seed)) @ views.T
-    negative = (found[:, 0] < -CLEAR) & (-found[:, 0] > found.max(axis=1) + MARGIN)
+    turns = [turn for turn in symmetries(len(spatial)) if turn(mean.reshape(spatial)).shape == spatial]
+    views = np.stack([turn(mean.reshape(spatial)).ravel() for turn in turns]).T
+    found, chance = _standardised(_some(other, most, seed)) @ views, _are_negative(mine @ views).mean()
+    negative = _are_negative(found)
     n_negative = int(negative.sum())
-    if n_negative < min(FEW, len(found)) or negative.mean() < SHARE or (own < -CLEAR).mean() > negative.mean() / 3:
+    if n_negative < min(FEW, len(found)) or negative.mean() < SHARE or chance > negative.mean() / 3:
         return None
-    return Negatives(*names, n_negative, len(found), float(np.median(found[negative, 0])))
+    lying = np.bincount(found[negative].argmin(axis=1), minlength=len(turns))
+    usual = int(lying.argmax())
+    turn = turns[usual].inverse() if usual and 2 * lying[usual] > n_negative else None
+    return Negatives(*names, n_negative, len(found), float(np.median(found[negative].min(axis=1))), turn)
+
+
+def _are_negative(found: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """``(n,)`` by the correlation with every turned mean image, ``(n, turns)``.
+
+    An image that is turned correlates negatively as well, where dark lies on bright, but positively with another turn.
+    """
+    lowest: NDArray[np.floating] = found.min(axis=1)
+    return (lowest < -CLEAR) & (-lowest > found.max(axis=1) + MARGIN)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,16 @@ WHITE_IS_ZERO = 0
 SIGNED, FLOATING = 2, 3
 DTYPES = {"1": "bool", "I;16": "uint16", "I;16B": "uint16", "I;16L": "uint16", "I": "int32", "F": "float32"}
 CONVERTED = ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV")  # palette numbers and amounts of ink are no intensities
+TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda array: array[:, ::-1],
+    3: lambda array: array[::-1, ::-1],
+    4: lambda array: array[::-1],
+    5: lambda array: array.swapaxes(0, 1),
+    6: lambda array: np.rot90(array, -1),
+    7: lambda array: np.rot90(array, 2).swapaxes(0, 1),
+    8: lambda array: np.rot90(array),
+}  # what EXIF orientations ask for
+HALF_SEEN, MUCH = 0.25, 4.0  # share of the picture, and times the contrast, by which a picture lies in the transparency
 TURNED_NOTE = "turned by EXIF orientation"
 TRANSPARENCY_NOTE = "with transparency, which was left out"
 
@@ -79,22 +89,37 @@ def _tag(image: Any, number: int, otherwise: int) -> int:
 
 
 def _refuse_pages(path: Path, image: Image.Image) -> None:
-    """Small previews and reduced copies are no pages."""
+    """Previews and reduced copies behind the image are no pages: they are marked as such, or half as long or less."""
     frames = getattr(image, "n_frames", 1)
     if frames < 2:
         return
-    size, pages = image.size, 1
+    length, pages = max(image.size), 1
     moving = image.format in ("GIF", "PNG", "WEBP")
     if moving:
         pages = frames
     else:
         for frame in range(1, min(frames, 1000)):
             image.seek(frame)
-            pages += image.size == size and not _tag(image, SUBFILE, 0) & 1
+            pages += 2 * max(image.size) > length + 2 and not _tag(image, SUBFILE, 0) & 1
         image.seek(0)
     if pages > 1:
         what = "frames" if moving else "pages"
         raise UnusableImageError(path, f"has {pages} {what}: save one image a file, or the slices of a volume as NIfTI")
+
+
+def _is_deep_png(path: Path) -> bool:
+    """Whether a PNG has colours or transparency of 16 bits, of which Pillow keeps 8."""
+    with open(path, "rb") as stream:
+        head = stream.read(26)
+    return head[24] == 16 and head[25] in (2, 4, 6)
+
+
+def _refuse_deep(path: Path, image: Image.Image) -> None:
+    """PNM of deep colours, of which Pillow keeps 8 bits."""
+    tiles = getattr(image, "tile", ())
+    arguments = tiles[0].args if image.format == "PPM" and tiles else ()
+    if image.mode == "RGB" and isinstance(arguments, tuple) and any(isinstance(n, int) and n > 255 for n in arguments):
+        raise UnusableImageError(path, "has colours of more than 8 bits, which are not read from PNM: save it as PNG")
 
 
 def _channels(image: Image.Image) -> int:
@@ -114,15 +139,16 @@ def describe(path: Path, kind: str) -> Stored:
     """What the header of a picture says."""
     with _opened(path, kind) as image:
         _refuse_pages(path, image)
+        _refuse_deep(path, image)
         orientation = _orientation(path, image)
         columns, rows = image.size
         if orientation > 4 and kind != "TIFF":  # Pillow gives the size of TIFF after turning
             rows, columns = columns, rows
-        channels = _channels(image)
+        channels, deep = _channels(image), kind == "PNG" and _is_deep_png(path)
         return Stored(
             format=kind,
             shape=(rows, columns) if channels == 1 else (rows, columns, channels),
-            dtype=_dtype(image),
+            dtype="uint16" if deep else _dtype(image),
             load=lambda: load(path, kind),
             colour=None if channels == 1 else 2,
             rows_first=True,
@@ -132,12 +158,20 @@ def describe(path: Path, kind: str) -> Stored:
 
 def load(path: Path, kind: str) -> tuple[np.ndarray, tuple[str, ...]]:
     """``(rows, columns)`` or ``(rows, columns, 3)``, and what is worth counting. Transparency is left out."""
+    if kind == "PNG" and _is_deep_png(path):
+        return _load_deep(path)
     with _opened(path, kind) as image:
         dtype, white = _dtype(image), _tag(image, PHOTOMETRIC, 1)
         bits, mode, transparent = _tag(image, BITS, 8), image.mode, image.has_transparency_data
         image.load()
         upright = ImageOps.exif_transpose(image)
-        if transparent and mode not in ("RGBA", "LA"):
+        seen = None
+        if transparent and mode.startswith(
+            "I"
+        ):  # one grey value that is not shown; converted, they would be cut at 255
+            array = np.asarray(upright)
+            seen = array != image.info.get("transparency")
+        elif transparent and mode not in ("RGBA", "LA"):
             upright = upright.convert("LA" if mode in ("L", "1") else "RGBA")
         elif mode in CONVERTED:
             upright = upright.convert("RGB")
@@ -149,9 +183,26 @@ def load(path: Path, kind: str) -> tuple[np.ndarray, tuple[str, ...]]:
         array = np.array(2**bits - 1, array.dtype) - array if array.dtype.kind == "u" else -array.astype(np.float64)
     if array.dtype.byteorder not in "=|":
         array = array.astype(array.dtype.newbyteorder("="))
+    if seen is not None:
+        array = np.stack([array, seen.astype(array.dtype)], axis=-1)
     if not transparent or array.ndim == 2:
         return array, ()
     return _opaque(path, array)
+
+
+def _load_deep(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    """PNG with colours or transparency of 16 bits, by ITK."""
+    import itk
+
+    with _opened(path, "PNG") as image:
+        image.load()  # checks the whole file, which ITK does not
+        orientation = _orientation(path, image)
+    reader = itk.ImageFileReader[itk.VectorImage[itk.US, 2]].New(FileName=str(path))
+    reader.SetImageIO(itk.PNGImageIO.New())  # whatever the file is called
+    reader.Update()
+    array = np.asarray(itk.array_from_image(reader.GetOutput()))
+    array = np.ascontiguousarray(TURNS.get(orientation, np.asarray)(array))
+    return _opaque(path, array) if array.shape[-1] in (2, 4) else (array, ())
 
 
 def _opaque(path: Path, array: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -166,4 +217,10 @@ def _opaque(path: Path, array: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]
         raise UnusableImageError(
             path, "has its picture in the transparency, its colours are constant: put it on a background and save again"
         )
+    half_seen = ((alpha > alpha.min()) & (alpha < alpha.max())).mean()
+    if half_seen > HALF_SEEN and alpha.std() > MUCH * shown.std(axis=0).max():
+        raise UnusableImageError(
+            path, "has its picture in the transparency, its colours are nearly constant: put it on a background and "
+            "save again"
+        )  # fmt: skip
     return colours, (TRANSPARENCY_NOTE,)

@@ -60,6 +60,8 @@ def _open(image: CohortImage, whole: bool) -> Stored:
     kind = kind_of(head)
     if head[:2] == GZIP:
         inner = gunzipped_head(path)
+        if inner[:2] == GZIP:
+            raise UnusableImageError(path, "is compressed with gzip twice: unpack it once")
         if is_nifti(inner) or (named is not None and named.family == "nifti"):
             return nifti.describe(path, whole)
         held = kind_of(inner)

@@ -18,6 +18,8 @@ from monai_memo.errors import UnusableImageError
 
 HEADER = 1 << 16  # bytes that a text header may take
 SPACE = re.compile(r"(right|left)-(anterior|posterior)-(superior|inferior)(-time)?|[RL][AP][SI]T?", re.I)
+KNOWN_SPACE = re.compile(r"(right-anterior|left-anterior|left-posterior)-superior(-time)?|(RA|LA|LP)ST?", re.I)
+ENDINGS = {"NRRD": (".nrrd", ".nhdr"), "MetaImage": (".mha", ".mhd")}
 COLOUR_KINDS = ("rgb-color", "rgba-color", "3-color", "4-color")
 NRRD_BYTES = {
     **dict.fromkeys(("signed char", "int8", "int8_t", "uchar", "unsigned char", "uint8", "uint8_t"), 1),
@@ -134,7 +136,10 @@ def _nrrd(path: Path, whole: bool) -> _Text:
         _check_data(path, path.parent / detached, None, packed.get(encoding, ""), wanted)
     elif wanted > 8 * LARGEST:
         raise UnusableImageError(path, f"needs {wanted / 1e9:,.0f} GB of memory: more than is read")
-    oriented = bool(SPACE.fullmatch(fields.get("space", "")) and "space directions" in fields)
+    space = fields.get("space", "")
+    if SPACE.fullmatch(space) and not KNOWN_SPACE.fullmatch(space):
+        raise UnusableImageError(path, "damaged: it names a space that NRRD does not have (RAS, LAS and LPS are known)")
+    oriented = bool(SPACE.fullmatch(space) and "space directions" in fields)
     spaced = "spacings" in fields or "space directions" in fields
     kinds = re.findall(r"\S+", fields.get("kinds", "").lower())
     return _Text(shape, size, oriented, tuple(kinds), spaced)
@@ -193,6 +198,10 @@ def describe(path: Path, kind: str, whole: bool = False) -> Stored:
     itk.ProcessObject.SetGlobalWarningDisplay(False)
     reader = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
     if reader is None:
+        if not path.name.lower().endswith(ENDINGS[kind]):
+            raise UnusableImageError(
+                path, f"holds {kind} under another name: give it the ending {' or '.join(ENDINGS[kind])}"
+            )
         raise UnusableImageError(path, f"does not begin with the header of a {kind} file")
     reader.SetFileName(str(path))
     reader.ReadImageInformation()

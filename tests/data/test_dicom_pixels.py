@@ -194,6 +194,32 @@ def test_bits_beside_the_stored_ones_are_overlays_and_no_intensity(tmp_path: Pat
     np.testing.assert_array_equal(read(path), RAMP)
 
 
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"])
+def test_stored_bits_may_lie_at_the_upper_end(tmp_path: Path, write_dicom: Any, syntax: str) -> None:
+    values = RAMP * np.uint16(65)  # 0 to 4095
+    stored = values << np.uint16(4) | np.uint16(5)
+    path = write_dicom(tmp_path / "a.dcm", stored, BitsStored=12, HighBit=15, syntax=syntax)
+    np.testing.assert_array_equal(read(path), values)
+    signed = values.astype(np.int16) - 2048
+    path = write_dicom(tmp_path / "b.dcm", signed << np.int16(4), BitsStored=12, HighBit=15, syntax=syntax)
+    np.testing.assert_array_equal(read(path), signed)
+
+
+def test_padding_beyond_the_stored_bits_is_found(tmp_path: Path, write_dicom: Any) -> None:
+    values = RAMP.astype(np.int16) + 7
+    padded = np.where(RAMP < 3, -32768, values).astype(np.int16)
+    path = write_dicom(tmp_path / "a.dcm", padded, BitsStored=12, HighBit=11, PixelPaddingValue=-32768)
+    np.testing.assert_array_equal(read(path), np.maximum(values, 10))
+
+
+@pytest.mark.parametrize(
+    "keyword", ["SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "PixelRepresentation"]
+)
+def test_what_the_header_lacks_is_named(tmp_path: Path, write_dicom: Any, keyword: str) -> None:
+    path = write_dicom(tmp_path / "a.dcm", RAMP, **{keyword: None})
+    assert reason_of(path) == f"lacks {keyword}, without which its pixels cannot be told"
+
+
 def test_colours_are_channels(tmp_path: Path, write_dicom: Any) -> None:
     from pydicom.pixel_data_handlers.util import convert_color_space
 

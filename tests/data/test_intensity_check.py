@@ -12,6 +12,7 @@ from monai_memo.data.cohort import Cohort, Reading
 from monai_memo.data.intensities import Intensities, intensities_of, join, sample_intensities
 from monai_memo.data.intensity_check import find_negatives, intensity_findings
 from monai_memo.data.loading import Preprocessing
+from monai_memo.data.orientation import name_of, turn_back
 from monai_memo.data.phantoms import PHANTOMS, chest_phantom
 from monai_memo.data.prepared import prepare
 from monai_memo.data.windows import fit_window, windowing
@@ -192,6 +193,19 @@ def test_negatives_are_found_and_counted() -> None:
     assert found is not None and (found.found, found.of) == (30, 30) and found.correlation < -0.5
     assert found.sentence.startswith("30 of 30 synthetic images look like negatives of the training images")
     some = find_negatives(NAMES, mine, np.concatenate([1 - theirs[:6], theirs[6:]]))
+    assert some is not None and some.found == 6
+
+
+@pytest.mark.parametrize("name", ["transpose", "rotate_90", "flip_up_down", "rotate_180", "transverse"])
+def test_turned_negatives_are_found_with_both_remedies(name: str) -> None:
+    mine, theirs = chests(0), chests(1000)
+    found = find_negatives(NAMES, mine, turn_back(1 - theirs, name, 2))
+    assert found is not None and found.found == 30 and found.turn is not None
+    upright = found.turn(turn_back(theirs, name, 2)).mean(axis=0)
+    assert np.corrcoef(upright.ravel(), mine.mean(axis=0).ravel())[0, 1] > 0.9
+    assert f"--orientation {name_of(found.turn)}" in found.sentence
+    assert "look like negatives of the training images when" in found.sentence
+    some = find_negatives(NAMES, mine, np.concatenate([turn_back(1 - theirs[:6], name, 2), theirs[6:]]))
     assert some is not None and some.found == 6
 
 

@@ -166,6 +166,39 @@ def test_films_and_pages_are_refused_and_previews_are_no_pages(tmp_path: Path, e
         assert read_image(path).array.shape == (1, 32, 48)
 
 
+def test_pages_of_other_sizes_are_pages_unless_they_are_marked_as_reduced(tmp_path: Path) -> None:
+    image, path = Image.fromarray(grey()), tmp_path / "x.tif"
+    for first, second in (
+        (image.resize((12, 8)), image),
+        (image, image.resize((47, 32))),
+        (image, image.resize((48, 20))),
+    ):
+        first.save(path, save_all=True, append_images=[second])
+        assert reason_of(path).startswith("has 2 pages")
+    reduced = image.resize((40, 28))
+    reduced.encoderinfo = {"tiffinfo": {254: 1}}
+    image.save(path, save_all=True, append_images=[reduced])
+    assert read_image(path).array.shape == (1, 32, 48)
+
+
+@pytest.mark.parametrize("spoilt", ["noise", "one pixel"])
+def test_a_picture_in_the_transparency_is_found_where_its_colours_are_nearly_constant(
+    tmp_path: Path, spoilt: str
+) -> None:
+    image = grey()
+    colours = np.zeros((*image.shape, 3), np.uint8)
+    if spoilt == "noise":
+        colours[:] = np.random.default_rng(0).integers(0, 4, image.shape)[..., None]
+    else:
+        colours[3, 3] = 255
+    Image.fromarray(np.dstack([colours, image])).save(tmp_path / "hidden.png")
+    with pytest.raises(UnusableImageError, match="its colours are nearly constant"):
+        read_image(tmp_path / "hidden.png")
+    shown = np.dstack([np.stack([image // 8] * 3, axis=-1), np.where(image > 60, 255, 0).astype(np.uint8)])
+    Image.fromarray(shown).save(tmp_path / "dark.png")  # a dark picture with a mask
+    np.testing.assert_array_equal(read_image(tmp_path / "dark.png").array[0], image // 8)
+
+
 def test_a_picture_in_the_transparency_is_refused_and_other_transparency_is_counted(tmp_path: Path) -> None:
     image, settings = grey(), Preprocessing(2, (32, 48))
     black = np.zeros((*image.shape, 3), np.uint8)

@@ -186,6 +186,16 @@ def test_compressed_or_not_whatever_the_name_says(tmp_path: Path) -> None:
         assert read_header(tmp_path / name).shape == SHAPE
 
 
+def test_what_cannot_be_read_under_its_name_says_what_it_holds(tmp_path: Path) -> None:
+    packed = gzip.compress(nibabel.Nifti1Image(volume(), np.eye(4)).to_bytes())
+    (tmp_path / "twice.nii.gz").write_bytes(gzip.compress(packed))
+    assert reason_of(tmp_path / "twice.nii.gz") == "is compressed with gzip twice: unpack it once"
+    path = nrrd(tmp_path / "x.nii", bytes_of((5, 6, 7)), "space dimension: 3")
+    assert reason_of(path) == "holds NRRD under another name: give it the ending .nrrd or .nhdr"
+    path = meta(tmp_path / "x.nrrd", bytes_of((5, 6, 7)))
+    assert reason_of(path) == "holds MetaImage under another name: give it the ending .mha or .mhd"
+
+
 @pytest.mark.parametrize("name", ["x.nii", "x.nii.gz", "x.nrrd", "x.mha", "x.npy", "x.npz", "vector.nii"])
 def test_several_values_at_a_voxel_are_refused_or_one_is_taken_by_name(tmp_path: Path, name: str) -> None:
     """Four MR sequences in one file were read as red, green and blue, the fourth was dropped."""
@@ -353,6 +363,12 @@ def test_only_anatomical_spaces_of_nrrd_say_how_a_volume_lies(
     found = read_image(path)
     np.testing.assert_array_equal(found.array[0], values)
     assert found.notes == (() if codes else (UNKNOWN_NOTE,))
+
+
+def test_a_space_that_nrrd_does_not_have_is_named(tmp_path: Path) -> None:
+    said = "space: right-posterior-superior"
+    path = nrrd(tmp_path / "x.nrrd", bytes_of((5, 6, 7)), said, "space directions: (1,0,0) (0,2,0) (0,0,3)")
+    assert reason_of(path).startswith("damaged: it names a space that NRRD does not have")
 
 
 def meta(path: Path, array: NDArray[Any], *fields: str, channels: int = 1, kind: str = "MET_UCHAR") -> Path:
