@@ -219,6 +219,13 @@ def _bundles_copy(**arguments: Any) -> int:
     return FINISHED
 
 
+def _bundles_check(**arguments: Any) -> int:
+    from monai_memo.shipped.command import check
+
+    check(**arguments)
+    return FINISHED
+
+
 @dataclass(frozen=True)
 class Command:
     """A command: where its settings are, and what it does with them.
@@ -293,6 +300,9 @@ COMMANDS = {
     "bundles copy": Command("generators", "monai_memo.shipped.settings:BundlesCopySettings", _bundles_copy, (
         Example("A bundle of your own to train, in the folder you are in", "chest_xray_ldm ."),
     ), positional=("name", "dir")),
+    "bundles check": Command("generators", "monai_memo.shipped.settings:BundlesCheckSettings", _bundles_check, (
+        Example("Whether the model zoo would take it", "chest_xray_ldm"),
+    ), positional=("bundle",)),
     "duplicates": Command("generators", "monai_memo.duplicates.settings:DuplicatesSettings", _duplicates, (
         Example("Within and between two cohorts, before training",
                 f"--train {IMAGES}/training --heldout {IMAGES}/heldout --out duplicates"),

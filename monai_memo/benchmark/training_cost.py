@@ -23,6 +23,7 @@ from monai.bundle import ConfigWorkflow
 
 from monai_memo.audit.record import software_versions
 from monai_memo.files import write_json
+from monai_memo.generators.bundle_model import config_files
 
 WARM_UP = 5  # steps that are not timed
 STAGES = {"train_autoencoder": "autoencoder", "train_diffusion": "diffusion"}
@@ -64,15 +65,14 @@ def time_stage(
     Returns:
         Seconds of a step, batch size, parameters and, on a card, the most memory that was held, in GiB.
     """
-    name, place, configs = STAGES[stage], torch.device(device), bundle / "configs"
+    name, place = STAGES[stage], torch.device(device)
     on_card = place.type == "cuda"
     if on_card:
         torch.cuda.reset_peak_memory_stats(place)
     short = {f"{name}_steps_per_epoch": steps, f"{name}_epochs": 1, "device": device, "progress": False}
     paths = {"bundle_root": str(bundle), "dataset_dir": data, "output_dir": str(out), "model_dir": str(out)}
-    profile = [values.pop("profile")] if "profile" in values else []
     flow = ConfigWorkflow(
-        config_file=[str(configs / f"{part}.json") for part in ("common", *profile, stage)],
+        config_file=[str(path) for path in config_files(bundle, stage, values.pop("profile", None))],
         workflow_type="train", logging_file=False, **{**short, **paths, **values},
     )  # fmt: skip
     flow.initialize()

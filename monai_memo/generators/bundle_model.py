@@ -89,10 +89,10 @@ def load_bundle(
 ) -> LatentDiffusion:
     """The model of a bundle in the layout of the model zoo's latent diffusion models.
 
-    Read are ``configs/common.json``, the profile (``"small"``) if one is named,
-    and ``configs/inference.json``, for ``autoencoder_def``, ``network_def``, ``noise_scheduler``, ``latent_shape``,
-    the paths of both weights files and, if there, ``scale_factor``. The bundle is not run, but expressions in its
-    config are evaluated: load only bundles that you trust.
+    Read are ``configs/inference.json`` and the profile (``"small"``) if one is named, for ``autoencoder_def``,
+    ``network_def``, ``noise_scheduler``, ``latent_shape``, the paths of both weights files and, if there,
+    ``scale_factor``. The bundle is not run, but expressions in its config are evaluated: load only bundles that you
+    trust.
 
     Args:
         profile: name of a further config file.
@@ -123,16 +123,26 @@ def load_bundle(
     )
 
 
+def config_files(folder: str | Path, name: str, profile: str | None = None) -> list[Path]:
+    """What is merged to one config: the one that is named, and a profile with other numbers after it.
+
+    Bundles that keep what all their configs share in a ``common.json`` have it first.
+    """
+    configs = Path(folder) / "configs"
+    common = [path for path in [configs / "common.json"] if path.is_file()]
+    return [*common, configs / f"{name}.json", *([configs / f"{profile}.json"] if profile else [])]
+
+
 def read_bundle(folder: str | Path, profile: str | None = None, **overrides: Any) -> ConfigParser:
     """The config of a bundle: what it builds is built when it is asked for. See ``load_bundle`` for the arguments.
 
     Raises:
-        GeneratorError: no ``configs/inference.json`` there.
+        GeneratorError: no ``configs/inference.json`` there, or no such profile.
     """
-    names = ["common", *([profile] if profile else []), "inference"]
-    paths = [path for name in names if (path := Path(folder) / "configs" / f"{name}.json").is_file()]
-    if not paths or paths[-1].stem != "inference":
-        raise GeneratorError(f"{folder} is no bundle: there is no configs/inference.json")
+    paths = config_files(folder, "inference", profile)
+    for path in paths:
+        if not path.is_file():
+            raise GeneratorError(f"{folder} is no bundle: there is no configs/{path.name}")
     config = _without_requirements(ConfigParser.load_config_files([str(path) for path in paths]))
     return ConfigParser({**config, "bundle_root": str(folder), **overrides})
 

@@ -9,6 +9,7 @@ another modality is one more file in ``parameters``.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from monai_memo.files import write_text
 from monai_memo.generators.latents import latent_shape
 
 TREE, PARAMETERS, ENDING = "bundle", "parameters", ".jinja"
+COMMON = "configs/common.json"  # begins every config below, so that each is complete in itself
+COMPLETE = tuple(f"configs/{name}.json" for name in ("train_autoencoder", "train_diffusion", "inference", "evaluate"))
 PROFILES = {"full": "common", "small": "small"}  # a section of the parameters, and the config that has its values
 DERIVED = ("bundle", "latent_channel_names", "full_latents", "small_latents")
 
@@ -78,6 +81,8 @@ def render_bundle(template: str | Path, parameters: str | Path) -> dict[str, str
     Raises:
         ConfigurationError: the template asks for what the parameters do not have, parameters that it does not
             ask for (a misspelt name), or a config that would be no JSON.
+
+    What ``configs/common.json`` of the template holds comes to stand in every config that is run by itself.
     """
     tree, values = Path(template) / TREE, read_parameters(parameters)
     paths = sorted(path for path in tree.rglob("*") if path.is_file())
@@ -97,7 +102,29 @@ def render_bundle(template: str | Path, parameters: str | Path) -> dict[str, str
     if unknown := sorted(set(values) - asked - {*DERIVED}):
         raise ConfigurationError(f"{parameters}: nothing in the template asks for {', '.join(unknown)}")
     _check(files, values, parameters)
-    return files
+    return completed(files)
+
+
+def completed(files: dict[str, str]) -> dict[str, str]:
+    """The files with what all configs share in each of them, and without the file that held it."""
+    if COMMON not in files:
+        return files
+    common, found = json.loads(files[COMMON]), {name: text for name, text in files.items() if name != COMMON}
+    for name in COMPLETE:
+        if name in found:
+            found[name] = as_text({**common, **json.loads(found[name])})
+    return found
+
+
+def as_text(config: dict[str, Any]) -> str:
+    """A config as JSON, with plain lists on one line."""
+    text = json.dumps(config, indent=4, ensure_ascii=False)
+    short = re.sub(r"\[\s*\n\s*([^\[\]{}\n]+(?:,\n[^\[\]{}\n]+)*)\n\s*\]", _on_one_line, text)
+    return f"{short if json.loads(short) == config else text}\n"
+
+
+def _on_one_line(found: re.Match[str]) -> str:
+    return f"[{', '.join(line.strip().removesuffix(',') for line in found[1].splitlines())}]"
 
 
 def _check(files: dict[str, str], values: dict[str, Any], parameters: str | Path) -> None:

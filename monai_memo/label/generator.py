@@ -11,19 +11,18 @@ from pathlib import Path
 from monai_memo.data.formats import ENDINGS
 from monai_memo.errors import ConfigurationError, MemoError
 
-CONFIGS = ("common.json", "inference.json")
+CONFIG = "inference.json"
 
 
 def check_bundle(bundle: str | Path) -> Path:
     """The bundle's folder.
 
     Raises:
-        ConfigurationError: it lacks ``configs/common.json`` or ``configs/inference.json``.
+        ConfigurationError: it lacks ``configs/inference.json``.
     """
     root = Path(bundle).resolve()
-    for name in CONFIGS:
-        if not (root / "configs" / name).is_file():
-            raise ConfigurationError(f"{root} is no generator bundle: configs/{name} is missing")
+    if not (root / "configs" / CONFIG).is_file():
+        raise ConfigurationError(f"{root} is no generator bundle: configs/{CONFIG} is missing")
     return root
 
 
@@ -41,7 +40,9 @@ def sample_from_bundle(
         MemoError: the bundle fails, takes longer than ``timeout`` seconds, or writes no image.
     """
     root = check_bundle(bundle)
-    configs = ",".join(f"'{root / 'configs' / name}'" for name in CONFIGS)
+    # Some bundles keep what their configs share in a file of its own.
+    shared = [path for path in [root / "configs" / "common.json"] if path.is_file()]
+    configs = ",".join(f"'{path}'" for path in [*shared, root / "configs" / CONFIG])
     command = [
         sys.executable, "-m", "monai.bundle", "run", "--bundle_root", str(root), "--config_file", f"[{configs}]",
         "--n_samples", str(int(n)), "--seed", str(int(seed)), "--output_dir", str(out),

@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
-from monai_memo.shipped.content import READY, bundles_in
-from monai_memo.shipped.places import bundle_title, bundles_folder, copy_bundle, ready_detectors
+from pathlib import Path
+
+from monai_memo.shipped.content import METADATA, READY, bundles_in
+from monai_memo.shipped.places import bundle_folder, bundle_title, bundles_folder, copy_bundle, ready_detectors
 
 
 def list_bundles() -> None:
@@ -23,3 +25,27 @@ def copy(name: str, dir: str) -> None:
     """Copy a bundle, and say where it is and where to read on."""
     target = copy_bundle(name, dir)
     print(f"bundle    {target}\nread on   {target / 'docs' / 'README.md'}")
+
+
+def check(bundle: str | None = None) -> None:
+    """Print what the model zoo would find.
+
+    Raises:
+        ConfigurationError: something it would refuse.
+    """
+    from monai_memo.shipped.zoo_checks import check_bundle
+
+    folders = bundles_in(bundles_folder()) if bundle is None else [_named(bundle)]
+    failed = []
+    for folder in folders:
+        found = check_bundle(folder)
+        print("\n".join([folder.name, *(f"  {finding}" for finding in found)]))
+        failed += [folder.name for finding in found if finding.problems]
+    if failed:
+        raise ConfigurationError(f"the model zoo would refuse {', '.join(dict.fromkeys(failed))}: see above")
+
+
+def _named(bundle: str) -> Path:
+    """A folder goes before a name."""
+    folder = Path(bundle)
+    return folder if (folder / METADATA).is_file() or len(folder.parts) > 1 else bundle_folder(bundle)

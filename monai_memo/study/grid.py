@@ -96,19 +96,22 @@ def read_grid(path: Path, sources: Mapping[str, str]) -> dict[str, Any]:
 
 
 def bundle_values(bundle: Path, profile: str | None) -> dict[str, Any]:
-    """What the configs of a generator bundle hold.
+    """The values that both trainings of a generator bundle share.
 
     Raises:
         ConfigurationError: it is none.
     """
     from monai.bundle import ConfigParser  # seconds
 
-    files = [bundle / "configs" / f"{name}.json" for name in ("common", *([profile] if profile else []))]
-    for file in (*files, *(bundle / "configs" / f"{name}.json" for name in (AUTOENCODER, DIFFUSION))):
+    from monai_memo.generators.bundle_model import config_files
+
+    stages = [config_files(bundle, stage, profile) for stage in (AUTOENCODER, DIFFUSION)]
+    for file in (file for files in stages for file in files):
         if not file.is_file():
             raise ConfigurationError(f"{bundle} is no generator bundle: it has no configs/{file.name}")
     try:
-        values: dict[str, Any] = ConfigParser.load_config_files([str(file) for file in files])
+        first, second = (ConfigParser.load_config_files([str(file) for file in files]) for files in stages)
+        values = {key: value for key, value in first.items() if key in second and second[key] == value}
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"{bundle}: the configs cannot be read: {error}") from error
     return values

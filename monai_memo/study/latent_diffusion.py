@@ -15,7 +15,7 @@ from monai.bundle import ConfigWorkflow
 
 from monai_memo.errors import ConfigurationError, MemoError
 from monai_memo.files import sha256_of
-from monai_memo.generators.bundle_model import load_bundle
+from monai_memo.generators.bundle_model import config_files, load_bundle
 from monai_memo.generators.latent_diffusion import LatentDiffusion
 from monai_memo.generators.settings import GeneratorSettings
 from monai_memo.settings.bundles import check_config
@@ -45,7 +45,7 @@ class BundleTraining:
         unknown = sorted(set(self.settings) - set(known))
         if unknown:
             raise ConfigurationError(
-                f"unknown setting {', '.join(unknown)}: {self._config('common')} has no such value"
+                f"unknown setting {', '.join(unknown)}: {self._config(AUTOENCODER)} has no such value"
             )
         self.known = {**known, **self.settings}
         check_config(GeneratorSettings, self.settings)
@@ -55,7 +55,8 @@ class BundleTraining:
         return self.bundle / "configs" / f"{name}.json"
 
     def _configs(self, *names: str) -> list[Path]:
-        return [self._config(name) for name in ("common", *([self.profile] if self.profile else []), *names)]
+        found = [path for name in names for path in config_files(self.bundle, name, self.profile)]
+        return list(dict.fromkeys(found))
 
     def identity(self) -> dict[str, Any]:
         """What decides the result: settings, and hashes of the bundle's configs."""

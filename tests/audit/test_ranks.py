@@ -146,7 +146,7 @@ def test_the_bundle_audits_on_two_ranks(demo_folder: Path, detector_file: Path, 
         "audit#gallery": 0,
         "patient_pattern": r"patient_\d+",
     }
-    files = [str(configs / f"{name}.json") for name in ("common", "inference", "multi_gpu_inference")]
+    files = [str(configs / f"{name}.json") for name in ("inference", "multi_gpu_inference")]
     done = torchrun("-m", "monai.bundle", "run", f"--config_file={files}", *words(values))
     assert done.returncode == 0, done.stderr[-3000:]
     mine, others = record(tmp_path / "audit"), record(alone)

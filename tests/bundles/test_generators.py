@@ -77,14 +77,14 @@ def record(bundle: str, name: str) -> dict[str, Any]:
 
 
 def values(bundle: str, data: Path, out: Path, **further: Any) -> dict[str, Any]:
-    size = [16] * record(bundle, "common")["spatial_dims"]
+    size = [16] * record(bundle, "inference")["spatial_dims"]
     paths = {"bundle_root": ROOT / "bundles" / bundle, "dataset_dir": data, "output_dir": out, "model_dir": out}
     merged = {**TINY, "image_size": size, **paths, **further}
     return {key: str(value) if isinstance(value, Path) else value for key, value in merged.items()}
 
 
 def run(bundle: str, name: str, kind: str | None = None, **overrides: Any) -> ConfigWorkflow:
-    files = [str(config(bundle, part)) for part in ("common", "small", name)]
+    files = [str(config(bundle, part)) for part in (name, "small")]
     flow = ConfigWorkflow(config_file=files, workflow_type=kind, logging_file=False, **overrides)
     flow.initialize()
     if kind is not None:
@@ -136,16 +136,17 @@ def trained(chests: Path, detector_file: Path, tmp_path_factory: pytest.TempPath
 
 
 def test_bundles_differ_in_configuration_alone() -> None:
-    for name in (*SHARED, *MULTI_GPU):
+    for name in MULTI_GPU:
         assert len({config(bundle, name).read_bytes() for bundle in BUNDLES}) == 1, name
-    commons = [record(bundle, "common") for bundle in BUNDLES]
-    for key in commons[0]:
-        if any(common[key] != commons[0][key] for common in commons):
-            assert key in DIFFERENT or not isinstance(commons[0][key], dict), "numbers differ, components do not"
-    assert len({tuple(common) for common in commons}) == 1
+    for name in SHARED:
+        first, *others = [record(bundle, name) for bundle in BUNDLES]
+        for key in first:
+            if any(other[key] != first[key] for other in others):
+                assert key in DIFFERENT or not isinstance(first[key], dict), "numbers differ, components do not"
+        assert all(list(other) == list(first) for other in others)
     for bundle in BUNDLES:
         for key, value in record(bundle, "small").items():
-            assert key in commons[0], key
+            assert all(key in record(bundle, name) for name in SHARED), key
             items = value if isinstance(value, list) else [value]
             assert all(isinstance(item, int | float) or item in PREDICTIONS for item in items), key
 
@@ -157,7 +158,7 @@ def components(node: Any) -> Iterator[dict[str, Any]]:
         yield from components(item)
 
 
-@pytest.mark.parametrize("name", ["common", *SHARED, *MULTI_GPU])
+@pytest.mark.parametrize("name", [*SHARED, *MULTI_GPU])
 def test_every_target_takes_the_arguments_it_is_given(name: str) -> None:
     for item in components(record("chest_xray_ldm", name)):
         target = locate(item["_target_"]) if "." in item["_target_"] else None
@@ -168,9 +169,9 @@ def test_every_target_takes_the_arguments_it_is_given(name: str) -> None:
 
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_metadata_and_networks_are_verified(bundle: str) -> None:
-    schema = ROOT / "bundles" / "schema" / "bundle_metadata.schema.json"
+    schema = config(bundle, "schema")
     verify_metadata(meta_file=str(config(bundle, "metadata")), filepath=str(schema))
-    meta, dims = record(bundle, "metadata"), record(bundle, "common")["spatial_dims"]
+    meta, dims = record(bundle, "metadata"), record(bundle, "inference")["spatial_dims"]
     tiny = {key: value for key, value in TINY.items() if key.startswith(("auto", "diff", "disc", "latent_ch"))}
     for network, described, side in (
         ("network_def", "network_data_format", 8),
@@ -181,11 +182,11 @@ def test_metadata_and_networks_are_verified(bundle: str) -> None:
         for tensor in (form["inputs"]["image"], form["outputs"]["pred"]):
             tensor["spatial_shape"] = [side] * dims
             if network == "network_def":
-                assert tensor["num_channels"] == record(bundle, "common")["latent_channels"]
+                assert tensor["num_channels"] == record(bundle, "inference")["latent_channels"]
                 tensor["num_channels"] = 2
         arguments: dict[str, Any] = {
             "meta_file": str(config(bundle, "metadata")),
-            "config_file": [str(config(bundle, "common"))],
+            "config_file": [str(config(bundle, "inference"))],
             "device": "cpu",
             "extra_forward_args": {"timesteps": torch.zeros(1)} if network == "network_def" else {},
             **tiny,
@@ -198,14 +199,14 @@ def test_metadata_and_networks_are_verified(bundle: str) -> None:
 
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_full_size_networks_have_the_shapes_of_the_metadata(bundle: str) -> None:
-    parser, meta = ConfigParser(record(bundle, "common")), record(bundle, "metadata")
+    parser, meta = ConfigParser(record(bundle, "inference")), record(bundle, "metadata")
     with torch.device("meta"):
         autoencoder, diffusion = (parser.get_parsed_content(name) for name in ("autoencoder_def", "network_def"))
     latent = meta["network_data_format"]["inputs"]["image"]
     shape = [latent["num_channels"], *latent["spatial_shape"]]
     assert parser.get_parsed_content("latent_shape") == shape
     with torch.no_grad():
-        images = torch.empty(1, 1, *record(bundle, "common")["image_size"], device="meta")
+        images = torch.empty(1, 1, *record(bundle, "inference")["image_size"], device="meta")
         assert autoencoder.encode(images)[0].shape[1:] == torch.Size(shape)
         assert autoencoder.decode(torch.empty(1, *shape, device="meta")).shape == images.shape
     readme = (ROOT / "bundles" / bundle / "docs" / "README.md").read_text(encoding="utf-8")
@@ -320,7 +321,7 @@ def test_nan_loss_stops_and_keeps_the_last_good_checkpoint(
 ) -> None:
     settings = values("chest_xray_ldm", chests, tmp_path, autoencoder_file=trained / "model_autoencoder.pt")
     settings["autoencoder_file"] = str(tmp_path / "a.pt") if stage == "autoencoder" else settings["autoencoder_file"]
-    files = [str(config("chest_xray_ldm", part)) for part in ("common", "small", f"train_{stage}")]
+    files = [str(config("chest_xray_ldm", part)) for part in (f"train_{stage}", "small")]
     flow = ConfigWorkflow(config_file=files, logging_file=False, **settings)
     flow.initialize()
     trainer = flow.parser.get_parsed_content("train#trainer")
@@ -344,7 +345,7 @@ def test_a_bundle_of_the_model_zoo_is_sampled_by_its_folder(tmp_path: Path) -> N
     """The layout of the zoo's latent diffusion models: everything in inference.json, plain state dicts."""
     (tmp_path / "configs").mkdir()
     (tmp_path / "models").mkdir()
-    common = record("chest_xray_ldm", "common")
+    common = record("chest_xray_ldm", "inference")
     numbers = {key: value for key, value in TINY.items() if key.startswith(("auto", "diff", "latent_ch", "num_train"))}
     kept = ("spatial_dims", "image_channels", "prediction_type", "beta_start", "beta_end")
     kept += ("autoencoder_def", "network_def", "noise_scheduler")
@@ -375,7 +376,7 @@ def test_a_bundle_of_the_model_zoo_is_sampled_by_its_folder(tmp_path: Path) -> N
 
 def on_two_ranks(bundle: str, names: Sequence[str], folder: Path, **settings: Any) -> subprocess.CompletedProcess[str]:
     """What ``torchrun`` makes of a config, on the CPU."""
-    files = [str(config(bundle, name)) for name in ("common", "small", *names)]
+    files = [str(config(bundle, name)) for name in (names[0], "small", *names[1:])]
     return subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"),

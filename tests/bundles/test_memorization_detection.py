@@ -31,12 +31,12 @@ from monai_memo.errors import TrainingError
 ROOT = Path(__file__).parents[2]
 BUNDLE = ROOT / "bundles" / "memorization_detection"
 CONFIGS = BUNDLE / "configs"
-SCHEMA = ROOT / "bundles" / "schema" / "bundle_metadata.schema.json"
+SCHEMA = CONFIGS / "schema.json"
 SIZE, EPOCHS, N_COPIES = 32, 3, 6
 
 
 def files(*names: str) -> list[str]:
-    return [str(CONFIGS / f"{name}.json") for name in ("common", *names)]
+    return [str(CONFIGS / f"{name}.json") for name in names]
 
 
 def shell(arguments: list[str], cwd: Path) -> str:
@@ -118,7 +118,11 @@ def test_metadata_is_valid_without_download(monkeypatch: pytest.MonkeyPatch, tmp
 @pytest.mark.parametrize(("dims", "shape"), [(2, [64, 64]), (3, [32, 32, 32])])
 def test_network_fits_metadata(dims: int, shape: list[int]) -> None:
     values = {"spatial_dims": dims, "_meta_#network_data_format#inputs#image#spatial_shape": shape}
-    arguments: dict[str, Any] = {"meta_file": str(CONFIGS / "metadata.json"), "config_file": files(), "device": "cpu"}
+    arguments: dict[str, Any] = {
+        "meta_file": str(CONFIGS / "metadata.json"),
+        "config_file": files("inference"),
+        "device": "cpu",
+    }
     verify_net_in_out("network_def", **arguments, **values)
     with pytest.raises(ValueError, match="doesn't match"):
         verify_net_in_out(
@@ -133,7 +137,7 @@ def components(config: Any) -> Iterator[dict[str, Any]]:
         yield from components(item)
 
 
-@pytest.mark.parametrize("name", ["common", "train", "multi_gpu_train", "inference", "multi_gpu_inference", "evaluate"])
+@pytest.mark.parametrize("name", ["train", "multi_gpu_train", "inference", "multi_gpu_inference", "evaluate"])
 def test_every_target_takes_the_arguments_it_is_given(name: str) -> None:
     found = [item for item in components(json.loads((CONFIGS / f"{name}.json").read_text())) if "." in item["_target_"]]
     assert found
@@ -142,6 +146,14 @@ def test_every_target_takes_the_arguments_it_is_given(name: str) -> None:
         assert callable(target), item["_target_"]
         arguments = {key: value for key, value in item.items() if not key.startswith("_")}
         inspect.signature(target).bind(**arguments)
+
+
+def test_what_the_configs_share_is_the_same_in_each() -> None:
+    records = [json.loads((CONFIGS / f"{name}.json").read_text()) for name in ("train", "inference", "evaluate")]
+    shared = set.intersection(*map(set, records)) - {"run", "initialize"}
+    assert {"network_def", "preprocessing", "train_dir", "size", "device", "settings"} <= shared
+    for key in shared:
+        assert records[0][key] == records[1][key] == records[2][key], key
 
 
 def test_audit_has_every_option_of_the_command_line() -> None:

@@ -38,7 +38,7 @@ RUNS = [
 def settings_of(bundle: str, *names: str, **values: Any) -> Any:
     """What the first step of a run makes of a config."""
     parser = ConfigParser()
-    parser.read_config([str(BUNDLES / bundle / "configs" / f"{name}.json") for name in ("common", *names)])
+    parser.read_config([str(BUNDLES / bundle / "configs" / f"{name}.json") for name in names])
     parser.update(pairs=values)
     try:
         return parser.get_parsed_content("settings")
@@ -99,7 +99,7 @@ def test_values_out_of_range_are_refused(values: dict[str, Any], message: str) -
 
 def test_a_run_is_refused_before_it_reads_a_cohort(tmp_path: Path) -> None:
     configs = BUNDLES / "chest_xray_ldm" / "configs"
-    files = [str(configs / f"{name}.json") for name in ("common", "inference")]
+    files = [str(configs / f"{name}.json") for name in ("inference",)]
     with pytest.raises(RuntimeError) as caught:
         run(config_file=files, n_sample=3, output_dir=str(tmp_path))
     causes, error = [], caught.value.__cause__
@@ -112,7 +112,7 @@ def test_a_run_is_refused_before_it_reads_a_cohort(tmp_path: Path) -> None:
 
 def bundle_run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """As a user types it."""
-    files = "['configs/common.json', 'configs/train_autoencoder.json']"
+    files = "configs/train_autoencoder.json"
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", files, *words]
     return subprocess.run(
         command, cwd=BUNDLES / "chest_xray_ldm", env={**os.environ, "PYTHONPATH": str(ROOT), **environment},

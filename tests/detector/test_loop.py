@@ -80,7 +80,7 @@ def test_library_bundle_and_interrupted_bundle_train_the_same_detector(
             "detector_file": str(out / "detector.pt"), "spatial_dims": dims, "size": 16, "recipe": recipe,
             "device": "cpu", "workers": 1, "progress": False, "validation_fraction": 0.35,
         }  # fmt: skip
-        files = [str(CONFIGS / f"{part}.json") for part in ("common", "train")]
+        files = [str(CONFIGS / f"{part}.json") for part in ("train",)]
         flow = ConfigWorkflow(config_file=files, workflow_type="train", logging_file=False, **values)
         flow.initialize()
         flow.run()

@@ -41,7 +41,7 @@ def phantoms(seeds: Sequence[int]) -> np.ndarray:
 def tiny_bundle(folder: Path) -> Path:
     """The layout of the model zoo's latent diffusion models, with weights."""
     common = json.loads(
-        (Path(__file__).parents[2] / "bundles" / "chest_xray_ldm" / "configs" / "common.json").read_text()
+        (Path(__file__).parents[2] / "bundles" / "chest_xray_ldm" / "configs" / "inference.json").read_text()
     )
     parts = ("autoencoder_def", "network_def", "noise_scheduler")
     numbers = {

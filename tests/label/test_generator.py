@@ -43,7 +43,7 @@ def test_a_bundle_draws_by_seed(tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_with_a_bundle_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigurationError, match=r"configs/common\.json is missing"):
+    with pytest.raises(ConfigurationError, match=r"configs/inference\.json is missing"):
         check_bundle(tmp_path)
     bundle = write_bundle(tmp_path / "bundle")
     with pytest.raises(MemoError, match=r"within 0\.01 seconds"):
