@@ -4,11 +4,18 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import shlex
 import subprocess
+import sys
+import time
 import zipfile
 from email import message_from_bytes
 from pathlib import Path
+
+import pytest
 
 from monai_memo.shipped.content import READY, bundles_in, files_of
 
@@ -90,11 +97,11 @@ def test_from_pip_to_an_audit_of_a_bundles_samples_in_an_empty_folder(wheel: Pat
     timed("install the wheel", str(bin / "pip"), "install", "-q", "-c", str(constraints), str(wheel))
     assert "chest_xray_ldm" in timed("list", "monai-memo", "bundles", "list")
     timed("demo", "monai-memo", "demo", "--out", "demo", "--noprogress")
-    assert (place / "demo" / "report.html").is_file()
+    assert (place / "demo" / "audit" / "report.html").is_file()
     timed("copy", "monai-memo", "bundles", "copy", "chest_xray_ldm", ".")
     assert "failed" not in timed("check", "monai-memo", "bundles", "check", "./chest_xray_ldm")
     configs = place / "chest_xray_ldm" / "configs"
-    (images,) = (path for path in place.rglob("train") if path.is_dir())
+    images = place / "demo" / "images" / "training"
     short = ["--autoencoder_epochs", "1", "--diffusion_epochs", "1", "--autoencoder_steps_per_epoch", "20"]
     short += ["--diffusion_steps_per_epoch", "20", "--progress", "False"]
     bundle = ["python", "-m", "monai.bundle", "run", "--bundle_root", "chest_xray_ldm", "--config_file"]
