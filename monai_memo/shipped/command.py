@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from monai_memo.errors import ConfigurationError
 from monai_memo.shipped.content import METADATA, READY, bundles_in
 from monai_memo.shipped.places import bundle_folder, bundle_title, bundles_folder, copy_bundle, ready_detectors
 
