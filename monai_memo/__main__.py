@@ -48,7 +48,7 @@ LATER = 2.0  # seconds that the other ranks end after rank 0
 HUNG_UP = 141  # as a shell names the end by a closed pipe
 
 
-LAST = """monai-memo COMMAND --help tells its options, with an example that runs on what monai-memo demo writes.
+LAST = """monai-memo COMMAND --help tells its options, with an example; most run as they stand after monai-memo demo.
 monai-memo --version tells the version. Completion in bash (or zsh, tcsh): eval "$(monai-memo --completion bash)"
 Exit status: 0 finished, 2 refused, 3 finished but something was skipped, 130 interrupted, 143 terminated."""
 SHELLS = ("bash", "zsh", "tcsh")

@@ -196,7 +196,9 @@ class AuditOptions(Settings):
 
 
 class AuditConfiguration(AuditOptions):
-    """What an audit is asked to do. Kept in ``audit.json``, so that the run can be repeated.
+    """Find out whether synthetic images copy training patients: a verdict, a report, and the copies by name.
+
+    What was asked is kept in ``audit.json``, so that the run can be repeated.
 
     Attributes:
         train, heldout, synthetic: a folder, a CSV (``image``, ``patient_id``) or a MONAI datalist for each cohort.

@@ -32,15 +32,13 @@ def overview(groups: Mapping[str, Mapping[str, type[Settings]]], last: str) -> s
     widest = max(len(name) for commands in groups.values() for name in commands)
     lines = ["monai-memo COMMAND --name value ...", ""]
     for title, commands in groups.items():
-        lines += [title, *(f"  {name.ljust(widest)}  {_first(model)}" for name, model in commands.items()), ""]
+        lines.append(title)
+        for name, model in commands.items():
+            text = " ".join(summary_of(model).split("\n\n")[0].split()).replace("``", "").rstrip(".")
+            head, indent = f"  {name.ljust(widest)}  ", " " * (widest + 4)
+            lines += textwrap.wrap(text, WIDTH, initial_indent=head, subsequent_indent=indent, break_on_hyphens=False)
+        lines.append("")
     return "\n".join([*lines, last])
-
-
-def _first(model: type[Settings]) -> str:
-    """The first sentence, or as much of it as there is room for."""
-    text = " ".join(summary_of(model).split("\n\n")[0].split()).replace("``", "").rstrip(".")
-    text = text.split(": ")[0] if len(text) > WIDTH - 20 else text
-    return textwrap.shorten(text, WIDTH - 20, placeholder=" ...")
 
 
 def completion(shell: str, commands: Mapping[str, tuple[type[Settings], Sequence[str]]], shells: Sequence[str]) -> str:

@@ -75,6 +75,8 @@ def parser_of(
         print_config=None,
     )
     entries = described(model)
+    if CONFIG in model.model_fields:
+        entries[CONFIG] = f"{entries[CONFIG].rstrip('.')}. Or a YAML file of these options, whose key config names it"
     required = [name for name in in_order(model) if model.model_fields[name].is_required()]
     if required:
         group = parser.add_argument_group("required")
