@@ -40,8 +40,8 @@ class TrainDetectorSettings(Settings):
         device: ``"auto"`` is a GPU if there is one.
         workers: threads that read images, processes where there are many; one per core by default.
         progress: show progress bars.
-        start_from: file of a trained detector to begin with, for example a ready one; it brings recipe and
-            preprocessing, so that ``recipe``, ``size`` and ``spacing`` are not asked for.
+        start_from: file of a trained detector to begin with, or the name of a ready one (chest_xray, hippocampus_mri);
+            it brings recipe and preprocessing, so that ``recipe``, ``size`` and ``spacing`` are not asked for.
         amp: mixed precision, for large networks.
     """
 

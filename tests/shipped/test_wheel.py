@@ -96,7 +96,7 @@ def test_from_pip_to_an_audit_of_a_bundles_samples_in_an_empty_folder(wheel: Pat
     timed("install torch", str(bin / "pip"), "install", "-q", torch[0])
     timed("install the wheel", str(bin / "pip"), "install", "-q", "-c", str(constraints), str(wheel))
     assert "chest_xray_ldm" in timed("list", "monai-memo", "bundles", "list")
-    timed("demo", "monai-memo", "demo", "--out", "demo", "--noprogress")
+    timed("demo", "monai-memo", "demo", "--out", "demo", "--n_synthetic", "60", "--noprogress")
     assert (place / "demo" / "audit" / "report.html").is_file()
     timed("copy", "monai-memo", "bundles", "copy", "chest_xray_ldm", ".")
     assert "failed" not in timed("check", "monai-memo", "bundles", "check", "./chest_xray_ldm")
