@@ -84,8 +84,8 @@ def render_card(
         audit_sha256: of its record.
         title: name of the data set.
         review: what raters say, in words.
-        before: the audit before images were removed: ``result``, ``removed``, ``review``, ``same_detector``, and where
-            the control went through the same filter ``same_filter`` and in ``rule`` by what images were removed.
+        before: the audit before images were removed: ``result``, ``removed``, ``review``, ``same_detector``, and of a
+            release ``same_filter``, ``rule``, ``reasons`` (how many went for each) and ``release`` (its statement).
     """
     environment = Environment(
         loader=PackageLoader("monai_memo.audit"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
@@ -102,7 +102,7 @@ def render_card(
         audit_sha256=audit_sha256,
         units=UNITS,
         review=review,
-        before=None if before is None else {"same_filter": False, "rule": TODO, **before},
+        before=None if before is None else {"same_filter": False, "rule": TODO, "release": None, **before},
     )
 
 

@@ -14,7 +14,7 @@ from monai_memo.errors import CohortError
 from monai_memo.redaction import Named, listed
 
 RUN = "Run the audit with the orientation put right: it says how many copies there are."
-LOOKED_UP = "Look at them in matches.csv and among the most similar pairs: they say which of them count as copies."
+LOOKED_UP = "matches.csv says which count as copies."
 
 
 def compare_cohorts(

@@ -7,6 +7,7 @@ from __future__ import annotations
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from monai_memo.audit.parts import Count, Estimate
+from monai_memo.audit.result import AuditResult
 from monai_memo.audit.verdict import percent
 
 
@@ -25,7 +26,34 @@ def _similarity(estimate: Estimate) -> str:
     return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
 
 
-FILTERS = {"count": _count, "rate": _rate, "similarity": _similarity, "percent": percent}
+def why_none_listed(result: AuditResult) -> str:
+    """Why there can be copies above the threshold and none on the list: to stand behind its number, or nothing."""
+    found = result.discoveries
+    if found is None or found["listed"] or not result.n_copies.value:
+        return ""
+    if found["least"] > result.n_synthetic:
+        return ": none could be listed with so few held-out images"
+    if found["least"] > 1:
+        return (
+            f": with so few held-out images a list holds {found['least']} images or none, so that the "
+            f"{result.n_copies.value} above the threshold can be copies all the same"
+        )
+    return ": no group of images stands out so far that this share of errors can be promised for it"
+
+
+def in_the_end(result: AuditResult) -> str:
+    """How many training images would be copied if ever more images were drawn: a lower bound in words."""
+    curve, total = result.sampling_curve, result.n_train
+    if curve is None:
+        return ""
+    limit = min(round(curve["limit"]), total)
+    return f"all {total} training images" if limit == total else f"at least {limit} of the {total} training images"
+
+
+FILTERS = {
+    "count": _count, "rate": _rate, "similarity": _similarity, "percent": percent, "why_none_listed": why_none_listed,
+    "in_the_end": in_the_end,
+}  # fmt: skip
 
 
 def environment() -> Environment:

@@ -55,6 +55,7 @@ from monai_memo.text import cell, uncell
 
 SCHEMA_VERSION = "1.5"
 REMOVED = "[redacted]"
+SHOWN = 3  # names behind a warning, so that it stays a line or two; the record has them all
 MATCH_COLUMNS = (
     "synthetic",
     "nearest_training",
@@ -270,7 +271,9 @@ class AuditResult:
     def told(self) -> list[str]:
         """The warnings with the names that belong to them."""
         names = self.warning_names or [[] for _ in self.warnings]
-        return [f"{text} ({listed(who)})" if who else text for text, who in zip(self.warnings, names, strict=True)]
+        return [
+            f"{text} ({listed(who, SHOWN)})" if who else text for text, who in zip(self.warnings, names, strict=True)
+        ]
 
     def write(self, folder: str | Path) -> None:
         """Write ``audit.json``, ``matches.csv`` and, where parts were looked for, ``partial.csv``.

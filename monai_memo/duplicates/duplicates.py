@@ -25,7 +25,7 @@ from monai_memo.data.prepared import PreparedCohort, prepare
 from monai_memo.data.sources import require_sources
 from monai_memo.data.writing import write_cohort
 from monai_memo.duplicates.finding import Near, equal_pixels, near_duplicates
-from monai_memo.duplicates.grouping import OTHER_SPLIT, Group, Member, dropped, groups_of
+from monai_memo.duplicates.grouping import OTHER_ID, OTHER_SPLIT, Group, Member, dropped, groups_of
 from monai_memo.duplicates.settings import DuplicatesSettings
 from monai_memo.errors import CohortError
 from monai_memo.files import write_json, write_text
@@ -69,15 +69,23 @@ class Found:
         looked_for = "duplicates" if self.near is not None and self.near.other is not None else "equal images"
         lines = [f"no {looked_for} among {n} images"]
         if self.groups:
-            lines = [f"{len(self.groups)} groups ({told}) with {inside} of {n} images"]
+            lines = [f"{_counted(len(self.groups), 'group')} ({told}) with {inside} of {n} images"]
         across = sum(len(group.cohorts) > 1 for group in self.groups)
         if across:
-            lines.append(f"{across} groups span several cohorts")
+            lines.append(f"{_counted(across, 'group', 'spans', 'span')} several cohorts")
         several = sum(len(group.patients) > 1 for group in self.groups)
         if several:
-            lines.append(f"{several} groups span several patient ids: one patient under two names, or a mistake")
+            spans = _counted(several, "group", "spans", "span")
+            lines.append(f"{spans} several patient ids: one patient under two names, or a mistake")
         if self.shared_patients:
-            lines.append(f"{self.shared_patients} patients stand in more than one of the real cohorts by their ids")
+            stand = _counted(self.shared_patients, "patient", "stands", "stand")
+            lines.append(f"{stand} in more than one of the real cohorts by id")
+        moved = sum(reason == OTHER_ID for reason in self.left_out.values())
+        if moved:
+            lines.append(
+                f"{_counted(moved, 'further image is', '', '', 'further images are')} left out: of patients who, by "
+                "such a group, stand in an earlier cohort under another id"
+            )
         return lines
 
     def calibration(self) -> str:
@@ -90,9 +98,10 @@ class Found:
         text = (
             f"Near-duplicates are more similar than {other.threshold:.4f}. Each image was looked up among those of "
             f"other patients; {100 * self.quantile:g} % of these images stay below the threshold ({other.images} "
-            f"images, without {other.left_out} that stand out so far that they can be duplicates themselves). The "
-            "others pass by chance: look at the page before anything is thrown away."
+            f"images, without {other.left_out} that stand out so far that they can be duplicates themselves)."
         )
+        if self.groups:
+            text += " The others pass by chance: look at the page before anything is thrown away."
         if same is not None:
             text += (
                 f" Different images of one patient resemble each other more: for these the threshold is "
@@ -202,6 +211,12 @@ class Duplicates:
         self.output.publish()
 
 
+def _counted(number: int, one: str, verb: str = "", verbs: str = "", several: str | None = None) -> str:
+    """``1 group spans``, ``2 groups span``."""
+    word = one if number == 1 else several or f"{one}s"
+    return f"{number} {word} {verb if number == 1 else verbs}".rstrip()
+
+
 def _option(name: str) -> str:
     return next(option for option, cohort in NAMES.items() if cohort == name)
 
@@ -228,7 +243,7 @@ def _table(found: Found) -> str:
             rows.writerow([number, *who, group.kind, similarity, kept])
             grouped.add(place)
     for place, reason in sorted(found.left_out.items()):
-        if place not in grouped and reason == OTHER_SPLIT:
+        if place not in grouped and reason in (OTHER_SPLIT, OTHER_ID):
             member = found.members[place]
             rows.writerow(["", member.cohort, cell(member.image_id), cell(member.patient_id), reason, "", "false"])
     return text.getvalue()

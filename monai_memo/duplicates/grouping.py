@@ -5,11 +5,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 EQUAL, NEAR = "equal pixels", "nearly equal"
 OTHER_SPLIT = "patient stands in an earlier cohort"
+OTHER_ID = "patient stands in an earlier cohort under another id"
 
 
 @dataclass(frozen=True)
@@ -91,13 +92,35 @@ def groups_of(
 def dropped(members: Sequence[Member], groups: Sequence[Group]) -> dict[int, str]:
     """Which images a cleaned table leaves out, and why: all but the first of a group, and patients of an earlier split.
 
-    Synthetic images have no patients.
+    A group that holds images of two ids shows that these are one patient: whoever stands in an earlier split under one
+    of them is left out under the other as well, with all images. Synthetic images have no patients.
     """
     found = {place: group.kind for group in groups for place in group.members[1:]}
-    first: dict[str, str] = {}
+    name = _one_name(groups)
+    first: dict[str, str] = {}  # the cohort in which a patient stands first, under any id
+    under_id: dict[str, str] = {}  # and under this one
     for place, member in enumerate(members):
         if member.cohort == "synthetic" or not member.patients_known:
             continue
-        if first.setdefault(member.patient_id, member.cohort) != member.cohort:
-            found.setdefault(place, OTHER_SPLIT)
+        cohort = first.setdefault(name(member.patient_id), member.cohort)
+        by_id = under_id.setdefault(member.patient_id, member.cohort)
+        if cohort != member.cohort:
+            found.setdefault(place, OTHER_ID if by_id == member.cohort else OTHER_SPLIT)
     return found
+
+
+def _one_name(groups: Sequence[Group]) -> Callable[[str], str]:
+    """One id for all ids that groups show to be one patient."""
+    other: dict[str, str] = {}
+
+    def root(patient: str) -> str:
+        while patient in other:
+            patient = other[patient]
+        return patient
+
+    for group in groups:
+        for patient in group.patients[1:]:
+            one, two = root(group.patients[0]), root(patient)
+            if one != two:
+                other[two] = one
+    return root

@@ -9,6 +9,7 @@ from typing import Any
 from monai_memo.audit.verdict import percent
 from monai_memo.data.cohort import by_reason
 from monai_memo.release.release import Release
+from monai_memo.release.rules import SECOND, SECOND_NEAR
 
 
 def release(**arguments: Any) -> int:
@@ -24,7 +25,8 @@ def release(**arguments: Any) -> int:
     if said.drawn is not None:
         lines.append(
             f"drawn     {said.drawn['drawn']} further images: {said.drawn['released']} released, "
-            f"{said.drawn['copies']} rejected as copies, {said.drawn['others']} for other reasons"
+            f"{said.drawn['copies']} rejected as copies, {said.drawn['others']} for other reasons, "
+            f"{said.drawn['unusable']} could not be used{f' ({said.drawn_unusable})' if said.drawn_unusable else ''}"
         )
     for number, one in enumerate(said.looks, 1):
         excess = f"{percent(one.excess.value)} ({percent(one.excess.low)} to {percent(one.excess.high)})"
@@ -32,8 +34,8 @@ def release(**arguments: Any) -> int:
             f"look {number}    a second detector calls {one.copies} of {one.images} copies, {one.in_part} in part; "
             f"excess over the control {excess}"
         )
-    if said.removed_by_second:
-        lines.append(f"removed   {said.removed_by_second} called a copy by the second detector")
+    later = {SECOND: said.removed_by_second, SECOND_NEAR: said.removed_near}
+    lines += [f"removed   {number} {reason}" for reason, number in later.items() if number]
     last = said.looks[-1] if said.looks else None
     if last is not None and last.copies + last.in_part:
         lines.append(
@@ -49,6 +51,11 @@ def release(**arguments: Any) -> int:
         lines.append(
             f"left      at most {left.copies} copies ({share}), with {100 * said.confidence:g} % confidence, of the "
             f"kinds that were planted ({left.found} of {left.planted} found)"
+        )
+        lines.append(
+            "          but the last look finds more copies than chance does: do not quote this number"
+            if said.contradicted
+            else "          this is the number to quote; the excess of a look checks it"
         )
     if said.patients_copied:
         lines.append(

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from monai_memo.release.rules import UNREADABLE, Choice, Row, Rule, choose
 from monai_memo.release.settings import ReleaseSettings
 from monai_memo.release.statement import Released, Statement, lowered, statement_of, with_warning
 from monai_memo.release.tables import ratings_of, require_complete, require_unchanged, rows_of
-from monai_memo.release.topping import Wanted, drawer, top_up, with_surplus
+from monai_memo.release.topping import Wanted, drawer, shapes_of, top_up, with_surplus
 from monai_memo.release.writing import IMAGES, PRIVATE_FILES, Files, private_folder, write_private, write_public
 from monai_memo.sampling import Generator
 from monai_memo.statistics.calibration import require_heldout
@@ -137,12 +137,13 @@ class Release:
         ratings = ratings_of(self.audit)
         choice, threshold = self._choose(first, rows, ratings)
         logger.info("%d of %d images are removed by the rule", len(choice.removed), len(rows))
-        done = Progressed(choice, list(choice.kept))
+        done = Progressed(choice, list(choice.kept), rows)
         done.skipped += inputs.prepared["synthetic"].skipped
         if settings.top_up_to is not None:
-            self._top_up(first, done, threshold)
+            self._top_up(first, done, threshold, [images[name] for name in done.kept])
             assert done.drawn is not None
-            rows, images = [*rows, *done.drawn.rows], {**images, **done.drawn.images}
+            done.rows = rows = [*rows, *done.drawn.rows]
+            images = {**images, **done.drawn.images}
         written = self._write_images(images, done)
         if not done.kept:
             raise MemoError(
@@ -219,7 +220,7 @@ class Release:
             "far), or train the generator again."
         )
 
-    def _top_up(self, first: Look, done: Progressed, threshold: float | None) -> None:
+    def _top_up(self, first: Look, done: Progressed, threshold: float | None, kept: Sequence[CohortImage]) -> None:
         """Draw what is missing, and a little more where the second look may take some away."""
         settings = self.settings
         missing = (settings.top_up_to or 0) - len(done.kept)
@@ -237,7 +238,7 @@ class Release:
         wanted = Wanted(
             number, settings.most_draws or 10 * number, threshold,
             frozenset(done.choice.patients) if settings.neighbourhoods else frozenset(), self.seed,
-            recorded_readings(self.audit.result.configuration)["synthetic"],
+            recorded_readings(self.audit.result.configuration)["synthetic"], shapes_of(kept, settings.progress),
         )  # fmt: skip
         dims = first.searched.detector.preprocessing.spatial_dims
         done.drawn = top_up(
@@ -298,21 +299,42 @@ class Release:
             called = {by_file[file]: patient for file, patient in found.called().items()}
             done.kept = [by_file[image.image_id] for image in inputs.prepared["synthetic"].cohort.images]
             logger.info("second look: %d of %d images are called copies", len(called), len(done.kept))
-            if number == 2 or not called or not settings.remove_second:
+            if number == 2 or not settings.remove_second:
                 break
-            if len(called) == len(done.kept):
+            near = self._near(found, done, called, by_file)
+            if not called and not near:
+                break
+            if len(called) + len(near) == len(done.kept):
+                by_itself = f", and the other {len(near)} are near patients who were copied" if near else ""
                 raise MemoError(
-                    f"nothing is left to release: the second detector calls all {len(called)} images copies that the "
-                    "first one left. Look at them, and train the generator again."
+                    f"nothing is left to release: the second detector calls {len(called)} images copies that the first "
+                    f"one left{by_itself}. Look at them, and train the generator again."
                 )
-            done.seconds = called
-            done.kept = [name for name in done.kept if name not in called]
+            done.seconds, done.neighbours = called, near
+            done.kept = [name for name in done.kept if name not in called and name not in near]
             filtered = ~found.heldout_called
             shutil.rmtree(place / "reference", ignore_errors=True)  # of the first look
             files = [written[name].name for name in done.kept]
             ids = [image.image_id for image in inputs.prepared["synthetic"].cohort.images]
             inputs = narrowed(inputs, "synthetic", positions(ids, files))
         detector.save(self.output.work / "looks" / "second_detector.pt")
+
+    def _near(
+        self, found: Look, done: Progressed, called: Mapping[str, str], by_file: Mapping[str, str]
+    ) -> dict[str, str]:
+        """Of the other images those nearest to a patient whom either detector found copied, with the patient."""
+        if not self.settings.neighbourhoods:
+            return {}
+        patients = {*done.choice.patients, *called.values()}
+        first = {row.name: row.patient for row in done.rows}
+        near: dict[str, str] = {}
+        for match in found.result.matches:
+            name = by_file[match.synthetic]
+            nearest = (match.nearest_patient, first.get(name, ""))
+            who = next((patient for patient in nearest if patient in patients), None)
+            if who is not None and name not in called:
+                near[name] = who
+        return near
 
     def _filtered(self, inputs: Inputs, kept: NDArray[np.bool_]) -> Inputs:
         """Held-out images that went through the same filter as the synthetic ones."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 COPY, LISTED, BELOW, PART = "above the threshold", "on the list", "above the lowered threshold", "copy in part"
 RATED, NEIGHBOUR, SECOND = "called a copy by a rater", "near a copied patient", "called a copy by the second detector"
+SECOND_NEAR, UNUSABLE = "near a copied patient, by the second look", "could not be read or written"
 UNREADABLE = "not readable, so not audited"
 
 

@@ -36,19 +36,22 @@ class ReleaseSettings(Settings):
     Attributes:
         audit: output folder of a finished audit (not a redacted one). A review in it counts.
         out: folder to give away; empty or new. What may not be given away goes to ``<out>.private``.
-        rule: what is removed: ``"tau"`` every image above the threshold (column copy of matches.csv), ``"list"`` those
-            on the list at the audit's false discovery rate, ``"bound"`` as tau, with the threshold lowered until the
-            upper bound on the copies left is small enough.
+        rule: what is removed. ``"tau"``: every image above the audit's threshold (column copy of matches.csv);
+            ``"list"``: fewer, only those that the audit lists as copies nearly for sure (column listed), so that copies
+            above the threshold can stay; ``"bound"``: more, with a lower threshold, until at most ``at_most`` copies
+            can be left.
         at_most: for the rule bound: copies left per released image, at most.
         parts: remove copies in part too (column in_part of partial.csv).
-        neighbourhoods: remove every image whose nearest training image is of a patient who was copied.
+        neighbourhoods: for the careful: once an image is removed as a copy of a patient, remove every other image that
+            resembles this patient more than any other too, also after the second look.
         keep_novel: keep images that every rater who decided calls novel, although the rule would remove them. What a
             rater calls a copy, or the same patient, is always removed.
         second_look: audit what is to be released by a second detector that took no part so far.
         second_detector: its file; by default one is trained with another seed and other views.
         remove_second: remove what the second detector calls a copy, and look once more.
         second_epochs: of the second detector's training; by default as many as the audit's.
-        planted: copies planted anew for the bound.
+        planted: training images that are altered and looked up as a test: the share that is found says how many copies
+            can have been missed. With more of them the bound gets lower, and it takes longer.
         top_up_to: draw further images from the generator until so many are released; each is looked up like the others
             before it enters.
         generator: for ``top_up_to``: folder of a generator bundle.

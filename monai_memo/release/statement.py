@@ -18,7 +18,7 @@ from monai_memo.data.cohort import SkippedImage
 from monai_memo.label.audit_folder import AuditFolder
 from monai_memo.release.looks import Look
 from monai_memo.release.progressed import Progressed
-from monai_memo.release.rules import Row
+from monai_memo.release.rules import SECOND, SECOND_NEAR, UNUSABLE, Row
 from monai_memo.release.settings import ReleaseSettings
 from monai_memo.release.topping import Drawn
 from monai_memo.statistics.copies_left import Remainder, copies_left, lowered_thresholds
@@ -75,24 +75,32 @@ class Statement:
     """Everything that is said of a release; nothing here names anybody.
 
     Attributes:
-        audited, released, removed: synthetic images; ``removed`` by reason.
+        verdict: the audit's own, before anything was removed.
+        audited, released: synthetic images.
+        removed: by the rule, for each reason.
+        removed_by_second: called by the second detector; drawn images may be among them.
+        removed_near: near a patient who was copied, by the second look.
+        unusable: could not be read or written.
         spared: released because raters call them novel.
         threshold: that the rule bound came to; None for other rules.
         left: the bound, from copies like those of the positive control.
         left_altered: the same from copies at every kind and strength of the limit of detection; None where it was not
             measured.
-        patients_copied: training patients whom the removed copies show.
-        most_exposed: images that show the one who is shown most often.
+        patients_copied: training patients to whom images that were removed as copies are nearest, each to one.
+        most_exposed: such images of the one who has most.
         nearest: released images whose nearest training image is of the same patient, at most.
         looks: of the second detector.
         rated: raters' ratings were taken into account.
         drawn: further images of the generator, drawn and released, and rejected as copies or otherwise.
+        drawn_unusable: why some of them could not be used, with counts.
     """
 
+    verdict: str
     audited: int
     released: int
     removed: dict[str, int]
     removed_by_second: int
+    removed_near: int
     unusable: int
     spared: int
     threshold: float | None
@@ -104,7 +112,18 @@ class Statement:
     looks: tuple[SecondLook, ...]
     rated: bool
     drawn: dict[str, int] | None = None
+    drawn_unusable: str = ""
     confidence: float = CONFIDENCE
+
+    @property
+    def contradicted(self) -> bool:
+        """The last look finds more copies than chance does: the bound's assumption does not hold."""
+        return bool(self.looks) and self.looks[-1].excess.low > 0
+
+    def reasons(self) -> dict[str, int]:
+        """How many images went for each reason, in the order of the steps; all steps, drawn images included."""
+        further = {SECOND: self.removed_by_second, SECOND_NEAR: self.removed_near, UNUSABLE: self.unusable}
+        return {**self.removed, **{reason: number for reason, number in further.items() if number}}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types."""
@@ -177,10 +196,12 @@ def statement_of(
     exposed = Counter(done.choice.patients) + Counter(done.seconds.values())
     near = Counter(patient[name] for name in done.kept if patient[name])
     return Statement(
+        verdict=audit.result.verdict["headline"],
         audited=len(rows) - (0 if drawn is None else len(drawn.rows)),
         released=len(done.kept),
         removed=done.choice.reasons,
         removed_by_second=len(done.seconds),
+        removed_near=len(done.neighbours),
         unusable=len(done.skipped),
         spared=len(kept & set(done.choice.spared)),
         threshold=threshold,
@@ -192,6 +213,7 @@ def statement_of(
         looks=tuple(_second(one) for one in done.looks),
         rated=rated,
         drawn=None if drawn is None else _drawn(drawn, kept),
+        drawn_unusable="" if drawn is None else drawn.reasons(),
     )
 
 
@@ -221,7 +243,7 @@ def _altered(result: AuditResult, rows: Sequence[Row], kept: set[str], parts: bo
 def _drawn(drawn: Drawn, kept: set[str]) -> dict[str, int]:
     return {
         "drawn": drawn.drawn, "released": len(kept & set(drawn.images)), "copies": drawn.copies, "others": drawn.others,
-        "unreadable": drawn.unreadable, "surplus": drawn.surplus,
+        "unusable": drawn.unusable, "surplus": drawn.surplus,
     }  # fmt: skip
 
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 import hashlib
 import math
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +18,28 @@ import numpy as np
 
 from monai_memo.data.cohort import Cohort, CohortImage, Reading
 from monai_memo.data.prepared import prepare
+from monai_memo.data.reading import read_image
 from monai_memo.data.writing import save_image
-from monai_memo.errors import CohortError, ConfigurationError
+from monai_memo.errors import CohortError, ConfigurationError, MemoError, UnusableImageError
 from monai_memo.label.generator import check_bundle, sample_from_bundle
 from monai_memo.progress import Progress
 from monai_memo.release.looks import Look
 from monai_memo.release.rules import Row
-from monai_memo.sampling import Generator, as_generator
+from monai_memo.sampling import Generator
 
-Draw = Callable[[Path, int, int], object]  # folder, number of images, seed
+Shape = tuple[int, ...]  # (channels, *spatial)
+Draw = Callable[
+    [Path, int, int], Mapping[str, str]
+]  # folder, number, seed; gives images that it could not write, and why
 BATCH = 32
 BEYOND = 0.1  # of [0, 1]: what overshoots so little may be cut off
 SURPLUS, LEAST_SURPLUS = 0.1, 3  # what the second look may take away again
+NOT_FINITE, BLANK = "with values that are no finite numbers", "not readable or blank"
+DRAWN_COPY, DRAWN_AGAIN = "drawn, above the threshold", "drawn before"
+DRAWN_OTHER = "drawn, below the threshold: a copy in part, above a lowered threshold, or near a copied patient"
+LOOKED_UP = (DRAWN_COPY, DRAWN_AGAIN, DRAWN_OTHER)
+MOST_REASONS = 5
+PATIENCE = 86_400.0  # seconds that a bundle may take for a batch of large volumes
 
 
 @dataclass
@@ -40,9 +52,10 @@ class Drawn:
         copies: rejected, above the audit's threshold.
         others: rejected for another reason: below it and above the lowered one, a copy in part, near a copied patient,
             or drawn before.
-        unreadable: could not be read or prepared.
+        unusable: not finite, of another size than the audited ones, or not readable.
         surplus: entered, and were not needed in the end.
         seen: hashes of the images that entered: a generator that gives few images gives them again and again.
+        rejected: images that did not enter, by name, with the reason.
     """
 
     images: dict[str, CohortImage] = field(default_factory=dict)
@@ -50,9 +63,15 @@ class Drawn:
     drawn: int = 0
     copies: int = 0
     others: int = 0
-    unreadable: int = 0
+    unusable: int = 0
     surplus: int = 0
     seen: set[str] = field(default_factory=set)
+    rejected: dict[str, str] = field(default_factory=dict)
+
+    def reasons(self) -> str:
+        """Why images could not be used, with counts; most frequent first."""
+        found = Counter(reason for reason in self.rejected.values() if reason not in LOOKED_UP)
+        return "; ".join(f"{number} {reason}" for reason, number in found.most_common(MOST_REASONS))
 
 
 @dataclass(frozen=True)
@@ -66,6 +85,7 @@ class Wanted:
         copied: patients whose neighbourhood stays out; empty where it may enter.
         seed: of the first batch; each further one takes the next.
         reading: how the images are read.
+        shapes: of the audited images; others do not enter. Empty lets any in.
     """
 
     number: int
@@ -74,6 +94,7 @@ class Wanted:
     copied: frozenset[str] = frozenset()
     seed: int = 0
     reading: Reading = field(default_factory=Reading)
+    shapes: frozenset[Shape] = frozenset()
 
 
 def drawer(bundle: str | None, draw: Generator | Callable[[Sequence[int]], Any] | None, dims: int) -> Draw:
@@ -85,25 +106,82 @@ def drawer(bundle: str | None, draw: Generator | Callable[[Sequence[int]], Any] 
         dims: 2 or 3.
 
     Raises:
-        ConfigurationError: no bundle.
+        ConfigurationError: no bundle, or nothing that draws.
     """
     if draw is None:
         root = check_bundle(str(bundle))
-        return lambda folder, number, seed: sample_from_bundle(root, folder, number, seed)
-    generator, ending = as_generator(draw), "png" if dims == 2 else "nii.gz"
 
-    def write(folder: Path, number: int, seed: int) -> None:
+        def sample(folder: Path, number: int, seed: int) -> Mapping[str, str]:
+            sample_from_bundle(root, folder, number, seed, PATIENCE)
+            return {}
+
+        return sample
+    if not isinstance(draw, Generator) and not callable(draw):
+        raise ConfigurationError(
+            f"images are drawn by a function of seeds or by an object with a method sample(seeds), not by {draw!r}"
+        )
+    ending = "png" if dims == 2 else "nii.gz"
+
+    def write(folder: Path, number: int, seed: int) -> Mapping[str, str]:
+        failed: dict[str, str] = {}
         seeds = [seed * BATCH + place for place in range(number)]  # no seed in two batches
-        for one, image in zip(seeds, generator.sample(seeds), strict=True):
-            low, high = float(np.min(image)), float(np.max(image))
-            if low < -BEYOND or high > 1 + BEYOND:
-                raise ConfigurationError(
-                    f"the image that was drawn for seed {one} has values from {low:g} to {high:g}, and files would cut "
-                    "them off: draw images in [0, 1]"
-                )
-            save_image(folder / f"{one:012d}.{ending}", image)
+        for one, image in zip(seeds, _images(draw, seeds), strict=True):
+            name = f"{one:012d}.{ending}"
+            reason = _save(folder / name, image, one, dims)
+            if reason is not None:
+                failed[name] = reason
+        return failed
 
     return write
+
+
+def _images(draw: Generator | Callable[[Sequence[int]], Any], seeds: Sequence[int]) -> Sequence[Any]:
+    """Images of a user's generator, one for each seed.
+
+    Raises:
+        MemoError: it fails, or gives another number of images; with its name.
+    """
+    function = draw.sample if isinstance(draw, Generator) else draw
+    name = getattr(function, "__qualname__", None) or type(function).__qualname__
+    kept = "What was looked up so far is kept: mend the function, and run the same again."
+    try:
+        images = list(function(seeds))
+    except Exception as error:  # of whatever kind: it is not our code
+        raise MemoError(
+            f"{name}, which draws images, failed for the seeds {seeds[0]} to {seeds[-1]}: {type(error).__name__}: "
+            f"{error}. {kept}"
+        ) from error
+    if len(images) != len(seeds):
+        raise MemoError(f"{name}, which draws images, gave {len(images)} images for {len(seeds)} seeds. {kept}")
+    return images
+
+
+def _save(path: Path, image: Any, seed: int, dims: int) -> str | None:
+    """Write an image that was drawn; the reason where that cannot be done."""
+    try:
+        values = np.asarray(image, dtype=np.float32)
+    except (TypeError, ValueError):
+        return "no numbers"
+    if values.ndim != dims + 1:
+        return f"of the shape {shown(values.shape)}, where (channels, {dims} axes) is asked for"
+    if not values.size or not np.isfinite(values).all():
+        return NOT_FINITE
+    low, high = float(values.min()), float(values.max())
+    if low < -BEYOND or high > 1 + BEYOND:
+        raise ConfigurationError(
+            f"the image that was drawn for seed {seed} has values from {low:g} to {high:g}, and files would cut "
+            "them off: draw images in [0, 1]"
+        )
+    try:
+        save_image(path, values)
+    except ConfigurationError:
+        return f"with {len(values)} channels"
+    return None
+
+
+def shown(shape: Sequence[int]) -> str:
+    """A shape in words: ``1 x 64 x 64``."""
+    return " x ".join(map(str, shape))
 
 
 def with_surplus(number: int, second: bool) -> int:
@@ -129,16 +207,21 @@ def top_up(first: Look, draw: Draw, wanted: Wanted, folder: Path) -> Drawn:
             number = min(BATCH, wanted.most - found.drawn)
             place = folder / f"{batch:05d}"
             place.mkdir(parents=True)
-            draw(place, number, wanted.seed + batch)
+            failed = draw(place, number, wanted.seed + batch)
+            found.drawn += len(failed)
+            found.unusable += len(failed)
+            found.rejected |= {f"drawn/{place.name}/{name}": reason for name, reason in failed.items()}
             before = len(found.images)
-            _let_in(first, place, wanted, found)
+            if len(failed) < number:
+                _let_in(first, place, wanted, found)
             bar.update(len(found.images) - before)
             batch += 1
     if len(found.images) < wanted.number:
+        why = f" ({found.reasons()})" if found.unusable else ""
         raise ConfigurationError(
             f"of {found.drawn} images that were drawn {len(found.images)} may enter, and {wanted.number} are missing: "
-            f"{found.copies} are copies, {found.others} were rejected for other reasons, {found.unreadable} cannot be "
-            "read. Ask for fewer with --top_up_to, allow more draws with --most_draws, or train the generator again."
+            f"{found.copies} are copies, {found.others} were rejected for other reasons, {found.unusable} cannot be "
+            f"used{why}. Ask for fewer with --top_up_to, draw more with --most_draws, or train the generator again."
         )
     return found
 
@@ -147,13 +230,16 @@ def _let_in(first: Look, place: Path, wanted: Wanted, found: Drawn) -> None:
     searched, training = first.searched, first.inputs.training.cohort
     cohort = Cohort.from_source(place, "synthetic", reading=wanted.reading)
     settings = first.run.settings
-    found.drawn += len(cohort)
+    found.drawn += len(cohort) + len(cohort.skipped)
+    cohort = _alike(cohort, place, wanted, found)
+    if not len(cohort):
+        return
     try:
         prepared = prepare(cohort, searched.detector.preprocessing, place / "prepared", settings.workers, False)
     except CohortError:  # not one of this batch: counted like any other, the next one may do
-        found.unreadable += len(cohort)
+        _leave_out(found, place, {image.image_id: BLANK for image in cohort.images})
         return
-    found.unreadable += len(prepared.skipped)
+    _leave_out(found, place, {item.image_id: item.reason for item in prepared.skipped})
     pixels = np.asarray(prepared.pixels)
     if searched.search is not None:
         matches = searched.search.search(pixels)
@@ -171,14 +257,52 @@ def _let_in(first: Look, place: Path, wanted: Wanted, found: Drawn) -> None:
         prepared.cohort.images, pixels, similarity, patients, called, other, strict=True
     ):
         content = hashlib.sha256(array.tobytes()).hexdigest()
+        name = f"drawn/{place.name}/{image.image_id}"
         if copy:
             found.copies += 1
+            found.rejected[name] = DRAWN_COPY
         elif out or content in found.seen:
             found.others += 1
+            found.rejected[name] = DRAWN_OTHER if out else DRAWN_AGAIN
         elif len(found.images) < wanted.number:
             found.seen.add(content)
-            name = f"drawn/{place.name}/{image.image_id}"
             found.images[name] = image
             found.rows.append(Row(name, patient, float(value), copy=False, listed=False))
         else:
             found.surplus += 1
+
+
+def _alike(cohort: Cohort, place: Path, wanted: Wanted, found: Drawn) -> Cohort:
+    """Without images of another size or number of channels than the audited ones: who gets the release would see which
+    were drawn later."""
+    reasons = {item.image_id: item.reason for item in cohort.skipped}
+    kept = []
+    for position, image in enumerate(cohort.images):
+        try:
+            shape = read_image(image).array.shape
+        except UnusableImageError as error:
+            reasons[image.image_id] = error.reason
+            continue
+        if wanted.shapes and shape not in wanted.shapes:
+            whole = " or ".join(shown(one) for one in sorted(wanted.shapes)[:MOST_REASONS])
+            reasons[image.image_id] = f"of the size {shown(shape)}, where the audited images have {whole}"
+            continue
+        kept.append(position)
+    _leave_out(found, place, reasons)
+    return replace(cohort.subset(kept), skipped=())
+
+
+def _leave_out(found: Drawn, place: Path, reasons: Mapping[str, str]) -> None:
+    found.unusable += len(reasons)
+    found.rejected |= {f"drawn/{place.name}/{name}": reason for name, reason in reasons.items()}
+
+
+def shapes_of(images: Sequence[CohortImage], progress: bool = True) -> frozenset[Shape]:
+    """``(channels, *spatial)`` of images, those that cannot be read left out."""
+    found: set[Shape] = set()
+    with Progress(len(images), "compare sizes", shown=progress) as bar:
+        for image in images:
+            with suppress(UnusableImageError):
+                found.add(tuple(read_image(image).array.shape))
+            bar.update(1)
+    return frozenset(found)

@@ -25,7 +25,7 @@ from monai_memo.data.ladder import UNITS
 from monai_memo.files import sha256_of, write_json, write_text
 from monai_memo.label.audit_folder import AuditFolder
 from monai_memo.release.progressed import Progressed
-from monai_memo.release.rules import SECOND, Row
+from monai_memo.release.rules import SECOND, SECOND_NEAR, Row
 from monai_memo.release.settings import ReleaseSettings
 from monai_memo.release.statement import Statement
 from monai_memo.text import cell, markdown
@@ -92,8 +92,11 @@ def write_private(folder: Path, rows: Sequence[Row], done: Progressed, files: Fi
         removed.writerow([cell(name), reason, f"{row.similarity:.6f}", cell(patient)])
     for name, patient in done.seconds.items():
         removed.writerow([cell(name), SECOND, f"{row_of[name].similarity:.6f}", cell(patient)])
-    for item in done.skipped:
-        removed.writerow([cell(item.image_id), cell(item.reason), "", ""])
+    for name, patient in done.neighbours.items():
+        removed.writerow([cell(name), SECOND_NEAR, f"{row_of[name].similarity:.6f}", cell(patient)])
+    drawn = {} if done.drawn is None else done.drawn.rejected
+    for name, reason in (*((item.image_id, item.reason) for item in done.skipped), *drawn.items()):
+        removed.writerow([cell(name), cell(reason), "", ""])
     write_text(folder / "removed.csv", table.getvalue())
     if detector.is_file():
         shutil.copyfile(detector, folder / "second_detector.pt")
@@ -118,8 +121,8 @@ def write_public(
         write_json(folder / "second_look.json", last.to_dict())
         write_report(last, None, folder, redacted=True)
         before = {
-            "result": first, "removed": statement.audited - statement.released, "review": None, "same_detector": False,
-            "same_filter": True, "rule": RULES[settings.rule],
+            "result": first, "removed": sum(statement.reasons().values()), "review": None, "same_detector": False,
+            "same_filter": True, "rule": RULES[settings.rule], "reasons": statement.reasons(), "release": statement,
         }  # fmt: skip
         card = render_card(last, sha256_of(folder / "second_look.json"), settings.title, None, before)
         write_text(folder / "card.md", card)

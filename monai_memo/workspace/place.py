@@ -24,7 +24,7 @@ def check_place(out: str | Path, cohorts: Mapping[str, str | Path | None] | None
 
     Raises:
         ConfigurationError: empty, the root or the home folder, or within a cohort (links resolved).
-        OutputError: a file.
+        OutputError: a file, or a link to nothing.
     """
     text = str(out)
     if not text.strip() or "\0" in text:
@@ -39,6 +39,12 @@ def check_place(out: str | Path, cohorts: Mapping[str, str | Path | None] | None
         home = Path.home().resolve()
     except (OSError, RuntimeError) as error:
         raise OutputError(f"cannot use {text} for --{option}: {error}") from error
+    if link := next((way for way in (Path(text), *Path(text).parents) if way.is_symlink() and not way.exists()), None):
+        raise OutputError(
+            f"--{option} {text} goes through the link {link}, whose target does not exist: make the folder that it "
+            f"names, or name another one with --{option}.",
+            f"--{option} goes through a link whose target does not exist: make that folder, or name another one.",
+        )
     if folder == Path(folder.anchor) or folder == home:
         raise ConfigurationError(f"--{option} is {folder}, where much else lies: name a folder of its own below it")
     if folder.exists() and not folder.is_dir():

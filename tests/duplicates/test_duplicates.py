@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -76,7 +77,7 @@ def test_a_patient_in_two_splits_is_told_and_left_out_of_the_later_one(found: Fo
     assert found.shared_patients == 1
     left_out = {found.members[place].image_id: reason for place, reason in found.left_out.items()}
     assert left_out["train09/second_visit.png"] == OTHER_SPLIT
-    assert "1 patients stand in more than one" in " ".join(found.sentences())
+    assert "1 patient stands in more than one of the real cohorts by id" in found.sentences()
 
 
 def test_the_cleaned_tables_keep_one_image_of_each_group_and_are_cohorts(found: Found, cohorts: Path) -> None:
@@ -132,8 +133,16 @@ def test_equal_file_names_in_two_cleaned_cohorts_are_no_shared_patients(tmp_path
             Image.fromarray(picture(first + number)).save(tmp_path / name / f"{number}.png")
     given = {name: str(tmp_path / name) for name in ("train", "heldout")}
     found = Duplicates(**given, out=str(tmp_path / "out"), progress=False, workers=1).run()
+    assert "look at the page" not in found.calibration()
     assert found.sentences() == ["no equal images among 6 images"], "near ones were not looked for: too few"
     cleaned = [Cohort.from_source(tmp_path / "out" / f"clean_{name}.csv", name) for name in given]
     assert [len(cohort) for cohort in cleaned] == [3, 3]
     assert not any(cohort.patients_known for cohort in cleaned)
     assert not set(cleaned[0].patient_ids) & set(cleaned[1].patient_ids)
+
+
+def test_nobody_is_sent_to_look_at_a_page_without_groups(found: Found) -> None:
+    assert "look at the page before anything is thrown away" in found.calibration()
+    assert "look at the page" not in replace(found, groups=()).calibration()
+    words = replace(found, groups=found.groups[:1], shared_patients=2, left_out={}).sentences()
+    assert words[0].startswith("1 group (1 ") and "2 patients stand in more than one" in words[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from monai_memo.data.cohort import Cohort
 from monai_memo.data.phantoms import chest_phantom
-from monai_memo.errors import ConfigurationError
+from monai_memo.errors import ConfigurationError, MemoError
 from monai_memo.release.release import Release
+from monai_memo.release.topping import shapes_of
 from tests.audit.small import SIZE
 from tests.release.conftest import options
 
@@ -38,7 +41,7 @@ def test_what_is_drawn_is_looked_up_before_it_enters_and_counted(clinic: Path, t
     assert done.statement.audited == 25
     assert drawn["released"] == 40 - (25 - sum(done.statement.removed.values()))
     assert drawn["copies"] >= drawn["drawn"] // 2, "every copy is rejected"
-    assert drawn["drawn"] == sum(drawn[name] for name in ("released", "copies", "others", "unreadable", "surplus"))
+    assert drawn["drawn"] == sum(drawn[name] for name in ("released", "copies", "others", "unusable", "surplus"))
     with open(done.private / "key.csv", newline="") as stream:
         sources = [row["synthetic"] for row in csv.DictReader(stream)]
     entered = [name for name in sources if name.startswith("drawn/")]
@@ -75,9 +78,9 @@ def test_a_batch_that_cannot_be_read_is_counted_and_the_next_one_is_drawn(clinic
 
     done = Release(draw, **options(clinic, tmp_path / "out", top_up_to=25, **QUICK)).run()
     drawn = done.statement.drawn
-    assert drawn is not None and drawn["unreadable"] == 32 and drawn["drawn"] == 60
+    assert drawn is not None and drawn["unusable"] == 32 and drawn["drawn"] == 60
     assert done.statement.released == 25
-    with pytest.raises(ConfigurationError, match=r"of 40 images that were drawn 0 may enter.*40 cannot be read"):
+    with pytest.raises(ConfigurationError, match=r"of 40 images that were drawn 0 may enter.*40 cannot be used"):
         blank = options(clinic, tmp_path / "blank", top_up_to=25, most_draws=40, **QUICK)
         Release(lambda seeds: [np.zeros((1, *SIZE)) for _ in seeds], **blank).run()
 
@@ -94,3 +97,77 @@ def test_values_that_a_file_would_cut_off_are_refused(clinic: Path, tmp_path: Pa
     given = options(clinic, tmp_path / "out", top_up_to=30, **QUICK)
     with pytest.raises(ConfigurationError, match=r"has values from -100 to .*: draw images in \[0, 1\]"):
         Release(lambda seeds: [image for _ in seeds], **given).run()
+
+
+def mixed(seeds: Sequence[int]) -> list[object]:
+    """Of five images one has NaN, one another size, one three channels, one is text, and one is as it should be."""
+    found: list[object] = []
+    for seed in seeds:
+        image = chest_phantom(5000 + seed, SIZE)
+        found.append(
+            {
+                0: image,
+                1: np.full_like(image, np.nan),
+                2: chest_phantom(5000 + seed, (48, 40)),
+                3: np.repeat(image, 3, axis=0) * [[[1]], [[0.5]], [[0]]],
+                4: "no image",
+            }[seed % 5]
+        )
+    return found
+
+
+def test_images_of_another_size_or_kind_and_nan_are_left_out_by_name_with_counts(clinic: Path, tmp_path: Path) -> None:
+    done = Release(mixed, **options(clinic, tmp_path / "out", top_up_to=24, **QUICK)).run()
+    drawn = done.statement.drawn
+    assert drawn is not None and done.statement.released == 24
+    images = [np.asarray(Image.open(path)) for path in (done.out / "images").iterdir()]
+    assert {image.shape for image in images} == {SIZE}, "as the audited ones, in size and channels"
+    with open(done.private / "removed.csv", newline="") as stream:
+        reasons = {row["synthetic"]: row["reason"] for row in csv.DictReader(stream)}
+    told = {name: reason for name, reason in reasons.items() if name.startswith("drawn/")}
+    by_kind = {int(name.rpartition("/")[2].removesuffix(".png")) % 5: reason for name, reason in told.items()}
+    assert by_kind[1] == "with values that are no finite numbers" and by_kind[4] == "no numbers"
+    assert by_kind[2] == "of the size 1 x 48 x 40, where the audited images have 1 x 32 x 32"
+    assert by_kind[3] == "of the size 3 x 32 x 32, where the audited images have 1 x 32 x 32"
+    unusable = [name for name in told if int(name.rpartition("/")[2].removesuffix(".png")) % 5]
+    assert len(unusable) == drawn["unusable"] > 0
+    assert drawn["drawn"] == sum(drawn[name] for name in ("released", "copies", "others", "unusable", "surplus"))
+    text = (done.out / "RELEASE.md").read_text()
+    assert f"{drawn['unusable']} could not be used (" in text and "no finite numbers" in text
+
+
+def test_a_generator_of_another_size_alone_ends_with_both_sizes(clinic: Path, tmp_path: Path) -> None:
+    given = options(clinic, tmp_path / "out", top_up_to=30, most_draws=40, **QUICK)
+    with pytest.raises(
+        ConfigurationError, match=r"40 cannot be used \(40 of the size 1 x 16 x 16, where .* 1 x 32 x 32"
+    ):
+        Release(lambda seeds: [chest_phantom(seed, (16, 16)) for seed in seeds], **given).run()
+    flat = options(clinic, tmp_path / "flat", top_up_to=30, most_draws=40, **QUICK)
+    with pytest.raises(ConfigurationError, match=r"40 of the shape 32 x 32, where \(channels, 2 axes\) is asked for"):
+        Release(lambda seeds: [chest_phantom(seed, SIZE)[0] for seed in seeds], **flat).run()
+
+
+def test_a_function_that_fails_is_named_and_the_next_run_goes_on(clinic: Path, tmp_path: Path) -> None:
+    def my_sampler(seeds: Sequence[int]) -> list[np.ndarray]:
+        if seeds[0] >= 64:
+            raise ZeroDivisionError("no more noise")
+        return [np.zeros((1, *SIZE)) for _ in seeds]
+
+    given = options(clinic, tmp_path / "out", top_up_to=25, **QUICK)
+    with pytest.raises(MemoError, match=r"my_sampler, which draws images, failed for the seeds 64 to .*no more noise"):
+        Release(my_sampler, **given).run()
+    assert not (tmp_path / "out").exists()
+    first = tmp_path / "out.private" / ".monai_memo_work" / "looks" / "first"
+    stamp = (first / "pixels" / "training.f16").stat().st_mtime_ns
+    done = Release(half_copies(clinic), **given).run()
+    assert done.statement.released == 25 and stamp, "with what was looked up before"
+    with pytest.raises(MemoError, match=r"lambda.*gave 1 images for \d+ seeds"):
+        Release(lambda seeds: [0], **{**given, "out": str(tmp_path / "short")}).run()
+
+
+def test_cohorts_of_several_sizes_let_each_of_them_in(clinic: Path, tmp_path: Path) -> None:
+    shutil.copytree(clinic / "synthetic", tmp_path / "both")
+    Image.fromarray((chest_phantom(1, (48, 40))[0] * 255).astype(np.uint8)).save(tmp_path / "both" / "larger.png")
+    (tmp_path / "both" / "broken.png").write_bytes(b"\x89PNG no")
+    images = Cohort.from_source(tmp_path / "both", "synthetic").images
+    assert shapes_of(images, progress=False) == {(1, *SIZE), (1, 48, 40)}
