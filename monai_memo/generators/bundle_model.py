@@ -92,7 +92,7 @@ def load_bundle(
     Read are ``configs/inference.json`` and the profile (``"small"``) if one is named, for ``autoencoder_def``,
     ``network_def``, ``noise_scheduler``, ``latent_shape``, the paths of both weights files and, if there,
     ``scale_factor``. The bundle is not run, but expressions in its config are evaluated: load only bundles that you
-    trust.
+    trust. Switches against copying are those of ``generators.guarded.load_guarded``.
 
     Args:
         profile: name of a further config file.

@@ -40,6 +40,7 @@ Blocks = Annotated[int, Whole(1, 64)]
 Batch = Annotated[int, Whole(1, 65_536)]
 LearningRate = Annotated[float, Number(0, 1, open_ends=True)]
 Weight = Annotated[float, Number(0, 1e6)]
+Rate = Annotated[float, Number(0, 0.999)]
 ChannelsByLevel = Annotated[tuple[int, ...], Several(Whole(1, 65_536), 1, 10, example="64,128")]
 Limit = Annotated[float, Number(-1, 1)]
 InferenceSteps = Annotated[int, Whole(1, 100_000)]
@@ -70,6 +71,7 @@ class GeneratorSettings(Settings):
         split_by: what is kept together in the split.
         n_training_patients: trains on so many patients only.
         patient_pattern: regular expression that finds the patient in a relative path.
+        remove_duplicates: leave images out that stand twice or nearly twice, before training.
         augmentation: of training images.
         autoencoder_file, diffusion_file, detector_file, perceptual_weights_file: weights.
         other_bundle: folder of a generator bundle made elsewhere.
@@ -95,12 +97,21 @@ class GeneratorSettings(Settings):
         kl_weight, perceptual_weight, adversarial_weight: of the autoencoder's loss.
         diffusion_attention: for each level.
         diffusion_head_channels: for each level; 0 without attention.
+        dropout: share of the values dropped in each block of the diffusion model while it trains.
+        weight_decay: of the diffusion model's optimiser, decoupled.
+        ambient_above: share of the timesteps above which the loss knows noisy training images only.
+        stop_patience: stop after so many validations without a lower held-out loss, and keep the weights of the lowest.
         ema_momentum: of the averaged weights.
         latent_variants: augmented latents of each image.
         num_train_timesteps: of the noise scheduler.
         prediction_type: what the network predicts.
         beta_start, beta_end: of the noise schedule.
         num_inference_steps: of sampling, at most ``num_train_timesteps``.
+        repel: share of unseen patients that may lie within the shields around training latents, which samples leave.
+        repel_shields: nearest shields that push.
+        dissimilarity: scale of the guidance away from the nearest training latent.
+        reject_copies: draw samples again that the copy detector calls copies.
+        reject_attempts: at most, for each sample.
         n_samples: images that are drawn.
         scale_factor: of the latents.
         monitor_every: epochs between two measurements of the copy rate.
@@ -121,6 +132,7 @@ class GeneratorSettings(Settings):
     split_by: Annotated[str, Text(40)] | None = None
     n_training_patients: Quantity | None = None
     patient_pattern: PatientPattern | None = None
+    remove_duplicates: Boolean | None = None
     augmentation: Annotated[str | bool, AugmentationLevel()] | None = None
     autoencoder_file: File | None = None
     diffusion_file: File | None = None
@@ -161,6 +173,10 @@ class GeneratorSettings(Settings):
     diffusion_steps_per_epoch: Quantity | None = None
     diffusion_epochs: Epochs | None = None
     diffusion_learning_rate: LearningRate | None = None
+    dropout: Rate | None = None
+    weight_decay: Rate | None = None
+    ambient_above: Share | None = None
+    stop_patience: Epochs | None = None
     ema_momentum: LearningRate | None = None
     latent_variants: Annotated[int, Whole(1, 1000)] | None = None
     num_train_timesteps: InferenceSteps | None = None
@@ -169,6 +185,11 @@ class GeneratorSettings(Settings):
     beta_end: LearningRate | None = None
     num_inference_steps: InferenceSteps | None = None
     sampling_batch_size: Batch | None = None
+    repel: Share | None = None
+    repel_shields: Blocks | None = None
+    dissimilarity: Annotated[float, Number(0, 1e6, open_ends=True)] | None = None
+    reject_copies: Boolean | None = None
+    reject_attempts: Annotated[int, Whole(1, 1000)] | None = None
     n_samples: Quantity | None = None
     scale_factor: Annotated[float, Number(1e-6, 1e6)] | None = None
     monitor_every: Epochs | None = None
@@ -198,6 +219,10 @@ class GeneratorSettings(Settings):
             if (value := getattr(self, name)) is not None
         }
         require(len(set(levels.values())) <= 1, f"{', '.join(levels)} must have one value for each level, got {levels}")
+        require(
+            self.repel is None or self.dissimilarity is None,
+            "repel and dissimilarity both push samples away from training images: take one",
+        )
         for part in ("autoencoder", "diffusion"):
             channels, groups = getattr(self, f"{part}_channels"), getattr(self, f"{part}_norm_groups")
             require(

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,13 +26,13 @@ from monai_memo.audit.verified_comparison import search_in
 from monai_memo.data.cohort import Cohort
 from monai_memo.data.prepared import PreparedCohort, prepare
 from monai_memo.detector.detector import Detector
-from monai_memo.errors import ConfigurationError
+from monai_memo.errors import ConfigurationError, UnusableImageError
 from monai_memo.metrics.copy_rate import RateOptions, flat_record, reference_record
 from monai_memo.metrics.reference import ReferenceOptions, usable_images
 from monai_memo.search.copy_search import CopySearch
 from monai_memo.search.runner import Runner
 from monai_memo.settings.keywords import with_defaults
-from monai_memo.statistics.calibration import require_heldout
+from monai_memo.statistics.calibration import require_heldout, threshold_copies
 from monai_memo.statistics.reference import NearestPatients
 from monai_memo.statistics.similarities import Similarities
 
@@ -196,7 +197,7 @@ class VerifiedCopyRate(CumulativeIterationMetric):
             )
         require_heldout(heldout.n_patients, chosen["quantile"])
         self.detector, self.quantity, self.match_sharpness = detector, chosen["quantity"], chosen["match_sharpness"]
-        self.reference = chosen["reference"]
+        self.reference, self.quantile = chosen["reference"], chosen["quantile"]
         self.settings = RateOptions(
             mode=chosen["mode"], quantile=chosen["quantile"], confidence=chosen["confidence"],
             n_bootstrap=chosen["n_bootstrap"], seed=chosen["seed"],
@@ -234,6 +235,22 @@ class VerifiedCopyRate(CumulativeIterationMetric):
         usable, unusable = usable_images(self.detector.preprocessing, y_pred.detach().cpu().numpy())
         self.n_unusable += unusable
         return torch.from_numpy(usable.astype(np.float16).astype(np.float32))
+
+    def threshold(self) -> float:
+        """Similarity above which an audit would call a sample a copy, by the held-out images as they are."""
+        return float(threshold_copies(self._reference.found[1][:, 0], quantile=self.quantile)[0])
+
+    def similarity_of(self, images: Iterable[NDArray[np.floating]]) -> NDArray[np.float64]:
+        """Similarity of each image ``(channels, *spatial)`` to its nearest training image; NaN for unusable ones."""
+        usable, places, number = [], [], 0
+        for number, image in enumerate(images, 1):
+            with suppress(UnusableImageError):
+                usable.append(self.detector.preprocessing.from_array(np.asarray(image, dtype=np.float32)))
+                places.append(number - 1)
+        found = np.full(number, np.nan)
+        if usable:
+            found[places] = self._reference.look_up(np.stack(usable).astype(np.float16))[1][:, 0]
+        return found
 
     def summary(self) -> dict[str, float]:
         """The numbers of ``copy_rates``; the same on every rank.

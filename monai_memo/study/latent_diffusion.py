@@ -15,9 +15,10 @@ from monai.bundle import ConfigWorkflow
 
 from monai_memo.errors import ConfigurationError, MemoError
 from monai_memo.files import sha256_of
-from monai_memo.generators.bundle_model import config_files, load_bundle
-from monai_memo.generators.latent_diffusion import LatentDiffusion
+from monai_memo.generators.bundle_model import config_files
+from monai_memo.generators.guarded import OF_SAMPLING, load_guarded
 from monai_memo.generators.settings import GeneratorSettings
+from monai_memo.sampling import TrainedGenerator
 from monai_memo.settings.bundles import check_config
 from monai_memo.study.configuration import GeneratorEntry
 from monai_memo.study.grid import AUTOENCODER, DIFFUSION, bundle_values
@@ -58,10 +59,15 @@ class BundleTraining:
         found = [path for name in names for path in config_files(self.bundle, name, self.profile)]
         return list(dict.fromkeys(found))
 
-    def identity(self) -> dict[str, Any]:
-        """What decides the result: settings, and hashes of the bundle's configs."""
+    def identity(self, trained: bool = False) -> dict[str, Any]:
+        """What decides the result: settings, and hashes of the bundle's configs.
+
+        Args:
+            trained: what decides the weights alone; runs that differ in how they sample share a training.
+        """
         configs = {path.stem: sha256_of(path) for path in self._configs(AUTOENCODER, DIFFUSION)}
-        return {"settings": self.settings, "configs": configs}
+        left = OF_SAMPLING if trained else ()
+        return {"settings": {key: value for key, value in self.settings.items() if key not in left}, "configs": configs}
 
     def _run(self, name: str, **further: Any) -> None:
         files = [str(path) for path in self._configs(name)]
@@ -86,13 +92,13 @@ class BundleTraining:
         folders = {"output_dir": str(path.parent), "autoencoder_file": str(path)}
         self._run(AUTOENCODER, **folders, n_training_patients=None, augmentation=True, seed=seed)
 
-    def train(self, steps: int, folder: Path) -> LatentDiffusion:
+    def train(self, steps: int, folder: Path) -> TrainedGenerator:
         """Train the diffusion model for so many steps, going on with a shorter training in the same folder."""
         diffusion_file = folder / f"model_{steps}.pt"
         further = {"output_dir": str(folder), "diffusion_file": str(diffusion_file)}
         self._run(DIFFUSION, **further, diffusion_epochs=epochs_of(steps, self.known["diffusion_steps_per_epoch"]))
         with _as_before():
-            return load_bundle(
+            return load_guarded(
                 self.bundle,
                 int(self.known["num_inference_steps"]),
                 int(self.known["sampling_batch_size"]),

@@ -172,15 +172,15 @@ class GeneratorStudy:
             return Path(self.configuration.autoencoder)
         return self.out / "shared" / "autoencoders" / run.generator / "model_autoencoder.pt"
 
-    def _identity(self, run: Run, data: StudyData) -> dict[str, Any]:
-        """What decides the weights of a training, however long it is."""
+    def _identity(self, run: Run, data: StudyData, trained: bool = False) -> dict[str, Any]:
+        """What decides the samples, or where ``trained`` the weights alone, of a training, however long it is."""
         entry, parts = self._entry(run), {key: value for key, value in asdict(run).items() if key != "steps"}
         parts |= {"kind": entry.kind, "images": data.identity, "image_size": list(self.configuration.image_size)}
         if entry.kind != "latent_diffusion":
             return {**parts, "settings": entry.settings_of(run.network)}
         given = self.configuration.autoencoder
         weights = sha256_of(given) if given is not None and Path(given).is_file() else self.configuration.seed
-        return {**parts, "autoencoder": weights, "bundle": self._bundle(run, data).identity()}
+        return {**parts, "autoencoder": weights, "bundle": self._bundle(run, data).identity(trained)}
 
     def _run_identity(self, run: Run, data: StudyData) -> str:
         audited = [FORMAT, run.steps, self.configuration.n_samples, data.detector.sha256]
@@ -193,7 +193,9 @@ class GeneratorStudy:
     def _train(self, run: Run, data: StudyData) -> TrainedGenerator:
         """Train for the steps of a run, going on with a shorter training of the same identity."""
         folder = (
-            self.out / "trainings" / fingerprint("training of a study", self._identity(run, data), packages=())[:16]
+            self.out
+            / "trainings"
+            / fingerprint("training of a study", self._identity(run, data, trained=True), packages=())[:16]
         )
         longest = folder / "steps.json"
         if (read_sealed_json(longest) or {"steps": 0})["steps"] > run.steps:
