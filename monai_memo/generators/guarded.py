@@ -36,7 +36,7 @@ from monai_memo.settings.bundles import config_in_use
 
 logger = logging.getLogger(__name__)
 
-SWITCHES = ("repel", "dissimilarity", "reject_copies")
+SWITCHES = ("repel", "dissimilarity", "reject_detector")
 OF_SAMPLING = (*SWITCHES, "repel_shields", "reject_attempts", "num_inference_steps", "sampling_batch_size")
 GUESSED = "$@bundle_root + '/data'"  # where a bundle looks for images that nobody named
 
@@ -81,18 +81,16 @@ def guarded(model: LatentDiffusion, config: ConfigParser) -> LatentDiffusion | R
     if "repel" in switches and "dissimilarity" in switches:
         raise ConfigurationError("repel and dissimilarity both push samples away from training images: take one")
     cohorts = cohorts_of(config)
-    folder = Path(str(config.get_parsed_content("model_dir"))) / "guards"
-    if "reject_copies" in switches and config.get_parsed_content("detector_file") is None:
-        raise ConfigurationError("reject_copies looks samples up with a copy detector: name one with detector_file")
-    if switches != ["reject_copies"]:
+    folder = Path(str(config.get_parsed_content("diffusion_file"))).parent / "guards"
+    if switches != ["reject_detector"]:
         preprocessing = config.get_parsed_content("preprocessing")
         data = prepare_cohorts(cohorts, preprocessing, folder, config.get_parsed_content("workers"), progress=False)
         training, heldout = _latents(model, data, folder)
         correction = _correction(config, switches[0], training, heldout).to(model.device)
         model.diffusion = CorrectedDiffusion(model.diffusion, model.scheduler, correction).eval()  # type: ignore[assignment]
-    if "reject_copies" not in switches:
+    if "reject_detector" not in switches:
         return model
-    detector = Detector.load(config.get_parsed_content("detector_file"))
+    detector = Detector.load(config.get_parsed_content("reject_detector"))
     attempts = int(config.get_parsed_content("reject_attempts"))
     return rejecting(model, detector, cohorts, folder / "search", attempts, model.device)
 

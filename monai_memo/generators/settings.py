@@ -110,7 +110,7 @@ class GeneratorSettings(Settings):
         repel: share of unseen patients that may lie within the shields around training latents, which samples leave.
         repel_shields: nearest shields that push.
         dissimilarity: scale of the guidance away from the nearest training latent.
-        reject_copies: draw samples again that the copy detector calls copies.
+        reject_detector: copy detector; samples that it calls copies are drawn again.
         reject_attempts: at most, for each sample.
         n_samples: images that are drawn.
         scale_factor: of the latents.
@@ -188,7 +188,7 @@ class GeneratorSettings(Settings):
     repel: Share | None = None
     repel_shields: Blocks | None = None
     dissimilarity: Annotated[float, Number(0, 1e6, open_ends=True)] | None = None
-    reject_copies: Boolean | None = None
+    reject_detector: File | None = None
     reject_attempts: Annotated[int, Whole(1, 1000)] | None = None
     n_samples: Quantity | None = None
     scale_factor: Annotated[float, Number(1e-6, 1e6)] | None = None

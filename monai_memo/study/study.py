@@ -174,7 +174,10 @@ class GeneratorStudy:
 
     def _identity(self, run: Run, data: StudyData, trained: bool = False) -> dict[str, Any]:
         """What decides the samples, or where ``trained`` the weights alone, of a training, however long it is."""
-        entry, parts = self._entry(run), {key: value for key, value in asdict(run).items() if key != "steps"}
+        entry = self._entry(run)
+        # Entries of a bundle that differ in how they sample are one training, whatever they are called.
+        left = ("steps", "generator") if trained and entry.kind == "latent_diffusion" else ("steps",)
+        parts = {key: value for key, value in asdict(run).items() if key not in left}
         parts |= {"kind": entry.kind, "images": data.identity, "image_size": list(self.configuration.image_size)}
         if entry.kind != "latent_diffusion":
             return {**parts, "settings": entry.settings_of(run.network)}

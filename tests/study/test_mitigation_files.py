@@ -1,0 +1,47 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The registered benchmark of docs/mitigation.md is what its files say."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from monai_memo.study.configuration import StudyConfiguration
+from monai_memo.study.latent_diffusion import BundleTraining
+
+STUDIES = Path(__file__).resolve().parents[2] / "docs" / "studies"
+ARMS = {"plain", "repellency", "dissimilarity", "ambient", "lowest loss", "dropout and decay", "no duplicates"}
+
+
+@pytest.fixture(scope="module", params=["chest_xray", "hippocampus_mri"])
+def study(request: pytest.FixtureRequest) -> StudyConfiguration:
+    return StudyConfiguration.read(STUDIES / f"mitigation_{request.param}.yaml", dataset="pool", heldout="heldout")
+
+
+def test_every_arm_stands_at_every_size_with_three_seeds(study: StudyConfiguration) -> None:
+    units: Counter[tuple[Any, ...]] = Counter()
+    for planned in study.plan():
+        run = planned.run
+        units[run.n_patients, run.generator, run.augmentation, run.network] += 1
+    assert set(units.values()) == {3}
+    sizes = {key[0] for key in units}
+    assert sizes in ({50, 100, 500}, {40})
+    for size in sizes:
+        plainly = {key[1] for key in units if key[0] == size and key[2:] == ("none", "medium")}
+        assert plainly == ARMS
+        assert (size, "plain", "flips and rotations", "medium") in units
+
+
+def test_arms_that_differ_in_sampling_alone_share_a_training(study: StudyConfiguration) -> None:
+    identities = {
+        name: BundleTraining(entry, "medium", {}).identity(trained=True) for name, entry in study.generators.items()
+    }
+    assert identities["plain"] == identities["repellency"] == identities["dissimilarity"]
+    trained = [identities[name]["settings"] for name in sorted(ARMS - {"repellency", "dissimilarity"})]
+    assert all(one != two for place, one in enumerate(trained) for two in trained[:place])
+    whole = BundleTraining(study.generators["repellency"], "medium", {}).identity()
+    assert whole["settings"]["repel"] == 0.05 and whole != identities["repellency"]
