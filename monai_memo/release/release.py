@@ -306,9 +306,10 @@ class Release:
                 break
             if len(called) + len(near) == len(done.kept):
                 by_itself = f", and the other {len(near)} are near patients who were copied" if near else ""
+                which = f"{'' if near else 'all '}{len(called)} images"
                 raise MemoError(
-                    f"nothing is left to release: the second detector calls {len(called)} images copies that the first "
-                    f"one left{by_itself}. Look at them, and train the generator again."
+                    f"nothing is left to release: the second detector calls {which} copies that the first one left"
+                    f"{by_itself}. Look at them, and train the generator again."
                 )
             done.seconds, done.neighbours = called, near
             done.kept = [name for name in done.kept if name not in called and name not in near]

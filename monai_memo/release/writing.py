@@ -24,6 +24,7 @@ from monai_memo.data.cohort import by_reason
 from monai_memo.data.ladder import UNITS
 from monai_memo.files import sha256_of, write_json, write_text
 from monai_memo.label.audit_folder import AuditFolder
+from monai_memo.release.page import page_of
 from monai_memo.release.progressed import Progressed
 from monai_memo.release.rules import SECOND, SECOND_NEAR, Row
 from monai_memo.release.settings import ReleaseSettings
@@ -126,6 +127,7 @@ def write_public(
         }  # fmt: skip
         card = render_card(last, sha256_of(folder / "second_look.json"), settings.title, None, before)
         write_text(folder / "card.md", card)
+        write_text(folder / "card.html", page_of(card, "Memorization card"))
     record: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -147,6 +149,7 @@ def write_public(
         units=UNITS, skipped=by_reason("", done.skipped).plain.removeprefix(": ") if done.skipped else None,
     )  # fmt: skip
     write_text(folder / "RELEASE.md", text)
+    write_text(folder / "RELEASE.html", page_of(text, "Release"))
     inside = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     record["files"] = {name: sha256_of(folder / name) for name in inside}
     write_json(folder / "release.json", record)

@@ -1,0 +1,89 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The Markdown of a release's statement and card as one HTML page that prints well; of our own Markdown alone."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+STYLE = """
+body { font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; color: #1d2530;
+  max-width: 980px; margin: 0 auto; padding: 18px 16px 48px; overflow-wrap: anywhere; }
+h1 { font-size: 23px; } h2 { font-size: 17px; margin: 26px 0 8px; break-after: avoid; } h3 { font-size: 15px; }
+table { border-collapse: collapse; width: 100%; margin: 8px 0; font-size: 13.5px; }
+th, td { border: 1px solid #cfd6de; padding: 4px 8px; text-align: left; vertical-align: top; }
+th { background: #f1f4f7; } tr { break-inside: avoid; } thead { display: table-header-group; }
+blockquote { border-left: 4px solid #c0392b; margin: 10px 0; padding: 2px 12px; background: #fdf1ef; }
+code { font-size: 90%; }
+@page { size: A4; margin: 16mm 14mm; }
+@media print { body { font-size: 10.5pt; max-width: none; padding: 0; } table { font-size: 9pt; } }
+"""
+
+
+def page_of(markdown: str, title: str) -> str:
+    """A whole page: headings, paragraphs, tables, lists and quotes. Everything else stays text.
+
+    Args:
+        markdown: as our templates write it, with text of others escaped by ``text.markdown``.
+        title: of the page.
+    """
+    body = "\n".join(_blocks(markdown.splitlines()))
+    return (
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{html.escape(title)}</title>\n'
+        f"<style>{STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def _kind(line: str) -> str:
+    for start, name in (("|", "table"), ("#", "heading"), ("* ", "list"), ("> ", "quote")):
+        if line.startswith(start):
+            return name
+    return "item" if line.startswith("  ") and line.strip() else "text" if line.strip() else ""
+
+
+def _blocks(lines: Sequence[str]) -> Iterator[str]:
+    joined: list[str] = []
+    for line in lines:  # a further line of an item of a list belongs to it
+        if _kind(line) == "item" and joined and _kind(joined[-1]) == "list":
+            joined[-1] += f" {line.strip()}"
+        else:
+            joined.append(line)
+    for kind, group in groupby(joined, _kind):
+        block = list(group)
+        if kind == "table":
+            yield _table(block)
+        elif kind == "heading":
+            for line in block:
+                level = len(line) - len(line.lstrip("#"))
+                yield f"<h{level}>{_inline(line[level:].strip())}</h{level}>"
+        elif kind == "list":
+            yield "<ul>" + "".join(f"<li>{_inline(line[2:])}</li>" for line in block) + "</ul>"
+        elif kind == "quote":
+            yield f"<blockquote>{_inline(' '.join(line[2:] for line in block))}</blockquote>"
+        elif kind:
+            yield f"<p>{_inline(' '.join(line.strip() for line in block))}</p>"
+
+
+def _table(lines: Sequence[str]) -> str:
+    rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    head, body = rows[0], rows[2:]
+    top = "<tr>" + "".join(f"<th>{_inline(cell)}</th>" for cell in head) + "</tr>" if any(head) else ""
+    inside = "".join("<tr>" + "".join(f"<td>{_inline(cell)}</td>" for cell in row) + "</tr>" for row in body)
+    return f"<table><thead>{top}</thead><tbody>{inside}</tbody></table>"
+
+
+def _inline(text: str) -> str:
+    """Bold, code and escapes; anything that looks like HTML stays text."""
+    kept: list[str] = []
+
+    def keep(found: re.Match[str]) -> str:
+        kept.append(found.group(1))
+        return f"\0{len(kept) - 1}\0"
+
+    plain = html.escape(re.sub(r"\\([!-/:-@\[-`{-~])", keep, html.unescape(text)), quote=False)
+    plain = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", plain)
+    plain = re.sub(r"`([^`]+)`", r"<code>\1</code>", plain)
+    return re.sub(r"\0(\d+)\0", lambda found: html.escape(kept[int(found.group(1))], quote=False), plain)
