@@ -30,10 +30,11 @@ def test_a_release_is_topped_up_from_a_trained_bundle_by_its_path(clinic: Path, 
     given = values(BUNDLE, clinic / "train", bundle / "out", image_size=list(SIZE), model_dir=bundle / "models")
     run(BUNDLE, "train_autoencoder", "train", **given)
     run(BUNDLE, "train_diffusion", "train", **given)
-    common = json.loads((bundle / "configs" / "common.json").read_text())
+    sampling = bundle / "configs" / "inference.json"
+    config = json.loads(sampling.read_text())
     small = json.loads((bundle / "configs" / "small.json").read_text())
     kept = {name: value for name, value in given.items() if name not in ("bundle_root", "dataset_dir", "output_dir")}
-    (bundle / "configs" / "common.json").write_text(json.dumps({**common, **small, **kept}))
+    sampling.write_text(json.dumps({**config, **small, **kept}))
     further = {"second_look": False, "second_detector": None, "top_up_to": 27, "generator": str(bundle)}
     done = Release(**options(clinic, tmp_path / "out", **further)).run()
     drawn = done.statement.drawn
