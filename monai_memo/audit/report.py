@@ -159,6 +159,7 @@ def _render(
             parts=parts,
             sheet=sheet_record(sheet) if sheet else None,
             skipped=skipped,
+            warnings=[*zip(result.warnings, result.warning_names or [[] for _ in result.warnings], strict=True)],
             command=repeat_command(result),
             confidence=f"{100 * result.calibration['confidence']:g} %",
             patients_unknown=[name for name in ("training", "heldout") if not result.cohorts[name].patients_known],

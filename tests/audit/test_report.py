@@ -90,6 +90,12 @@ def test_what_nobody_named_is_said_so_and_a_redacted_head_names_nobody(record: A
     assert "anna" not in page and "her doctor" not in page and "not named" not in page and "Audited" in page
 
 
+def test_names_in_warnings_are_folded_away(record: AuditResult, tmp_path: Path) -> None:
+    said = replace(record, warnings=["2 patients in both cohorts."], warning_names=[["bob <i>", "carl"]])
+    page = render(said, tmp_path)
+    assert "2 patients in both cohorts.<details><summary>2 named</summary>bob &lt;i&gt;, carl</details>" in page
+
+
 def test_each_count_stands_on_the_first_screen_with_its_own_definition(record: AuditResult, tmp_path: Path) -> None:
     found = {"fdr": 0.05, "listed": 29, "smallest_p": 0.01, "least": 3, "warning": ""}
     curve = {"copies": "listed", "drawn": [0, 100], "copied": [0, 26], "low": [0, 20], "high": [0, 30], "seen": 26,
