@@ -82,8 +82,8 @@ class AuditOptions(Settings):
     """How an audit is done: what every command that runs one takes.
 
     Attributes:
-        detector: file of a trained detector, or the name of a ready one (chest_xray, hippocampus_mri); by default one is
-            trained on the training cohort.
+        detector: file of a trained detector, or the name of a ready one (chest_xray, hippocampus_mri); by default one
+            is trained on the training cohort.
         recipe: ``"default"`` or ``"paper"``, for training a detector.
         epochs: overrides the recipe's number of epochs.
         size: image size for the detector, pixels or voxels per axis (one number for a square or cube).

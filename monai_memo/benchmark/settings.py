@@ -45,8 +45,8 @@ class EvaluationSettings(Settings):
         train: training cohort (folder, CSV or datalist).
         negatives: images of patients that are not in the training cohort; 1,000 or more allow a rate of 0.1 %.
         out: folder for ``evaluation.json`` and ``evaluation.md``.
-        detector: file of a trained detector, or the name of a ready one (chest_xray, hippocampus_mri); by default one is
-            trained.
+        detector: file of a trained detector, or the name of a ready one (chest_xray, hippocampus_mri); by default one
+            is trained.
         recipe, epochs, size, spacing: for training a detector, as in an audit.
         verification: score by verified matches, as an audit does; ``False`` scores by embeddings alone, which is
             quicker and tells what the network does. By default on, except for the paper's recipe.
@@ -97,8 +97,8 @@ class BenchmarkSettings(Settings):
         negatives: images of patients that are not in the training cohort; 1,000 or more allow a rate of 0.1 %.
         out: folder for ``benchmark.json``, ``benchmark.md``, ``scores.npz`` and ``curves.png``.
         heldout: further unseen patients that set tau, as in an audit; by default half of the negatives do.
-        detector: file of a trained detector, or the name of a ready one (chest_xray, hippocampus_mri); by default one is
-            trained on the training cohort.
+        detector: file of a trained detector, or the name of a ready one (chest_xray, hippocampus_mri); by default one
+            is trained on the training cohort.
         epochs, size, spacing: for training a detector, as in an audit.
         paper_epochs: epochs of the paper's recipe (200 in the paper); 0 leaves that baseline out.
         paper_detector: file of a detector by the paper's recipe, instead of training one.
