@@ -9,15 +9,18 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
+from monai_memo.audit.card import TODO
+
 STYLE = """
 body { font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; color: #1d2530;
-  max-width: 980px; margin: 0 auto; padding: 18px 16px 48px; overflow-wrap: anywhere; }
+  max-width: 980px; margin: 0 auto; padding: 18px 16px 48px; overflow-wrap: break-word; }
 h1 { font-size: 23px; } h2 { font-size: 17px; margin: 26px 0 8px; break-after: avoid; } h3 { font-size: 15px; }
 table { border-collapse: collapse; width: 100%; margin: 8px 0; font-size: 13.5px; }
 th, td { border: 1px solid #cfd6de; padding: 4px 8px; text-align: left; vertical-align: top; }
 th { background: #f1f4f7; } tr { break-inside: avoid; } thead { display: table-header-group; }
 blockquote { border-left: 4px solid #c0392b; margin: 10px 0; padding: 2px 12px; background: #fdf1ef; }
-code { font-size: 90%; }
+code { font-size: 90%; overflow-wrap: anywhere; }
+td:first-child { min-width: 4.5em; } .pairs td:first-child { width: 34%; } td.fill { height: 2.6em; }
 @page { size: A4; margin: 16mm 14mm; }
 @media print { body { font-size: 10.5pt; max-width: none; padding: 0; } table { font-size: 9pt; } }
 """
@@ -71,8 +74,14 @@ def _table(lines: Sequence[str]) -> str:
     rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
     head, body = rows[0], rows[2:]
     top = "<tr>" + "".join(f"<th>{_inline(cell)}</th>" for cell in head) + "</tr>" if any(head) else ""
-    inside = "".join("<tr>" + "".join(f"<td>{_inline(cell)}</td>" for cell in row) + "</tr>" for row in body)
-    return f"<table><thead>{top}</thead><tbody>{inside}</tbody></table>"
+    inside = "".join("<tr>" + "".join(_cell(cell) for cell in row) + "</tr>" for row in body)
+    pairs = ' class="pairs"' if not top and len(head) == 2 else ""
+    return f"<table{pairs}><thead>{top}</thead><tbody>{inside}</tbody></table>"
+
+
+def _cell(text: str) -> str:
+    """Where somebody writes by hand there is room for it."""
+    return f'<td class="fill">{_inline(text)}</td>' if text == TODO else f"<td>{_inline(text)}</td>"
 
 
 def _inline(text: str) -> str:

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from monai_memo.audit.card import TODO
 from monai_memo.release.page import page_of
 from monai_memo.text import markdown
 
@@ -37,7 +38,7 @@ def test_headings_paragraphs_tables_lists_and_quotes_become_html() -> None:
     assert "<p>Two lines of one <strong>bold</strong> paragraph with <code>code</code>.</p>" in page
     assert "<blockquote>Do not publish this.</blockquote>" in page
     assert "<tr><th>a</th><th>b</th></tr>" in page and "<td>1</td><td><strong>2</strong></td>" in page
-    assert "<thead></thead><tbody><tr><td>name</td><td>Chest</td></tr></tbody>" in page, "a table without a head"
+    assert '<table class="pairs"><thead></thead><tbody><tr><td>name</td><td>Chest</td></tr>' in page, "without a head"
     assert "<ul><li>one goes on</li><li>two</li></ul>" in page
 
 
@@ -46,3 +47,8 @@ def test_text_of_others_stays_text() -> None:
     assert "<script>" not in page and "&lt;script&gt;alert(1)" in page
     assert page.count("<strong>") == 2 and page.count("<code>") == 1, "ours alone"
     assert "| **x** `y` &amp; [a](b)</td>" in page and page.count("<td>") == 4
+
+
+def test_there_is_room_where_somebody_signs() -> None:
+    page = page_of(f"| | |\n| --- | --- |\n| Signature | {TODO} |\n", "Release")
+    assert '<td>Signature</td><td class="fill"><strong>TO FILL IN</strong></td>' in page
