@@ -85,6 +85,7 @@ def calibrate(settings: AuditConfiguration, inputs: Inputs, searched: Searched) 
         settings.confidence,
         settings.n_bootstrap,
         settings.seed,
+        searched.own,
     )
     tau, nearest = rates.tau.value, searched.reference
     certainty = judge(settings, inputs.training, searched, tau)
@@ -106,6 +107,7 @@ def judge(settings: AuditConfiguration, training: PreparedCohort, searched: Sear
         settings.fdr,
         sims.heldout_patients,
         searched.comparison.p_values,
+        searched.own if settings.calibration == "size_matched" else None,
     )
     curve = describe_sampling(searched.comparison, tau, found, settings.confidence, settings.seed)
     if search is None:

@@ -235,7 +235,7 @@ def _look_ups(numbers: Mapping[str, int], dims: int, settings: AuditConfiguratio
     """Images that are looked up in the training cohort: synthetic, held-out and planted ones, turned if asked for."""
     planted = min(settings.planted, 2 * numbers["training"])
     limit = min(settings.limit_copies, numbers["training"]) * len(levels_of_a_limit(dims))
-    synthetic = numbers["synthetic"] * (2 if settings.reference else 1)  # once more among both kinds of patients
+    synthetic = numbers["synthetic"] * (3 if settings.reference else 1)  # among unseen patients, and among both
     return (numbers["heldout"] + synthetic + planted + limit) * len(searched(settings.symmetries, dims))
 
 

@@ -305,6 +305,9 @@ class ReferencePart:
         smallest_p: the smallest p-value with these galleries and that many images above tau.
         detectable: excess that would have been seen in four of five audits like this one.
         listed: images on a list of which at most the false discovery rate asked for are look-alikes.
+        tau_control: what tau would be by held-out images alone; it is higher where the synthetic images come as near
+            to unseen patients.
+        between: images above that threshold and not above tau: as near as samples are to anybody, no copies by this.
     """
 
     __pydantic_config__ = ConfigDict(allow_inf_nan=False)
@@ -322,6 +325,8 @@ class ReferencePart:
     smallest_p: Rate
     detectable: Rate
     listed: Natural = 0
+    tau_control: float | None = None
+    between: Natural | None = None
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from monai_memo.audit.in_part import InPart, describe_parts, left_out, partial_m
 from monai_memo.audit.inputs import Inputs
 from monai_memo.audit.orientation import not_looked_up
 from monai_memo.audit.parts import AgreementPart, OrientationPart, ReferencePart, StandardPart, Timing
-from monai_memo.audit.reference import describe_reference
+from monai_memo.audit.reference import describe_reference, heldout_copied, raised_warning
 from monai_memo.audit.result import SCHEMA_VERSION, AuditResult, CohortSummary, Count, Estimate, Match
 from monai_memo.audit.run import Run
 from monai_memo.audit.searching import Searched
@@ -33,6 +33,7 @@ from monai_memo.detector.detector import known_summary
 from monai_memo.redaction import Named, plain
 from monai_memo.statistics.calibration import expected_floor, memorized_level
 from monai_memo.statistics.intervals import Interval
+from monai_memo.statistics.rates import AuditRates
 
 PACKAGES = ("monai-memo", "monai", "torch", "pytorch-ignite", "faiss-cpu", "numpy", "scipy", "itk", "nibabel")
 
@@ -72,8 +73,18 @@ def summarise(prepared: PreparedCohort) -> CohortSummary:
     )
 
 
-def explain_calibration(configuration: AuditConfiguration, n_train: int, n_heldout: int, n_synthetic: int) -> str:
-    """How the thresholds came about, in plain words."""
+def explain_calibration(
+    configuration: AuditConfiguration,
+    n_train: int,
+    n_heldout: int,
+    n_synthetic: int,
+    rates: AuditRates | None = None,
+) -> str:
+    """How the thresholds came about, in plain words.
+
+    Args:
+        rates: of the audit, which say whether tau was raised.
+    """
     percent = 100 * (1 - configuration.quantile)
     if configuration.calibration == "paper":
         copies = 100 * expected_floor(n_train, n_heldout, configuration.quantile)
@@ -92,6 +103,12 @@ def explain_calibration(configuration: AuditConfiguration, n_train: int, n_heldo
         f"same {n_train} training images. With nothing copied, about {percent:.3g} % of the synthetic images would "
         "pass this threshold by chance. "
     )
+    if rates is not None and rates.tau.value > rates.tau_control:
+        text += (
+            f"That would be {rates.tau_control:.3f}; but the synthetic images come as near to held-out patients, who "
+            f"cannot have been copied, more often than that. So tau is {rates.tau.value:.3f}, above which no more than "
+            f"{percent:.3g} % of them do. "
+        )
     if n_heldout >= n_synthetic:
         return text + (
             f"A training image counts as memorized if it is more similar to its nearest synthetic image than "
@@ -165,7 +182,24 @@ def _reference(configuration: AuditConfiguration, searched: Searched, calibrated
     if nearest is None or found is None or look_alikes is None:
         return None
     listed = int((look_alikes <= configuration.fdr).sum())
-    return describe_reference(found, nearest.ratio, listed, searched.search is not None)
+    tau_control = calibrated.rates.tau_control
+    between = _between(searched, calibrated)
+    return describe_reference(found, nearest.ratio, listed, searched.search is not None, tau_control, between)
+
+
+def _between(searched: Searched, calibrated: Calibrated) -> int:
+    """Images above the threshold from held-out images, and not above tau."""
+    similarity, rates = searched.comparison.sims.synthetic_to_training, calibrated.rates
+    return int(((similarity > rates.tau_control) & (similarity <= rates.tau.value)).sum())
+
+
+def _raised(searched: Searched, calibrated: Calibrated) -> list[str]:
+    own, rates = searched.own, calibrated.rates
+    if own is None:
+        return []
+    above = int((own.similarity > rates.tau_control).sum())
+    between = _between(searched, calibrated)
+    return raised_warning(rates.tau_control, rates.tau.value, between, above, len(own.similarity))
 
 
 def _timing(run: Run, inputs: Inputs) -> Timing:
@@ -194,6 +228,9 @@ def build_result(
     preprocessing = detector.preprocessing
     said = [*inputs.warnings, *searched.matched.warnings, *rates.warnings]
     said += calibrated.reference.warnings if calibrated.reference is not None else []
+    said += _raised(searched, calibrated)
+    of_heldout = heldout_copied(rates.of_heldout, sims.n_synthetic)
+    said += of_heldout
     said += left_out(run, searched, sims.n_train)
     partial = None if in_part is None else describe_parts(in_part)
     said += [certainty.discoveries.warning] if certainty.discoveries.warning else []
@@ -208,9 +245,10 @@ def build_result(
             *unread_training(sims.n_train, len(prepared["training"].skipped)),
             *not_looked_up(inputs.orientations, configuration.symmetries, preprocessing.spatial_dims),
             *inputs.concerns,
+            *of_heldout,
         ],
     )
-    verdict = weighed(verdict, excess, reference, configuration.confidence)
+    verdict = weighed(verdict, excess, reference, configuration.confidence, sims.n_synthetic)
     agreement = _agreement(comparison, rates.tau.value)
     verdict = resting_on(verdict, agreement)
     return AuditResult(
@@ -233,7 +271,7 @@ def build_result(
             "quantile": configuration.quantile,
             "confidence": configuration.confidence,
             "n_bootstrap": configuration.n_bootstrap,
-            "explanation": explain_calibration(configuration, sims.n_train, sims.n_heldout, sims.n_synthetic),
+            "explanation": explain_calibration(configuration, sims.n_train, sims.n_heldout, sims.n_synthetic, rates),
             "sharpness": None if softening is None else softening.describe(),
         },
         verdict=covering(with_parts(verdict, partial), len(prepared["synthetic"].skipped)),

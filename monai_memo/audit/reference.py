@@ -17,9 +17,12 @@ from numpy.typing import NDArray
 
 from monai_memo.audit.comparison import patient_codes
 from monai_memo.audit.parts import Estimate, ReferencePart
+from monai_memo.data.cohort import Cohort
+from monai_memo.data.orientation_check import OrientationFinding
 from monai_memo.data.prepared import PreparedCohort
 from monai_memo.files import blocks, write_with
 from monai_memo.search.gallery import MAPPED_FROM, Gallery
+from monai_memo.statistics.own_references import rows_looked_through
 from monai_memo.statistics.reference import NearestPatients, ReferenceControl
 
 SIDES = ("training", "heldout")
@@ -58,6 +61,33 @@ def joint_gallery(
     return Gallery(np.memmap(folder / "both.pixels", dtype=both[0].dtype, mode="r", shape=shape), patients, vectors)
 
 
+def unseen_rows(
+    heldout: Cohort, training: Cohort, orientations: Sequence[OrientationFinding], seed: int
+) -> NDArray[np.int64]:
+    """Which held-out images the synthetic ones are looked up among on their own.
+
+    Of whole patients, drawn at random until there are as many images as training images, so that neither gallery has an
+    advantage. Patients who perhaps are training patients (the same id, or an image that looks like a training image)
+    are no unseen ones: what was copied from them would pass for chance.
+
+    Args:
+        orientations: what the comparison of cohorts found, near twins among it.
+        seed: of the draw.
+
+    Returns:
+        Rows of ``heldout``; all of them where none would be left.
+    """
+    alike = {
+        name for one in orientations if (one.reference, one.other) == ("training", "heldout") for name, _ in one.twins
+    }
+    known = training.patients_known and heldout.patients_known
+    trained_on = set(training.patient_ids) if known else set()
+    pairs = list(zip(heldout.images, heldout.patient_ids, strict=True))
+    doubtful = trained_on | {patient for image, patient in pairs if image.image_id in alike}
+    usable = np.array([patient not in doubtful for _, patient in pairs])
+    return rows_looked_through(patient_codes(heldout.patient_ids), len(training), seed, usable)
+
+
 def nearest_patients(
     similarity: NDArray[np.float64], image: NDArray[np.int64], patients: NDArray[np.int64], n_training: int
 ) -> NearestPatients:
@@ -74,7 +104,40 @@ def nearest_patients(
     return NearestPatients(similarity, patients[np.maximum(image, 0)], training, images)
 
 
-def describe_reference(found: ReferenceControl, ratio: float, listed: int, by_search: bool) -> ReferencePart:
+def heldout_copied(number: int, samples: int) -> list[str]:
+    """What to tell where held-out images seem to have been copied: no or one sentence."""
+    if not number:
+        return []
+    return [
+        f"{number} of {samples} synthetic images are as near to a held-out image, place by place, as copies are, far "
+        "more than chance makes. Was the generator trained on these patients, or chosen by them? Then they are no "
+        "held-out patients, and the reference control cannot show copying: take others."
+    ]
+
+
+def raised_warning(tau_control: float, tau: float, between: int, above_among_unseen: int, samples: int) -> list[str]:
+    """What to tell where the synthetic images themselves made tau higher: no or one sentence.
+
+    Args:
+        tau_control: of held-out images alone.
+        between: images above that, and not above tau.
+        above_among_unseen: images above it among unseen patients, where nothing can be a copy.
+        samples: all of them.
+    """
+    if tau <= tau_control:
+        return []
+    return [
+        f"Among patients whom the generator never saw, {above_among_unseen} of {samples} synthetic images come above "
+        f"{tau_control:.3f}, the threshold from held-out images: such samples are near to everybody. So tau was raised "
+        f"to {tau:.3f}, which as few of them reach there as chance allows. {between} images lie between both and are "
+        "not called copies: they may be look-alikes or soft copies, nothing here can tell. To take them out as well, "
+        f"remove what is above {tau_control:.3f} in the column similarity of matches.csv."
+    ]
+
+
+def describe_reference(
+    found: ReferenceControl, ratio: float, listed: int, by_search: bool, tau_control: float, between: int
+) -> ReferencePart:
     """For the record."""
     return ReferencePart(
         by="search" if by_search else "embeddings",
@@ -90,4 +153,6 @@ def describe_reference(found: ReferenceControl, ratio: float, listed: int, by_se
         smallest_p=found.smallest_p,
         detectable=found.detectable,
         listed=listed,
+        tau_control=tau_control,
+        between=between,
     )

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from monai_memo.audit.comparison import Comparison, compare, with_soft_part
+from monai_memo.audit.comparison import Comparison, compare, patient_codes, with_soft_part
 from monai_memo.audit.inputs import Inputs, recipe_for
-from monai_memo.audit.reference import joint_gallery, nearest_patients
+from monai_memo.audit.reference import joint_gallery, nearest_patients, unseen_rows
 from monai_memo.audit.run import Run
 from monai_memo.audit.sharing import build_search
 from monai_memo.audit.sharpness import (
@@ -34,11 +34,13 @@ from monai_memo.search.embedding_index import EmbeddingIndex
 from monai_memo.search.gallery import Gallery
 from monai_memo.search.protocols import Search
 from monai_memo.search.runner import Runner
+from monai_memo.statistics.own_references import OwnReferences
 from monai_memo.statistics.reference import NearestPatients
 
 Pixels = NDArray[np.floating]
 Embeddings = Mapping[str, NDArray[np.float32]]
 UNSEEN = "unseen"  # held-out images as they are, where they were softened
+ALONE = "unseen alone"  # those that the synthetic images are looked up among on their own
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class Searched:
         embeddings: of all cohorts as they are, nothing softened.
         reference: the nearest patients of the synthetic images among training and held-out patients together; None
             where the reference control was left out.
+        own: similarities of the synthetic images to held-out patients alone; None where that was left out.
     """
 
     detector: Detector
@@ -88,6 +91,7 @@ class Searched:
     similarity_of: Callable[[Pixels], NDArray[np.float64]]
     embeddings: Embeddings
     reference: NearestPatients | None = None
+    own: OwnReferences | None = None
 
 
 def match_cohorts(run: Run, inputs: Inputs) -> Matched:
@@ -137,11 +141,13 @@ def search_copies(run: Run, inputs: Inputs, detector: Detector, matched: Matched
         as_they_are, softened = dict(embeddings), matched.softening is not None
         if softened:
             as_they_are["heldout"] = _embed_cohort(run, detector, inputs.prepared["heldout"], UNSEEN)
-    reference = None
+    reference = own = None
     with run.timed("reference control", run.settings.reference):
         if run.settings.reference:
             names = ("training", UNSEEN if softened else "heldout")
             reference = _reference(run, inputs, detector, as_they_are, names, symmetries)
+            if run.settings.verifies(detector.recipe.name):  # embeddings alone cannot tell copies from look-alikes
+                own = _own_references(run, inputs, detector, as_they_are, names, symmetries)
     with run.timed("search and verify"):
         if run.settings.verifies(detector.recipe.name):
             gallery = gallery_of(inputs.training, embeddings["training"])
@@ -160,10 +166,14 @@ def search_copies(run: Run, inputs: Inputs, detector: Detector, matched: Matched
     if matched.soft_part is not None:
         with run.timed("soft images"):
             theirs = similarity_of(matched.soft_part.softening(inputs.prepared["heldout"].pixels))
-            comparison = with_soft_part(comparison, matched.soft_part.which, theirs, run.settings.quantile)
+            which, quantile = matched.soft_part.which, run.settings.quantile
+            if own is not None:  # on the scale of the others, as what is compared with them
+                own = own.moved(which, theirs, comparison.sims.heldout_to_training, quantile)
+            comparison = with_soft_part(comparison, which, theirs, quantile)
     return Searched(
-        detector, inputs.given is None, matched, symmetries, search, comparison, similarity_of, as_they_are, reference
-    )
+        detector, inputs.given is None, matched, symmetries, search, comparison, similarity_of, as_they_are, reference,
+        own,
+    )  # fmt: skip
 
 
 def _embed_cohort(run: Run, detector: Detector, prepared: PreparedCohort, name: str) -> NDArray[np.float32]:
@@ -232,6 +242,32 @@ def _reference(
         values, places = best_of_views(EmbeddingIndex(gallery.embeddings), views)
         similarity, image = values[:, 0], places[:, 0]
     return nearest_patients(similarity, image, gallery.patients, len(inputs.training.cohort))
+
+
+def _own_references(
+    run: Run,
+    inputs: Inputs,
+    detector: Detector,
+    embeddings: Embeddings,
+    names: tuple[str, str],
+    symmetries: tuple[Symmetry, ...],
+) -> OwnReferences:
+    """How near the synthetic images come to held-out patients alone, as they are.
+
+    Args:
+        names: of ``_reference``.
+    """
+    heldout, n_training = inputs.prepared["heldout"], len(inputs.training.cohort)
+    rows = unseen_rows(heldout.cohort, inputs.training.cohort, inputs.orientations, run.settings.seed)
+    ratio, some = max(1.0, n_training / len(rows)), len(rows) < len(heldout.cohort)
+    synthetic, vectors = inputs.prepared["synthetic"].pixels, embeddings["heldout"][rows]
+    pixels = np.asarray(heldout.pixels)[rows] if some else heldout.pixels
+    if some and run.sharing is not None:  # the others know embeddings by name
+        vectors = run.sharing.embed(detector, pixels, ALONE)
+    gallery = Gallery(pixels, patient_codes(heldout.cohort.patient_ids)[rows], vectors)
+    search = _search(run, detector, gallery, symmetries, (ALONE if some else names[1],), "unseen")
+    found = search.search(synthetic, run.work / "unseen" / "unseen.npz")
+    return OwnReferences(found.similarity[:, 0], ratio, found.by_places())
 
 
 def _compare_embeddings(

@@ -88,7 +88,13 @@ def covering(verdict: Verdict, unread: int) -> Verdict:
     return verdict
 
 
-def weighed(verdict: Verdict, excess: Estimate, reference: ReferencePart | None, confidence: float = 0.95) -> Verdict:
+def weighed(
+    verdict: Verdict,
+    excess: Estimate,
+    reference: ReferencePart | None,
+    confidence: float = 0.95,
+    samples: int | None = None,
+) -> Verdict:
     """The verdict of the control on held-out images, weighed against the reference control.
 
     * Both say copies: copies. Where the reference control says fewer, it is told how many are look-alikes.
@@ -96,11 +102,14 @@ def weighed(verdict: Verdict, excess: Estimate, reference: ReferencePart | None,
       patients whom the generator never saw, so that nothing is proven, and nothing is safe either. Where the galleries
       are too small for the reference control to say either, the copies stand, and it is told that they are unconfirmed.
     * The reference control says copies, and the control does not: a warning of copies.
+    * Neither says copies, but tau had to be raised over many images, and the reference control cannot exclude that some
+      are copies: not conclusive.
 
     Args:
         verdict: of ``verdict_for``.
         excess: over the control.
         reference: None where it was left out.
+        samples: number of synthetic images.
     """
     if reference is None:
         return verdict
@@ -111,7 +120,16 @@ def weighed(verdict: Verdict, excess: Estimate, reference: ReferencePart | None,
     fewer = ours.high < excess.value or (able and ours.value < ALIKE * excess.value)
     if verdict["level"] != "copies_found":
         if reference.p_value > level / 2:
-            return verdict
+            between = (reference.between or 0) / samples if samples else 0.0
+            if verdict["level"] != "no_excess" or min(between, ours.high) <= SHARE_OF_CONCERN:
+                return verdict
+            return {
+                "level": "inconclusive",
+                "headline": f"Not conclusive: look-alikes. {percent(between)} of the synthetic images come as near to "
+                "training patients as samples of this generator come to anybody.",
+                "detail": f"{numbers} So copies are not shown, and up to {percent(ours.high)} cannot be excluded. Look "
+                "at the most similar pairs, add held-out patients, and audit again.",
+            }
         return {
             "level": "copies_found",
             "headline": "Copies found: synthetic images are closer to training patients than to patients whom the "

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from monai_memo.audit.comparison import Comparison, patient_codes
@@ -17,7 +16,6 @@ from monai_memo.audit.symmetries import TurnedSearch
 from monai_memo.data.orientation import name_of
 from monai_memo.data.prepared import PreparedCohort
 from monai_memo.detector.detector import Detector
-from monai_memo.registration.lncc import combine
 from monai_memo.sealing import fingerprint
 from monai_memo.search.copy_search import VERSION, CopySearch
 from monai_memo.search.gallery import Gallery
@@ -77,5 +75,4 @@ def compare_verified(
         patient_codes(prepared["heldout"].cohort.patient_ids),
     )
     best = found["synthetic"]
-    by_places = combine(torch.from_numpy(best.profiles[:, 0])).double().numpy()
-    return Comparison(sims, best.candidates[:, 0], by_places=by_places)
+    return Comparison(sims, best.candidates[:, 0], by_places=best.by_places())

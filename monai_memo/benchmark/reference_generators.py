@@ -34,6 +34,7 @@ from monai_memo.search.gallery import Gallery
 from monai_memo.search.runner import Runner
 from monai_memo.search.shape_retriever import ShapeRetriever
 from monai_memo.statistics.discoveries import discover
+from monai_memo.statistics.own_references import OwnReferences, rows_looked_through
 from monai_memo.statistics.rates import audit_rates, thresholds
 from monai_memo.statistics.reference import look_alike_share, reference_control
 from monai_memo.statistics.similarities import Similarities
@@ -125,6 +126,8 @@ def measure(
     codes = joint_patients(*names)
     alone = fitted(real["training"], codes[: len(training)])
     both = fitted(np.concatenate([real["training"], real["heldout"]]), codes)
+    others = rows_looked_through(patient_codes(names[1]), len(training), seed)
+    strangers = fitted(real["heldout"][others], patient_codes(names[1])[others])
     as_they_are, rows = look(alone, real["heldout"]), []
     for name in following(generators, f"split {seed}"):
         samples, copies = samples_of(name, real["training"], real["unseen"], n, rng)
@@ -133,16 +136,20 @@ def measure(
         own = look(alone, samples)
         sims = Similarities.from_candidates(own, control, patient_codes(names[0]), patient_codes(names[1]))
         comparison = Comparison(sims, own[0][:, 0])
+        references = OwnReferences(look(strangers, samples)[1][:, 0], max(1.0, len(training) / len(others)))
         one_tau = float((sims.synthetic_to_training > thresholds(sims)[0]).mean())
         part = None if softening is not None else soft_part(samples, real["heldout"])
         if part is not None:
             theirs = look(alone, part.softening(real["heldout"]))[1][:, 0]
+            references = references.moved(part.which, theirs, sims.heldout_to_training, 0.95)
             comparison = with_soft_part(comparison, part.which, theirs, 0.95)
             sims = comparison.sims
-        rates = audit_rates(sims, n_bootstrap=400, seed=seed)
+        rates = audit_rates(sims, n_bootstrap=400, seed=seed, own=references)
+        by_control = float((sims.synthetic_to_training > rates.tau_control).mean())
         found = discover(
-            sims.synthetic_to_training, sims.heldout_to_training, FDR, sims.heldout_patients, comparison.p_values
-        )
+            sims.synthetic_to_training, sims.heldout_to_training, FDR, sims.heldout_patients, comparison.p_values,
+            references,
+        )  # fmt: skip
         candidates, similarity = look(both, samples)
         nearest = nearest_patients(similarity[:, 0], candidates[:, 0], codes, len(training))
         reference = reference_control(nearest, rates.tau.value, seed=seed)
@@ -150,10 +157,10 @@ def measure(
         excess, interval = estimate_of(rates.excess_copies), rates.copies
         count = Count(rates.n_copies, 0, 0, n, Estimate(interval.value, interval.low, interval.high))
         before = verdict_for(count, estimate_of(rates.control_copies), excess, None)
-        record = describe_reference(reference, nearest.ratio, int(by_reference.sum()), True)
+        record = describe_reference(reference, nearest.ratio, int(by_reference.sum()), True, rates.tau_control, 0)
         row = {
             "generator": name, "seed": seed, "softened": softening is not None, "truth": float(copies.mean()),
-            "above_tau": rates.n_copies / n, "above_one_tau": one_tau,
+            "above_tau": rates.n_copies / n, "above_one_tau": one_tau, "above_control": by_control,
             "soft": 0 if part is None else int(part.which.sum()),
             "excess_control": [excess.value, excess.low, excess.high],
             "excess_reference": [reference.excess.value, reference.excess.low, reference.excess.high],

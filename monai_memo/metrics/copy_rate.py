@@ -21,6 +21,7 @@ from monai_memo.audit.reference import joint_patients, nearest_patients
 from monai_memo.errors import ConfigurationError
 from monai_memo.search.embedding_index import EmbeddingIndex
 from monai_memo.statistics.intervals import Interval
+from monai_memo.statistics.own_references import OwnReferences
 from monai_memo.statistics.rates import audit_rates
 from monai_memo.statistics.reference import NearestPatients, reference_control
 from monai_memo.statistics.similarities import Similarities
@@ -89,9 +90,15 @@ def copy_rates(
     return record | reference_record(nearest, record["tau"], **settings)
 
 
-def flat_record(sims: Similarities, **settings: Unpack[RateOptions]) -> dict[str, float]:
-    """``copy_rates`` of similarities that were measured already, by embeddings or by a search."""
-    rates = audit_rates(sims, **settings)
+def flat_record(
+    sims: Similarities, own: OwnReferences | None = None, **settings: Unpack[RateOptions]
+) -> dict[str, float]:
+    """``copy_rates`` of similarities that were measured already, by embeddings or by a search.
+
+    Args:
+        own: how near the synthetic images come to unseen patients, where that was searched.
+    """
+    rates = audit_rates(sims, **settings, own=own)
     record = {
         "n_synthetic": float(sims.n_synthetic),
         "n_copies": float(rates.n_copies),

@@ -30,9 +30,11 @@ from monai_memo.errors import ConfigurationError, UnusableImageError
 from monai_memo.metrics.copy_rate import RateOptions, flat_record, reference_record
 from monai_memo.metrics.reference import ReferenceOptions, usable_images
 from monai_memo.search.copy_search import CopySearch
+from monai_memo.search.gallery import Gallery
 from monai_memo.search.runner import Runner
 from monai_memo.settings.keywords import with_defaults
 from monai_memo.statistics.calibration import require_heldout, threshold_copies
+from monai_memo.statistics.own_references import OwnReferences, rows_looked_through
 from monai_memo.statistics.reference import NearestPatients
 from monai_memo.statistics.similarities import Similarities
 
@@ -46,7 +48,8 @@ class VerifiedOptions(ReferenceOptions, total=False):
         match_sharpness: where the samples are softer than the held-out images, soften these alike before the threshold
             is taken from them; True by default.
         reference: the reference control: look the samples up among training and held-out patients together as well,
-            which takes as long again; False by default. It tells copies from look-alikes, which soft samples are.
+            and among held-out patients alone, which takes twice as long again; False by default. It tells copies from
+            look-alikes, which soft samples are, and raises tau where these would pass.
     """
 
     match_sharpness: bool
@@ -124,6 +127,21 @@ class _Reference:
         embeddings = {name: self._embedded(one) for name, one in prepared.items()}
         search = CopySearch.default(self.detector.network, self.options["batch_size"])
         return search.fit(joint_gallery(prepared, embeddings), self._runner())
+
+    @cached_property
+    def unseen(self) -> CopySearch:
+        """In held-out images alone, no more of them than there are training images."""
+        training, heldout = self._prepared
+        codes = self.codes[1]
+        rows = rows_looked_through(codes, len(training.cohort), self.options["seed"])
+        search = CopySearch.default(self.detector.network, self.options["batch_size"])
+        gallery = Gallery(np.asarray(heldout.pixels)[rows], codes[rows], self._embedded(heldout)[rows])
+        return search.fit(gallery, self._runner())
+
+    def own(self, pixels: NDArray[np.floating]) -> OwnReferences:
+        """How near images come to these."""
+        similarity = self.look_up(pixels, search=self.unseen)[1][:, 0]
+        return OwnReferences(similarity, max(1.0, len(self._prepared[0].cohort) / len(self.unseen)))
 
     def nearest(self, pixels: NDArray[np.floating]) -> NearestPatients:
         """Patients of either cohort."""
@@ -270,7 +288,7 @@ class VerifiedCopyRate(CumulativeIterationMetric):
         synthetic_found = reference.look_up(synthetic)
         heldout_found = reference.found if softening is None else reference.look_up(softening(reference.heldout))
         sims = Similarities.from_candidates(synthetic_found, heldout_found, *reference.codes)
-        record = flat_record(sims, **self.settings)
+        record = flat_record(sims, reference.own(synthetic) if self.reference else None, **self.settings)
         if self.reference:
             record |= reference_record(reference.nearest(synthetic), record["tau"], **self.settings)
         return {

@@ -8,7 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+
+from monai_memo.registration.lncc import combine
 
 NOT_SCORED = -1.0
 NAMES = ("candidates", "similarity", "transforms", "profiles", "whole_image", "lead", "inverted")
@@ -78,6 +81,11 @@ class Matches:
             np.full((n, refined), NOT_SCORED),
             np.zeros((n, refined), dtype=bool),
         )
+
+    def by_places(self) -> NDArray[np.float64]:
+        """``(n,)`` agreement of each query with its best candidate place by place, in all frequency bands."""
+        agreement: NDArray[np.float64] = combine(torch.from_numpy(self.profiles[:, 0])).double().numpy()
+        return agreement
 
     def with_further(self, whole_image: NDArray[np.float64], lead: NDArray[np.float64]) -> Matches:
         """The greatest of the similarities counts, and the candidates are put in its order.

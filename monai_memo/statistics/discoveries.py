@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from monai_memo.statistics.own_references import OwnReferences
 from monai_memo.statistics.similarities import Floats
 
 
@@ -88,6 +89,7 @@ def discover(
     rate: float = 0.05,
     patients: NDArray[np.integer] | None = None,
     p_values: Floats | None = None,
+    own: OwnReferences | None = None,
 ) -> Discoveries:
     """P-values, list and what the size of the held-out cohort allows.
 
@@ -97,8 +99,11 @@ def discover(
         patients: ``(n_heldout,)`` codes of their patients; by default each image is one.
         rate: false discovery rate: at most this share of the list is expected to be no copies.
         p_values: ``(n_synthetic,)`` where they are known, since some images have references of their own.
+        own: how near the synthetic images come to unseen patients. Where more of them reach a score there than of the
+            held-out images among training patients, that share is the p-value.
     """
     p_values = conformal_p_values(scores, heldout, patients) if p_values is None else p_values
+    p_values = p_values if own is None else np.maximum(p_values, own.reached(scores))
     n_patients = len(heldout) if patients is None else len(np.unique(patients))
     unit = "images" if n_patients == len(heldout) else "patients"
     smallest = 1.0 / (1.0 + n_patients)

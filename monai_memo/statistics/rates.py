@@ -8,7 +8,7 @@ would thin them out to 63 % and pull every maximum down.
 
 * N_mem: training patients are resampled, through the threshold and the count together.
 * N_copies: held-out patients (size-matched) or training patients (paper) are resampled for tau, synthetic images for
-  the count.
+  the count, and for what they themselves show against unseen patients (``own_references``).
 
 The coverage of these intervals under repetition of the whole audit, with new patients in every cohort, is measured in
 ``monai_memo.benchmark.coverage``.
@@ -39,7 +39,8 @@ from monai_memo.statistics.intervals import (
     shared_neighbour_variance,
     widened,
 )
-from monai_memo.statistics.similarities import NOT_COMPARED, Floats, Similarities
+from monai_memo.statistics.own_references import OwnReferences
+from monai_memo.statistics.similarities import ALMOST_ONE, NOT_COMPARED, Floats, Similarities
 
 FEW_HELDOUT = 100  # patients; the bootstrap alone is too narrow with fewer
 VALUES_AT_ONCE = 1 << 25  # weights of training images in memory, 256 MB
@@ -51,6 +52,8 @@ class AuditRates:
 
     Attributes:
         tau: threshold for copies.
+        tau_control: what held-out images alone would have made it.
+        of_heldout: synthetic images that seem to be copies of held-out images, far more than chance makes; 0 otherwise.
         tau_memorized: threshold for memorized training images (the same as ``tau`` in ``paper`` mode).
         copies: rate of synthetic images above ``tau``; ``n_copies`` is their number.
         memorized: rate of training images above ``tau_memorized``; ``n_memorized`` is their number.
@@ -61,6 +64,7 @@ class AuditRates:
     """
 
     tau: Interval
+    tau_control: float
     tau_memorized: Interval
     n_copies: int
     copies: Interval
@@ -73,6 +77,7 @@ class AuditRates:
     excess_copies: Interval
     excess_memorized: Interval | None
     warnings: tuple[str, ...]
+    of_heldout: int = 0
 
 
 def thresholds(sims: Similarities, mode: str = "size_matched", quantile: float = 0.95) -> tuple[float, float]:
@@ -101,6 +106,10 @@ def _weighted_rate(similarity: Floats, taus: Floats, weights: Floats) -> Floats:
     return np.array(
         [row[similarity > tau].sum() / row.sum() for tau, row in zip(taus, weights, strict=True)], dtype=np.float64
     )
+
+
+def _fisher(similarity: Floats | float) -> Floats:
+    return np.asarray(np.arctanh(np.clip(similarity, -ALMOST_ONE, ALMOST_ONE)), dtype=np.float64)
 
 
 def _at_least_three(interval: Interval, count: int, total: int, confidence: float) -> Interval:
@@ -202,8 +211,13 @@ def audit_rates(
     confidence: float = 0.95,
     n_bootstrap: int = 1000,
     seed: int = 0,
+    own: OwnReferences | None = None,
 ) -> AuditRates:
     """Thresholds, counts, controls and intervals of one audit.
+
+    Where the synthetic images come nearer to unseen patients than held-out images come to training patients, tau is
+    raised until they do not, the threshold for memorized images by as much (on Fisher's scale), and their share above
+    it takes the place of the control.
 
     Args:
         sims: similarities between the three cohorts.
@@ -212,24 +226,34 @@ def audit_rates(
         confidence: of the intervals.
         n_bootstrap: resamples of patients.
         seed: of the bootstrap and of the splits of the control.
+        own: how near the synthetic images come to unseen patients; not looked at in the paper's calibration.
 
     Raises:
         CalibrationError: too few held-out patients for this quantile.
     """
-    tau, tau_memorized = thresholds(sims, mode, quantile)
+    own = None if mode == "paper" else own
+    tau_control, tau_memorized = thresholds(sims, mode, quantile)
+    of_heldout = 0
+    if own is not None:
+        own, of_heldout = own.without_copies(tau_control, quantile)
+    tau = tau_control if own is None else max(tau_control, own.threshold(quantile))
     # Where so many training images are no candidate of any held-out image that the quantile falls among them, every
     # candidate would count as memorized: then tau decides.
     sparse = tau_memorized <= NOT_COMPARED
-    if sparse:
-        tau_memorized = tau
+
+    def raised(found: Floats) -> Floats:
+        """By as much as tau is, on Fisher's scale."""
+        return found if tau == tau_control else np.tanh(_fisher(found) + _fisher(tau) - _fisher(tau_control))
+
+    tau_memorized = tau if sparse else float(raised(np.array(tau_memorized)))
     called = sims.training_to_nearest_synthetic > tau_memorized
     n_called = int(np.count_nonzero(called))
     n_copies = int(np.count_nonzero(sims.synthetic_to_training > tau))
     codes = np.unique(sims.training_patients)
     patients_hit = np.unique(sims.training_patients[called])
 
-    rng_train, rng_heldout, rng_synthetic, rng_control = (
-        np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(4)
+    rng_train, rng_heldout, rng_synthetic, rng_control, rng_own = (
+        np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(5)
     )
     heldout_weights = patient_weights(sims.heldout_patients, n_bootstrap, rng_heldout)
     control_called = control_copies(sims, mode, quantile, rng_control)
@@ -240,11 +264,13 @@ def audit_rates(
             found = upper_quantile(sims.training_to_nearest_heldout, weights, quantile, plotting="linear")
         else:
             found = threshold_memorized(sims.training_to_heldout, sims.n_heldout, sims.n_synthetic, weights, quantile)
-        return np.maximum(found, tau) if sparse else found
+        return np.maximum(found, tau) if sparse else raised(found)
 
     draws = _TrainingDraws.of(sims, _training_weights(sims, n_bootstrap, rng_train), taus_of, share_called)
     taus_memorized = draws.taus
     taus = taus_memorized if mode == "paper" else threshold_copies(sims.heldout_to_training, heldout_weights, quantile)
+    if own is not None:
+        taus = np.maximum(taus, own.threshold_draws(quantile, n_bootstrap, rng_own))
 
     ranked = np.sort(sims.synthetic_to_training)
     counts = sims.n_synthetic - np.searchsorted(ranked, taus, side="right")
@@ -268,6 +294,12 @@ def audit_rates(
 
     control_rate = float(control_called.mean())
     control_draws = _weighted_rate(sims.heldout_to_training, taus, heldout_weights)
+    control_shown = heldout_weights @ control_called / heldout_weights.sum(axis=1)
+    control_count = int(control_called.sum())
+    if own is not None and tau > tau_control:  # what chance makes is then read off the synthetic images
+        control_rate, control_count = float(own.shares_above(np.array([tau]))[0]), 1
+        control_shown = own.shares_above(taus)
+        control_draws = np.maximum(control_draws, control_shown)
 
     def interval(value: float, draws: Floats) -> Interval:
         return percentile_interval(value, draws, confidence)
@@ -298,6 +330,7 @@ def audit_rates(
         excess = Interval(excess.value, min(excess.low, few.low), max(excess.high, few.high))
     return AuditRates(
         tau=interval(tau, tau_memorized_draws if mode == "paper" else taus),
+        tau_control=tau_control,
         tau_memorized=interval(tau_memorized, tau_memorized_draws),
         n_copies=n_copies,
         copies=_at_least_three(
@@ -312,8 +345,8 @@ def audit_rates(
             interval(len(patients_hit) / len(codes), patients_draws), len(patients_hit), len(codes), confidence
         ),
         control_copies=_at_least_three(
-            interval(control_rate, heldout_weights @ control_called / heldout_weights.sum(axis=1)),
-            int(control_called.sum()),
+            interval(control_rate, control_shown),
+            control_count,
             sims.n_heldout,
             confidence,
         ),
@@ -321,4 +354,5 @@ def audit_rates(
         excess_copies=excess,
         excess_memorized=excess_mem,
         warnings=tuple(warnings),
+        of_heldout=of_heldout,
     )

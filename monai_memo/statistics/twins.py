@@ -42,7 +42,8 @@ def summarise(units: Sequence[Mapping[str, Any]], seed: int = 0) -> list[dict[st
         seed: of the resampling.
 
     Returns:
-        ``called`` against ``own`` and ``twin`` half, ``excess`` by the reference control of the own half and in how
+        ``called`` against ``own`` and ``twin`` half, ``called_by_control`` by a threshold from held-out images alone,
+        ``excess`` by the reference control of the own half and in how
         many audits it was ``shown`` (the twin's half must show none beyond chance), and for each of the ``methods`` its
         ``auc`` and ``found_at_<rate>``, all as value, low and high of 95 %. Whole trainings are resampled, and samples
         within each:
@@ -56,6 +57,7 @@ def summarise(units: Sequence[Mapping[str, Any]], seed: int = 0) -> list[dict[st
             "generator": generator, "steps": steps, "trainings": len(group),
             "samples": sum(unit["audit"]["own"]["of"] for unit in group),
             "called": {side: _called(group, side, seed) for side in ("own", "twin")},
+            "called_by_control": {side: _called(group, side, seed, "called_by_control") for side in ("own", "twin")},
             "excess": _excess(group, seed),
             "shown": {side: sum(unit["audit"][side]["p_value"] < 0.05 for unit in group) for side in ("own", "twin")},
             "methods": {name: _method(group, name, seed) for name in group[0]["scores"]},
@@ -64,9 +66,9 @@ def summarise(units: Sequence[Mapping[str, Any]], seed: int = 0) -> list[dict[st
     ]  # fmt: skip
 
 
-def _called(group: Sequence[Mapping[str, Any]], side: str, seed: int) -> list[float]:
+def _called(group: Sequence[Mapping[str, Any]], side: str, seed: int, key: str = "called") -> list[float]:
     rng = np.random.default_rng([seed, 3])
-    counts = np.array([unit["audit"][side]["called"] for unit in group])
+    counts = np.array([unit["audit"][side][key] for unit in group])
     sizes = np.array([unit["audit"][side]["of"] for unit in group])
     chosen = rng.integers(0, len(group), (DRAWS, len(group)))
     # None of a few samples does not mean none of many: each training's share is drawn from what its count allows.

@@ -40,8 +40,10 @@ from monai_memo.progress import following
 from monai_memo.sampling import Generator
 from monai_memo.sealing import fingerprint, read_sealed_json, write_sealed_json
 from monai_memo.search.copy_search import CopySearch
+from monai_memo.search.gallery import Gallery
 from monai_memo.search.runner import Runner
 from monai_memo.statistics.calibration import require_heldout
+from monai_memo.statistics.own_references import OwnReferences, rows_looked_through
 from monai_memo.statistics.rates import audit_rates
 from monai_memo.statistics.reference import ReferenceControl, reference_control
 from monai_memo.statistics.similarities import Similarities
@@ -54,7 +56,7 @@ from monai_memo.workspace.output_folder import OutputFolder
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2  # raise it when the same unit would come to have another result
+FORMAT = 3  # raise it when the same unit would come to have another result
 OURS = "this search"
 Pixels = NDArray[np.floating]
 Stages = Iterator[tuple[int, Generator]]
@@ -108,6 +110,19 @@ class Half:
     def pixels(self) -> NDArray[np.float32]:
         """``(n, channels, *spatial)``."""
         return np.asarray(self.prepared.pixels, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Strangers:
+    """The held-out patients, of whom neither twin saw any.
+
+    Attributes:
+        prepared: their images.
+        search: in as many of them as a half has.
+    """
+
+    prepared: PreparedCohort
+    search: CopySearch
 
 
 def halves_of(cohort: Cohort, patients: int | None, seed: int) -> tuple[Cohort, Cohort]:
@@ -193,7 +208,9 @@ class TwinStudy:
                 paths = {count: self._path(kind, count, own, [*prepared, unseen], detector, seed) for count in counts}
                 kept = {count: read_sealed_json(path) if path.exists() else None for count, path in paths.items()}
                 if any(record is None for record in kept.values()):
-                    halves = halves or [self._half(one, detector) for one in prepared]
+                    if not halves:
+                        halves = [self._half(one, detector) for one in prepared]
+                        strangers = self._strangers(unseen, detector, min(len(one.pixels) for one in prepared))
                     folder = self.work / "trainings" / f"{split}-{'AB'[own]}-{kind}"
                     stages = generators_of(kind, halves[own].pixels, settings.steps, folder, seed, self.device)
                     for count, model in stages:
@@ -201,7 +218,7 @@ class TwinStudy:
                             logger.info("split %d, %s, %s steps, half %s ...", split, kind, count, "AB"[own])
                             samples = self._samples(model, detector, seed)
                             unit = {"split": split, "generator": kind, "steps": count, "half": "AB"[own]}
-                            found = unit | look_up(samples, halves[own], halves[1 - own], unseen, seed)
+                            found = unit | look_up(samples, halves[own], halves[1 - own], strangers, seed)
                             write_sealed_json(paths[count], found)
                             kept[count] = found
                 yield from (record for record in kept.values() if record is not None)
@@ -226,6 +243,15 @@ class TwinStudy:
             scorers += [*pixel_baselines(pixels), *classical_baselines(pixels)]
         return Half(prepared, search, tuple(scorers))
 
+    def _strangers(self, unseen: PreparedCohort, detector: Detector, most: int) -> Strangers:
+        codes = patient_codes(unseen.cohort.patient_ids)
+        rows = rows_looked_through(codes, most, self.settings.seed)
+        pixels = np.asarray(unseen.pixels)[rows]
+        embeddings = detector.embed(pixels, device=self.device, progress=False)
+        runner = Runner.on(self.device, seed=self.settings.seed, progress=False)
+        search = CopySearch.default(detector.network).fit(Gallery(pixels, codes[rows], embeddings), runner)
+        return Strangers(unseen, search)
+
     def _samples(self, model: Generator, detector: Detector, seed: int) -> NDArray[np.float32]:
         drawn = np.asarray(model.sample(sample_seeds(seed, range(self.settings.samples))), dtype=np.float32)
         usable = [image for image in drawn if np.isfinite(image).all() and np.ptp(image) > 0]
@@ -234,16 +260,18 @@ class TwinStudy:
         return np.stack([detector.preprocessing.from_array(image) for image in usable]).astype(np.float32)
 
 
-def look_up(samples: NDArray[np.float32], own: Half, twin: Half, unseen: PreparedCohort, seed: int) -> dict[str, Any]:
+def look_up(samples: NDArray[np.float32], own: Half, twin: Half, strangers: Strangers, seed: int) -> dict[str, Any]:
     """Similarities of samples to both halves by every method, and what an audit would call against either.
 
     Returns:
-        ``scores`` by method, of ``own`` and ``twin``; ``audit`` of both: tau, samples called, their number, and the
-        reference control with the other half as the patients whom nobody trained on.
+        ``scores`` by method, of ``own`` and ``twin``; ``audit`` of both: tau, samples called, their number, samples
+        that a threshold from held-out images alone would call, and the reference control with the other half as the
+        patients whom nobody trained on.
     """
     scores: dict[str, dict[str, list[float]]] = {OURS: {}}
     audits: dict[str, Any] = {}
     nearest: list[tuple[NDArray[np.float64], NDArray[np.int64]]] = []
+    unseen, to_unseen = strangers.prepared, strangers.search.search(samples)
     softening = match_sharpness(samples, unseen.pixels)
     control = np.asarray(unseen.pixels if softening is None else softening(unseen.pixels), dtype=np.float32)
     for name, half in (("own", own), ("twin", twin)):
@@ -252,9 +280,14 @@ def look_up(samples: NDArray[np.float32], own: Half, twin: Half, unseen: Prepare
             (found.candidates, found.similarity), (held.candidates, held.similarity),
             patient_codes(half.prepared.cohort.patient_ids), patient_codes(unseen.cohort.patient_ids),
         )  # fmt: skip
-        rates = audit_rates(sims, n_bootstrap=200, seed=seed)
-        called = int((found.similarity[:, 0] > rates.tau.value).sum())
-        audits[name] = {"tau": rates.tau.value, "called": called, "of": len(samples), "softened": softening is not None}
+        ratio = max(1.0, len(half.pixels) / len(strangers.search))
+        references = OwnReferences(to_unseen.similarity[:, 0], ratio, to_unseen.by_places())
+        rates = audit_rates(sims, n_bootstrap=200, seed=seed, own=references)
+        called, by_control = (int((found.similarity[:, 0] > x).sum()) for x in (rates.tau.value, rates.tau_control))
+        audits[name] = {
+            "tau": rates.tau.value, "called": called, "of": len(samples), "softened": softening is not None,
+            "tau_control": rates.tau_control, "called_by_control": by_control, "of_heldout": rates.of_heldout,
+        }  # fmt: skip
         nearest.append((found.similarity[:, 0], found.candidates[:, 0]))
         scores[OURS][name] = np.round(found.similarity[:, 0], 6).tolist()
         for scorer in half.scorers:
@@ -298,14 +331,16 @@ def table(summary: Sequence[Mapping[str, Any]]) -> str:
     """Two tables in Markdown: what the audit calls against either half, and ROC by method."""
     lines = [
         "| generator | steps | samples | called against their own half, % | against the twin's half, % "
+        "| by held-out images alone: own half, % | twin's half, % "
         "| reference control: excess, % | shown (p < 0.05) in audits of the own half, of the twin's |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in summary:
-        called = row["called"]
+        called, by_control = row["called"], row["called_by_control"]
         lines.append(
             f"| {row['generator']} | {row['steps']:,} | {row['samples']} | {_text(called['own'])} "
-            f"| {_text(called['twin'])} | {_text(row['excess'])} "
+            f"| {_text(called['twin'])} | {_text(by_control['own'])} | {_text(by_control['twin'])} "
+            f"| {_text(row['excess'])} "
             f"| {row['shown']['own']} of {row['trainings']}, {row['shown']['twin']} of {row['trainings']} |"
         )
     methods = list(summary[0]["methods"]) if summary else []

@@ -26,8 +26,8 @@ MARKER, JOURNAL, KIND = "owner.json", "journal.json", "monai_memo working folder
 STAGING, BACKUP = "output", "replaced"
 # Everything that any command puts into its working folder. What is not on the list is somebody else's and stays.
 PARTS = (
-    "pixels", "sources", "planted", "training", "paper", "generator", "embeddings", "verified", "reference", "scores",
-    "datastore", "ranks", "looks", "images", STAGING, BACKUP,
+    "pixels", "sources", "planted", "training", "paper", "generator", "embeddings", "verified", "reference", "unseen",
+    "scores", "datastore", "ranks", "looks", "images", STAGING, BACKUP,
 )  # fmt: skip
 TEMPORARY = re.compile(r"\.(owner|journal|probe)\..+")  # of a write that was killed, see files.replacing
 

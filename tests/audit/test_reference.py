@@ -97,6 +97,8 @@ def test_images_of_unseen_patients_speak_against_copying(tmp_path: Path, detecto
     result = Audit(**settings(root, tmp_path / "out", detector, verification=True)).run()
     assert result.reference is not None and result.reference.excess.value < -0.2
     assert result.reference.p_value > 0.5 and result.verdict["level"] != "copies_found"
+    assert any("Was the generator trained on these patients" in warning for warning in result.warnings)
+    assert result.tau.value == result.reference.tau_control
 
 
 def test_it_can_be_left_out(tmp_path: Path, detector: Path) -> None:

@@ -14,7 +14,13 @@ def unit(rng: np.random.Generator, copied: float, called: tuple[int, int]) -> di
     twin = rng.normal(0, 1, 200)
     own = np.where(rng.random(200) < copied, 8.0, rng.normal(0, 1, 200))
     audit = {
-        side: {"called": count, "of": 200, "excess": [share, share - 0.05, share + 0.05], "p_value": 1.0 - share}
+        side: {
+            "called": count,
+            "called_by_control": min(2 * count, 200),
+            "of": 200,
+            "excess": [share, share - 0.05, share + 0.05],
+            "p_value": 1.0 - share,
+        }
         for side, count, share in zip(("own", "twin"), called, (copied, 0.0), strict=True)
     }
     scores = {"ours": {"own": own.tolist(), "twin": twin.tolist()}}
@@ -31,6 +37,7 @@ def test_without_copies_the_curve_is_the_diagonal_and_copies_are_found_in_their_
     assert half["methods"]["ours"]["found_at_0.01"][0] == pytest.approx(0.505, abs=0.06)
     assert half["called"]["own"][0] == pytest.approx(0.525)
     assert half["called"]["twin"][1] <= 0.05 <= half["called"]["twin"][2]
+    assert half["called_by_control"]["twin"][0] == pytest.approx(0.1)
 
 
 def test_ties_count_a_half() -> None:
@@ -48,7 +55,10 @@ def test_trainings_that_differ_widen_the_interval() -> None:
 def test_none_of_a_few_samples_does_not_mean_none() -> None:
     rng = np.random.default_rng(2)
     seen = {"excess": [1.0, 0.9, 1.0], "p_value": 0.01}
-    few = {"twin": {"called": 0, "of": 10, **seen}, "own": {"called": 10, "of": 10, **seen}}
+    few = {
+        "twin": {"called": 0, "called_by_control": 1, "of": 10, **seen},
+        "own": {"called": 10, "called_by_control": 10, "of": 10, **seen},
+    }
     row = summarise([{**unit(rng, 1.0, (0, 0)), "audit": few} for _ in range(2)])[0]
     assert row["called"]["twin"][2] > 0.05 and row["called"]["own"][1] < 0.95
     assert row["called"]["twin"][0] == 0 and row["methods"]["ours"]["found_at_0.01"][1] < 1

@@ -1,0 +1,148 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""How near the synthetic images themselves come to patients whom nobody trained on.
+
+A threshold from held-out *real* images says how near such images come to training patients. Samples of a generator are
+another kind of image: soft, near the mean of many patients, near to everybody. Of twin generators, whose samples cannot
+be copies of the other twin's patients, 17 to 64 % passed a threshold at 5 % (``docs/twins.md``). So the same samples
+are looked up among held-out patients as well: what they show there is no copy, whatever they look like. The threshold
+of an audit is the higher one of both, and a p-value the larger one.
+
+There are ``ratio`` training images for each held-out image that was looked through. If a share ``p`` of the samples
+come above a threshold in the held-out gallery, at most ``1 - (1 - p) ** ratio`` do so in one that is ``ratio`` times as
+large (equal where all samples are alike, less where they differ: Jensen's inequality). So the quantile is taken at the
+level ``quantile ** (1 / ratio)``, which errs towards fewer calls.
+
+Samples that are the very images of held-out patients speak against these, not for chance: somebody trained on them,
+whatever the user believes. Look-alikes agree as a whole; where far more samples than chance makes agree with a held-out
+image place by place, these do not raise the threshold (``without_copies``), or copies would hide behind it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binom
+
+from monai_memo.statistics.calibration import upper_quantile
+from monai_memo.statistics.similarities import NOT_COMPARED, Floats, Integers, on_common_scale
+
+COPIES_P = 1e-3  # by chance, so many samples are as near to a held-out image place by place
+
+
+@dataclass(frozen=True)
+class OwnReferences:
+    """Similarities of the synthetic images to patients whom nobody trained on.
+
+    Attributes:
+        similarity: ``(n_synthetic,)`` of each to its nearest held-out image.
+        ratio: training images for each held-out image that was looked through, at least 1.
+        by_places: ``(n_synthetic,)`` the same place by place, in all frequency bands; None where it was not measured.
+    """
+
+    similarity: Floats
+    ratio: float
+    by_places: Floats | None = None
+
+    def __post_init__(self) -> None:
+        if not len(self.similarity) or not np.isfinite(self.similarity).all():
+            raise ValueError("each synthetic image needs a finite similarity to its nearest held-out image")
+        if self.ratio < 1:
+            raise ValueError(f"ratio must be at least 1, got {self.ratio!r}: look through fewer held-out images")
+
+    def without_copies(self, tau: float, quantile: float) -> tuple[OwnReferences, int]:
+        """Leave out samples that are copies of held-out images, as far as there are more than chance makes.
+
+        Args:
+            tau: threshold from held-out images.
+            quantile: at which it was taken.
+
+        Returns:
+            References in which these are as far from everybody as can be, and their number.
+        """
+        if self.by_places is None:
+            return self, 0
+        same = self.by_places > tau
+        count = int(np.count_nonzero(same))
+        if binom.sf(count - 1, len(same), 1 - quantile) > COPIES_P:
+            return self, 0
+        return OwnReferences(np.where(same, NOT_COMPARED, self.similarity), self.ratio), count
+
+    def moved(self, which: NDArray[np.bool_], softened: Floats, heldout: Floats, quantile: float) -> OwnReferences:
+        """Soft samples on the scale of the others, as ``on_common_scale`` puts what is compared with them.
+
+        Args:
+            which: ``(n_synthetic,)`` the soft ones.
+            softened, heldout: similarities of held-out images to training images, as soft as these and as they are.
+            quantile: of tau.
+        """
+
+        def put(values: Floats) -> Floats:
+            return np.where(which, on_common_scale(values, softened, heldout, quantile), values)
+
+        places = None if self.by_places is None else put(self.by_places)
+        return OwnReferences(put(self.similarity), self.ratio, places)
+
+    def threshold(self, quantile: float) -> float:
+        """The similarity that a share ``quantile`` of the samples would stay below in a gallery of training size.
+
+        Args:
+            quantile: of the threshold, 0.95 for 5 % false calls.
+
+        Example:
+            >>> round(OwnReferences(np.linspace(0, 0.99, 99), ratio=1).threshold(0.95), 3)
+            0.95
+        """
+        level = quantile ** (1 / self.ratio)
+        return float(upper_quantile(self.similarity, np.ones(len(self.similarity)), level)[0])
+
+    def threshold_draws(self, quantile: float, draws: int, rng: np.random.Generator) -> Floats:
+        """Thresholds of resampled samples, ``(draws,)``: order statistics of a resample have a beta distribution."""
+        n = len(self.similarity)
+        rank = min(float(n), max(1.0, (1 - quantile ** (1 / self.ratio)) * (n + 1)))
+        places = np.minimum(n - 1, (n * rng.beta(rank, n + 1 - rank, draws)).astype(np.int64))
+        return np.asarray(np.sort(self.similarity)[::-1][places], dtype=np.float64)
+
+    def shares_above(self, taus: Floats) -> Floats:
+        """Share of the samples above each threshold that a gallery of training size would show, ``(draws,)``."""
+        ranked = np.sort(self.similarity)
+        found = 1 - np.searchsorted(ranked, taus, side="right") / len(ranked)
+        return np.asarray(1 - (1 - found) ** self.ratio, dtype=np.float64)
+
+    def reached(self, similarity: Floats) -> Floats:
+        """Share of the samples that come as near to unseen patients, for each similarity; 0 where none does.
+
+        Example:
+            >>> OwnReferences(np.array([0.1, 0.2, 0.3, 0.4]), ratio=1).reached(np.array([0.25, 0.9])).tolist()
+            [0.5, 0.0]
+        """
+        ranked = np.sort(self.similarity)
+        share = 1 - np.searchsorted(ranked, similarity, side="left") / len(ranked)
+        return np.asarray(1 - (1 - share) ** self.ratio, dtype=np.float64)
+
+
+def rows_looked_through(
+    patients: Integers, most: int, seed: int, usable: NDArray[np.bool_] | None = None
+) -> NDArray[np.int64]:
+    """Held-out images for ``OwnReferences``: whole patients, drawn at random until there are ``most`` images.
+
+    Args:
+        patients: ``(n,)`` codes of the held-out images' patients.
+        most: number of training images: with more held-out images these would have the advantage.
+        seed: of the draw.
+        usable: ``(n,)``, by default all; all as well where none is.
+
+    Example:
+        >>> rows_looked_through(np.array([0, 0, 1, 2]), 9, 0, np.array([True, True, False, True])).tolist()
+        [0, 1, 3]
+        >>> len(rows_looked_through(np.arange(50), 20, 0))
+        20
+    """
+    kept = np.ones(len(patients), dtype=bool) if usable is None or not usable.any() else usable.copy()
+    if kept.sum() > most:
+        order = np.random.default_rng([seed, 23]).permutation(np.unique(patients[kept]))
+        sizes = np.array([np.count_nonzero(kept & (patients == one)) for one in order])
+        kept &= np.isin(patients, order[: int(np.searchsorted(np.cumsum(sizes), most)) + 1])
+    return np.flatnonzero(kept)

@@ -1,0 +1,138 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from monai_memo.statistics.discoveries import discover
+from monai_memo.statistics.own_references import OwnReferences, rows_looked_through
+from monai_memo.statistics.rates import audit_rates
+from monai_memo.statistics.similarities import Floats, Similarities
+
+
+def audit_of(
+    rng: np.random.Generator, ratio: int, soft: float, copies: int = 0, samples: int = 200
+) -> tuple[Similarities, OwnReferences]:
+    """Samples that are nearer to everybody than real images are by ``soft``, among 120 training patients."""
+    training, unseen = 120, 120 // ratio
+
+    def looked_up(count: int, gallery: int, nearer: Floats | float) -> Floats:
+        return np.tanh(0.2 * rng.standard_normal((gallery, count)) + nearer)
+
+    nearness = soft * (1 + 0.5 * rng.standard_normal(samples))
+    to_training = looked_up(samples, training, nearness)
+    to_training[np.arange(copies) % training, np.arange(copies)] = 0.999
+    sims = Similarities.from_matrices(looked_up(150, training, 0.0).reshape(training, 150), to_training)
+    return sims, OwnReferences(looked_up(samples, unseen, nearness).max(axis=0), ratio)
+
+
+@pytest.mark.parametrize("ratio", [1, 4])
+def test_samples_that_are_near_to_everybody_pass_the_control_but_not_their_own_references(ratio: int) -> None:
+    rng = np.random.default_rng(ratio)
+    by_control, called, shown = [], [], 0
+    for _ in range(12):
+        sims, own = audit_of(rng, ratio, soft=0.3)
+        rates = audit_rates(sims, n_bootstrap=20, own=own)
+        by_control.append((sims.synthetic_to_training > rates.tau_control).mean())
+        called.append(rates.copies.value)
+        assert rates.tau.value > rates.tau_control
+        assert rates.tau.low <= rates.tau.value <= rates.tau.high
+        shown += rates.excess_copies.low > 0
+    assert np.mean(by_control) > 0.3
+    assert 0.005 < np.mean(called) < 0.055
+    assert shown <= 3  # of 12, where one in 40 is claimed and one in 30 measured
+
+
+def test_copies_stand_out_above_their_own_references() -> None:
+    sims, own = audit_of(np.random.default_rng(0), 1, soft=0.3, copies=40)
+    rates = audit_rates(sims, n_bootstrap=50, own=own)
+    assert (sims.synthetic_to_training[:40] > rates.tau.value).all()
+    assert rates.excess_copies.low > 0.1
+    assert rates.excess_copies.high < 0.3
+
+
+def test_nothing_changes_where_samples_are_like_held_out_images() -> None:
+    sims, own = audit_of(np.random.default_rng(3), 1, soft=0.0)
+    low = OwnReferences(own.similarity - 0.5, 1)
+    alone, both = audit_rates(sims, n_bootstrap=50), audit_rates(sims, n_bootstrap=50, own=low)
+    assert alone == both
+    assert alone.tau.value == alone.tau_control
+
+
+def test_the_papers_calibration_knows_nothing_of_them() -> None:
+    sims, own = audit_of(np.random.default_rng(4), 1, soft=0.3)
+    assert audit_rates(sims, "paper", n_bootstrap=20) == audit_rates(sims, "paper", n_bootstrap=20, own=own)
+
+
+def test_memorized_images_need_as_much_more_similarity() -> None:
+    sims, own = audit_of(np.random.default_rng(5), 1, soft=0.3)
+    alone, both = audit_rates(sims, n_bootstrap=20), audit_rates(sims, n_bootstrap=20, own=own)
+    raised = [np.arctanh(one.value) - np.arctanh(other.value) for one, other in (
+        (both.tau, alone.tau), (both.tau_memorized, alone.tau_memorized))]  # fmt: skip
+    assert raised[0] == pytest.approx(raised[1])
+    assert both.n_memorized < alone.n_memorized
+
+
+def test_p_values_are_those_of_the_stricter_reference() -> None:
+    rng = np.random.default_rng(6)
+    heldout, own = rng.uniform(0, 0.8, 400), OwnReferences(np.linspace(0, 0.9, 100), 1)
+    found = discover(np.array([0.85, 0.95]), heldout, 0.05, own=own)
+    assert found.p_values[0] == pytest.approx(0.06, abs=0.011)  # six of 100 samples come as near to unseen patients
+    assert found.p_values[1] == pytest.approx(1 / 401)
+
+
+def test_lists_of_samples_that_are_near_to_everybody_are_mostly_empty() -> None:
+    rng = np.random.default_rng(7)
+    listed = {"control": 0, "own": 0}
+    for _ in range(10):
+        sims, own = audit_of(rng, 1, soft=0.4)
+        scores = sims.synthetic_to_training
+        listed["control"] += int(discover(scores, sims.heldout_to_training).listed.sum())
+        listed["own"] += int(discover(scores, sims.heldout_to_training, own=own).listed.sum())
+    assert listed["control"] > 100
+    assert listed["own"] < 20
+
+
+def test_copies_of_held_out_patients_raise_nothing_and_are_counted() -> None:
+    # The "held-out" patients were trained on: what was copied from them must not hide what was copied from others.
+    sims, own = audit_of(np.random.default_rng(8), 1, soft=0.0, copies=40)
+    leaked = own.similarity.copy()
+    leaked[100:140] = 0.9999
+    places = np.where(leaked > 0.99, leaked, leaked - 0.1)
+    hidden = audit_rates(sims, n_bootstrap=20, own=OwnReferences(leaked, 1))
+    rates = audit_rates(sims, n_bootstrap=20, own=OwnReferences(leaked, 1, places))
+    assert hidden.n_copies == 0 and hidden.of_heldout == 0
+    assert rates.n_copies >= 40 and rates.of_heldout == 40
+
+
+def test_a_few_chance_agreements_with_held_out_images_are_no_copies() -> None:
+    own = OwnReferences(np.linspace(0, 0.9, 100), 1, np.linspace(0, 0.9, 100))
+    assert own.without_copies(0.84, 0.95)[1] == 0  # six of 100 above, where five are expected
+    assert own.without_copies(0.7, 0.95)[1] == 22
+
+
+def test_soft_samples_are_moved_with_what_is_compared_with_them() -> None:
+    softened, heldout = np.linspace(0.5, 0.9, 101), np.linspace(0.4, 0.8, 101)
+    which = np.array([True, False])
+    moved = OwnReferences(np.array([0.88, 0.88]), 1, np.array([0.5, 0.5])).moved(which, softened, heldout, 0.95)
+    assert moved.similarity.round(2).tolist() == [0.78, 0.88]
+    assert moved.by_places is not None and moved.by_places[0] < 0.5 == moved.by_places[1]
+
+
+def test_held_out_patients_are_drawn_whole_up_to_the_size_of_the_training_cohort() -> None:
+    patients = np.repeat(np.arange(40), 3)
+    rows = rows_looked_through(patients, 50, 1)
+    assert (np.bincount(patients[rows], minlength=40) % 3 == 0).all()
+    assert len(rows) == 51
+    assert (rows == rows_looked_through(patients, 50, 1)).all() and (rows != rows_looked_through(patients, 50, 2)).any()
+    none = np.zeros(len(patients), dtype=bool)
+    assert len(rows_looked_through(patients, 500, 0, none)) == 120  # better doubtful ones than none at all
+
+
+@pytest.mark.parametrize("wrong", [{"ratio": 0.5}, {"similarity": np.array([np.nan])}, {"similarity": np.empty(0)}])
+def test_what_cannot_be_a_reference_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"must be at least 1|finite similarity"):
+        replace(OwnReferences(np.zeros(3), 1), **wrong)  # type: ignore[arg-type]
