@@ -3,7 +3,8 @@
 """Unseen patients, altered: what share would an audit call copies? ``python -m monai_memo.benchmark.unseen``
 
 Each alteration of the ladder is applied to unseen patients, who then play the synthetic cohort of an audit: held-out
-images are softened as they would be, set the threshold, and the share above it is what a user would be told by mistake.
+images are softened as they would be and set the threshold, the altered images' own similarities to held-out patients
+raise it, and the share above it is what a user would be told by mistake.
 It should be what the threshold promises (5 % at the 95th percentile), whatever was done to the images. The same for the
 images of other cohorts as they are (another hospital). Copies in part are counted likewise. Results stand in
 ``docs/benchmark.md``.
@@ -37,6 +38,7 @@ from monai_memo.search.parts import NOT_SCORED, PartSearch
 from monai_memo.search.runner import Runner
 from monai_memo.statistics.calibration import threshold_copies
 from monai_memo.statistics.intervals import proportion_interval
+from monai_memo.statistics.own_references import OwnReferences
 
 SOURCE_FACTOR = {2: 2.0, 3: 1.5}  # how much larger the images are that are altered
 Images = NDArray[np.float32]
@@ -50,25 +52,40 @@ class Judge:
         parts: likewise, for copies in part.
         heldout: ``(n, channels, *spatial)``.
         quantile: level of the thresholds.
+        strangers: search in held-out images, no more of them than there are training images; without it the threshold
+            comes from held-out images alone.
     """
 
-    def __init__(self, search: CopySearch, parts: PartSearch, heldout: Images, quantile: float = 0.95) -> None:
+    def __init__(
+        self,
+        search: CopySearch,
+        parts: PartSearch,
+        heldout: Images,
+        quantile: float = 0.95,
+        strangers: CopySearch | None = None,
+    ) -> None:
         self.search, self.parts, self.heldout, self.quantile = search, parts, heldout, quantile
+        self.strangers = strangers
         self.known: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
 
-    def __call__(self, images: Images) -> tuple[NDArray[np.bool_], NDArray[np.bool_], str]:
-        """Which images are called copies as a whole and in part, and how held-out images were softened."""
+    def __call__(self, images: Images) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_], str]:
+        """Which images are called copies as a whole, by held-out images alone and in part; how these were softened."""
         softening = match_sharpness(images, self.heldout)
         words = "" if softening is None else softening.describe()["sentence"]
         if words not in self.known:
             self.known[words] = self._scores(self.heldout if softening is None else softening(self.heldout))
         similarity, score = self.known[words]
-        tau = float(threshold_copies(similarity, quantile=self.quantile)[0])
+        tau_control = tau = float(threshold_copies(similarity, quantile=self.quantile)[0])
+        if self.strangers is not None:
+            found = self.strangers.search(images)
+            ratio = max(1.0, len(self.search) / len(self.strangers))
+            own = OwnReferences(found.similarity[:, 0], ratio, found.by_places())
+            tau = max(tau, own.without_copies(tau, self.quantile)[0].threshold(self.quantile))
         # As in an audit: what is called as a whole is not counted again.
         part_tau = float(threshold_copies(np.where(similarity > tau, NOT_SCORED, score), quantile=self.quantile)[0])
         similarity, score = self._scores(images)
         whole = similarity > tau
-        return whole, ~whole & (score > part_tau), words
+        return whole, similarity > tau_control, ~whole & (score > part_tau), words
 
     def _scores(self, images: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         return self.search.search(images).similarity[:, 0], self.parts.search(images).score
@@ -82,8 +99,8 @@ def share_of(called: NDArray[np.bool_], confidence: float = 0.95) -> dict[str, f
 
 def row_of(judge: Judge, name: str, images: Images) -> dict[str, Any]:
     """One line of the table."""
-    whole, part, words = judge(images)
-    shares = {"as_a_whole": share_of(whole), "in_part": share_of(part)}
+    whole, by_control, part, words = judge(images)
+    shares = {"as_a_whole": share_of(whole), "by_control": share_of(by_control), "in_part": share_of(part)}
     return {"name": name, "images": len(images), **shares, "heldout": words or "as they are"}
 
 
@@ -97,13 +114,13 @@ def wanted_levels(dims: int, kinds: Sequence[str] | None, every_strength: bool) 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Markdown."""
     lines = [
-        "| unseen patients | images | called copies (%) | called copies in part (%) |",
-        "| --- | --- | --- | --- |",
+        "| unseen patients | images | called copies (%) | by held-out images alone (%) | called copies in part (%) |",
+        "| --- | --- | --- | --- | --- |",
     ]
     for row in rows:
         cells = [
             f"{100 * one['value']:.1f} ({100 * one['low']:.1f} to {100 * one['high']:.1f})"
-            for one in (row["as_a_whole"], row["in_part"])
+            for one in (row["as_a_whole"], row["by_control"], row["in_part"])
         ]
         lines.append(f"| {row['name']} | {row['images']} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -146,9 +163,11 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     gallery = Gallery.of(training, cohorts["training"].patient_ids)
     search = CopySearch() if detector is None else CopySearch.default(detector.network)
     with torch.inference_mode():
+        heldout = one_a_patient(cohorts["heldout"], len(cohorts["heldout"]), preprocessing, given.seed)
+        strangers = CopySearch() if detector is None else CopySearch.default(detector.network)
         judge = Judge(
-            search.fit(gallery, runner), PartSearch().fit(gallery, runner),
-            one_a_patient(cohorts["heldout"], len(cohorts["heldout"]), preprocessing, given.seed),
+            search.fit(gallery, runner), PartSearch().fit(gallery, runner), heldout,
+            strangers=strangers.fit(Gallery(heldout[: len(training)]), runner),
         )  # fmt: skip
     record: dict[str, Any] = {
         "command": vars(given), "training": len(training), "heldout": len(judge.heldout), "rows": [],

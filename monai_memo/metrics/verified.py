@@ -177,8 +177,10 @@ class _Reference:
 class VerifiedCopyRate(CumulativeIterationMetric):
     """Copy rate of all synthetic images seen since the last ``reset``, by the search of an audit.
 
-    The numbers are those that an audit of the same images, with the same detector and settings, would give. Nothing is
-    read, embedded or looked up before the first ``summary``. Images of several ranks are gathered, and each rank looks
+    The numbers are those that an audit of the same images, with the same detector and settings, would give; without
+    ``reference`` (the default, which is quicker) those of an audit without it, whose tau comes from held-out images
+    alone, so that soft look-alikes pass more often. Nothing is read, embedded or looked up before the first
+    ``summary``. Images of several ranks are gathered, and each rank looks
     its share up, so that the rate does not depend on the number of ranks.
 
     Works with ``monai.handlers.IgniteMetricHandler`` and ``handlers.CopyRateMonitor``.

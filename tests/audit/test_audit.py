@@ -344,7 +344,7 @@ runpy.run_module("monai_memo", run_name="__main__")
 
 @pytest.mark.parametrize(("moment", "how"), [
     pytest.param("training", signal.SIGKILL, id="kill-training"),
-    pytest.param("embedding", signal.SIGINT, id="ctrl-c-embedding"),
+    pytest.param("embedding", signal.SIGINT, id="ctrl-c-embedding", marks=pytest.mark.slow),
     pytest.param("embedding", signal.SIGKILL, id="kill-embedding", marks=pytest.mark.slow),
     pytest.param("training", signal.SIGINT, id="ctrl-c-training", marks=pytest.mark.slow),
 ])  # fmt: skip

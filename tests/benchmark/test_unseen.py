@@ -41,9 +41,37 @@ def test_images_above_the_held_out_quantile_count_once() -> None:
     images[:, 0, 0, :2] = 0.1
     images[0, 0, 0, :2] = [2, 2]
     images[1, 0, 0, :2] = [0, 2]
-    whole, part, words = Judge(known, parts, heldout)(images)  # type: ignore[arg-type]
+    whole, by_control, part, words = Judge(known, parts, heldout)(images)  # type: ignore[arg-type]
+    assert (whole == by_control).all()
     assert np.flatnonzero(whole).tolist() == [0] and np.flatnonzero(part).tolist() == [1]
     assert words == ""
+
+
+class Among:
+    """A search that finds what stands in the given pixel of each image."""
+
+    def __init__(self, pixel: int) -> None:
+        self.pixel = pixel
+
+    def __len__(self) -> int:
+        return 40
+
+    def search(self, images: np.ndarray) -> SimpleNamespace:
+        found = images[:, 0, 0, self.pixel].astype(float)
+        return SimpleNamespace(similarity=found[:, None], score=found, by_places=lambda: found - 1)
+
+
+def test_images_that_are_as_near_to_held_out_patients_are_not_called() -> None:
+    rng = np.random.default_rng(1)
+    heldout, images = (np.repeat(rng.random((60, 1, 8, 1), dtype=np.float32), 8, axis=3) for _ in range(2))
+    heldout[:, 0, 0, :3] = np.linspace(0, 0.5, 60)[:, None]
+    images[:, 0, 0, 0] = images[:, 0, 0, 2] = np.linspace(0.4, 0.9, 60)  # as near to patients of either kind
+    images[:, 0, 0, 1] = 0
+    images[0, 0, 0, 0] = 0.99
+    judge = Judge(Among(0), Among(1), heldout, strangers=Among(2))  # type: ignore[arg-type]
+    whole, by_control, _, _ = judge(images)
+    assert by_control.sum() > 40
+    assert 1 <= whole.sum() <= 4 and whole[0]
 
 
 def test_one_image_is_taken_of_each_patient(tmp_path: Path) -> None:

@@ -227,11 +227,11 @@ def test_training_needs_enough_images(cohorts: Path, tmp_path: Path) -> None:
 def test_audit_gives_the_result_of_the_command_line(cohorts: Path, trained: Path, tmp_path: Path) -> None:
     detector = trained / "detector.pt"
     values = overrides(cohorts, output_dir=tmp_path / "bundle", detector=detector)
-    values |= {"audit#n_bootstrap": 100, "audit#planted": 20, "audit#limit_copies": 0}
+    values |= {"audit#n_bootstrap": 100, "audit#planted": 20, "audit#limit_copies": 0, "audit#parts": False}
     shell(["monai.bundle", "run", f"--config_file={files('inference')}", *as_options(values)], cwd=tmp_path)
     sources = {name: cohorts / name for name in ("train", "heldout", "synthetic")}
     options = {"size": SIZE, "device": "cpu", "progress": False, "workers": 1, "n_bootstrap": 100, "planted": 20}
-    options["limit_copies"] = 0
+    options |= {"limit_copies": 0, "parts": False}
     options |= {**sources, "out": tmp_path / "command", "detector": detector}
     with pytest.raises(SystemExit, match="0"):
         main(["audit", *as_options(options)])
@@ -259,6 +259,7 @@ def test_evaluation_scores_planted_copies(cohorts: Path, trained: Path, tmp_path
     assert record["scores"]
 
 
+@pytest.mark.slow
 def test_two_ranks_train_one_detector(cohorts: Path, trained: Path, tmp_path: Path) -> None:
     values = overrides(cohorts, output_dir=tmp_path, detector_file=tmp_path / "detector.pt", epochs=2)
     values.pop("device")

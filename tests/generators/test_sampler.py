@@ -159,6 +159,7 @@ def two_ranks(folder: Path, attempt: str) -> list[int]:
             process.kill()
 
 
+@pytest.mark.slow
 def test_two_ranks_share_the_batches_and_go_on_after_one_was_killed(tmp_path: Path) -> None:
     def noise(seeds: Sequence[int]) -> np.ndarray:
         return np.stack([np.random.default_rng(seed).random((1, 8, 8)) for seed in seeds])

@@ -7,26 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from monai_memo.benchmark.own_coverage import main, simulated
 from monai_memo.statistics.discoveries import discover
 from monai_memo.statistics.own_references import OwnReferences, rows_looked_through
 from monai_memo.statistics.rates import audit_rates
-from monai_memo.statistics.similarities import Floats, Similarities
-
-
-def audit_of(
-    rng: np.random.Generator, ratio: int, soft: float, copies: int = 0, samples: int = 200
-) -> tuple[Similarities, OwnReferences]:
-    """Samples that are nearer to everybody than real images are by ``soft``, among 120 training patients."""
-    training, unseen = 120, 120 // ratio
-
-    def looked_up(count: int, gallery: int, nearer: Floats | float) -> Floats:
-        return np.tanh(0.2 * rng.standard_normal((gallery, count)) + nearer)
-
-    nearness = soft * (1 + 0.5 * rng.standard_normal(samples))
-    to_training = looked_up(samples, training, nearness)
-    to_training[np.arange(copies) % training, np.arange(copies)] = 0.999
-    sims = Similarities.from_matrices(looked_up(150, training, 0.0).reshape(training, 150), to_training)
-    return sims, OwnReferences(looked_up(samples, unseen, nearness).max(axis=0), ratio)
 
 
 @pytest.mark.parametrize("ratio", [1, 4])
@@ -34,7 +18,7 @@ def test_samples_that_are_near_to_everybody_pass_the_control_but_not_their_own_r
     rng = np.random.default_rng(ratio)
     by_control, called, shown = [], [], 0
     for _ in range(12):
-        sims, own = audit_of(rng, ratio, soft=0.3)
+        sims, own = simulated(rng, ratio, 0.3)
         rates = audit_rates(sims, n_bootstrap=20, own=own)
         by_control.append((sims.synthetic_to_training > rates.tau_control).mean())
         called.append(rates.copies.value)
@@ -47,7 +31,7 @@ def test_samples_that_are_near_to_everybody_pass_the_control_but_not_their_own_r
 
 
 def test_copies_stand_out_above_their_own_references() -> None:
-    sims, own = audit_of(np.random.default_rng(0), 1, soft=0.3, copies=40)
+    sims, own = simulated(np.random.default_rng(0), 1, 0.3, 40)
     rates = audit_rates(sims, n_bootstrap=50, own=own)
     assert (sims.synthetic_to_training[:40] > rates.tau.value).all()
     assert rates.excess_copies.low > 0.1
@@ -55,7 +39,7 @@ def test_copies_stand_out_above_their_own_references() -> None:
 
 
 def test_nothing_changes_where_samples_are_like_held_out_images() -> None:
-    sims, own = audit_of(np.random.default_rng(3), 1, soft=0.0)
+    sims, own = simulated(np.random.default_rng(3), 1, 0.0)
     low = OwnReferences(own.similarity - 0.5, 1)
     alone, both = audit_rates(sims, n_bootstrap=50), audit_rates(sims, n_bootstrap=50, own=low)
     assert alone == both
@@ -63,12 +47,12 @@ def test_nothing_changes_where_samples_are_like_held_out_images() -> None:
 
 
 def test_the_papers_calibration_knows_nothing_of_them() -> None:
-    sims, own = audit_of(np.random.default_rng(4), 1, soft=0.3)
+    sims, own = simulated(np.random.default_rng(4), 1, 0.3)
     assert audit_rates(sims, "paper", n_bootstrap=20) == audit_rates(sims, "paper", n_bootstrap=20, own=own)
 
 
 def test_memorized_images_need_as_much_more_similarity() -> None:
-    sims, own = audit_of(np.random.default_rng(5), 1, soft=0.3)
+    sims, own = simulated(np.random.default_rng(5), 1, 0.3)
     alone, both = audit_rates(sims, n_bootstrap=20), audit_rates(sims, n_bootstrap=20, own=own)
     raised = [np.arctanh(one.value) - np.arctanh(other.value) for one, other in (
         (both.tau, alone.tau), (both.tau_memorized, alone.tau_memorized))]  # fmt: skip
@@ -88,7 +72,7 @@ def test_lists_of_samples_that_are_near_to_everybody_are_mostly_empty() -> None:
     rng = np.random.default_rng(7)
     listed = {"control": 0, "own": 0}
     for _ in range(10):
-        sims, own = audit_of(rng, 1, soft=0.4)
+        sims, own = simulated(rng, 1, 0.4)
         scores = sims.synthetic_to_training
         listed["control"] += int(discover(scores, sims.heldout_to_training).listed.sum())
         listed["own"] += int(discover(scores, sims.heldout_to_training, own=own).listed.sum())
@@ -98,7 +82,7 @@ def test_lists_of_samples_that_are_near_to_everybody_are_mostly_empty() -> None:
 
 def test_copies_of_held_out_patients_raise_nothing_and_are_counted() -> None:
     # The "held-out" patients were trained on: what was copied from them must not hide what was copied from others.
-    sims, own = audit_of(np.random.default_rng(8), 1, soft=0.0, copies=40)
+    sims, own = simulated(np.random.default_rng(8), 1, 0.0, 40)
     leaked = own.similarity.copy()
     leaked[100:140] = 0.9999
     places = np.where(leaked > 0.99, leaked, leaked - 0.1)
@@ -136,3 +120,15 @@ def test_held_out_patients_are_drawn_whole_up_to_the_size_of_the_training_cohort
 def test_what_cannot_be_a_reference_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"must be at least 1|finite similarity"):
         replace(OwnReferences(np.zeros(3), 1), **wrong)  # type: ignore[arg-type]
+
+
+def test_the_table_of_simulated_audits_is_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["own_coverage", "--audits", "3"])
+    monkeypatch.setattr("monai_memo.benchmark.own_coverage.RATIOS", (1,))
+    main()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()]
+    assert len(rows) == 2 + 4 and {len(row) for row in rows} == {8}
+    assert [row[:3] for row in rows[2:]] == [["1", "0", "0"], ["1", "0.3", "0"], ["1", "0", "20"], ["1", "0.3", "20"]]
+    assert all(float(row[4]) < 15 for row in rows[2:]) and float(rows[3][3]) > 40 and rows[5][5] == "100.0"
