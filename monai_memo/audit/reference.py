@@ -109,8 +109,8 @@ def heldout_copied(number: int, samples: int) -> list[str]:
     if not number:
         return []
     return [
-        f"{number} of {samples} synthetic images are as near to a held-out image, place by place, as copies are, far "
-        "more than chance makes. Was the generator trained on these patients, or chosen by them? Then they are no "
+        f"{number} of {samples} synthetic images agree with a held-out image, place by place, as copies do, more than "
+        "chance makes. Was the generator trained on these patients, or chosen by them? Then they are no "
         "held-out patients, and the reference control cannot show copying: take others."
     ]
 

@@ -80,7 +80,7 @@ class Judge:
             found = self.strangers.search(images)
             ratio = max(1.0, len(self.search) / len(self.strangers))
             own = OwnReferences(found.similarity[:, 0], ratio, found.by_places())
-            tau = max(tau, own.without_copies(tau, self.quantile)[0].threshold(self.quantile))
+            tau = max(tau, own.without_copies(tau)[0].threshold(self.quantile))
         # As in an audit: what is called as a whole is not counted again.
         part_tau = float(threshold_copies(np.where(similarity > tau, NOT_SCORED, score), quantile=self.quantile)[0])
         similarity, score = self._scores(images)

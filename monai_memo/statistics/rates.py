@@ -235,7 +235,7 @@ def audit_rates(
     tau_control, tau_memorized = thresholds(sims, mode, quantile)
     of_heldout = 0
     if own is not None:
-        own, of_heldout = own.without_copies(tau_control, quantile)
+        own, of_heldout = own.without_copies(tau_control)
     tau = tau_control if own is None else max(tau_control, own.threshold(quantile))
     # Where so many training images are no candidate of any held-out image that the quantile falls among them, every
     # candidate would count as memorized: then tau decides.

@@ -56,7 +56,7 @@ from monai_memo.workspace.output_folder import OutputFolder
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 3  # raise it when the same unit would come to have another result
+FORMAT = 4  # raise it when the same unit would come to have another result
 OURS = "this search"
 Pixels = NDArray[np.floating]
 Stages = Iterator[tuple[int, Generator]]
