@@ -25,6 +25,7 @@ CHANCE = 0.01  # of the reference images look turned this clearly
 SURE = 1e-4  # chance of a false "otherwise", for all symmetries together
 KNOWS = 0.3  # a symmetry is told apart if this share of reference images, turned by it, would vote for it
 FEWEST_VOTES, FEWEST_TWINS = 4, 2
+FEWEST_POOLED = 2  # votes for a turn to be named, where the images lie in so many ways that none has many
 MOST = 0.5  # of the votes, with certainty, for "otherwise"
 SOME = 0.05  # of the images, beyond chance, for "mixed"
 SHOWS = 0.1  # of the images have to look upright before a cohort is said to have the same orientation
@@ -193,6 +194,14 @@ class _Judgement:
             turned += [place] if twinned or (enough and p < CHANCE / len(group)) else []
             if not group.members[place].is_left_right and (twinned or (enough and p < SURE / len(group))):
                 surely.append((place, alike))
+        pooled = [item for item in ranking if not group.members[item[0]].is_left_right] if not surely else []
+        voters = np.unique(np.concatenate([alike for _, alike in pooled])) if pooled else np.array([], dtype=np.int64)
+        count, chance, p = votes_for(voters)
+        if count / n - chance > SOME and p < SURE / len(group):
+            # Too few images of each turn to be sure of it, but surely many that are turned somehow.
+            surely = [item for item in pooled if votes_for(item[1])[0] >= FEWEST_POOLED] or pooled
+            turned = [place for place, _ in surely] + [place for place in turned if group.members[place].is_left_right]
+        several_turns = bool(pooled and surely)
         # Mirror images are looked for in any case: whatever else there is matters more.
         best, members = (surely or ranking or [(0, np.array([0]))])[0]
         upright_by = ballot.upright(fits.other) & (choice == 0)
@@ -207,7 +216,7 @@ class _Judgement:
         most_votes = clear and believable and _lower(weight * count, weight * (count + upright)) > MOST
         if most_votes or (only_twins and (not ballot.told[best] or upright < FEWEST_VOTES)):
             status = "otherwise"
-        elif many_twins or (clear and count / n - chance > SOME):
+        elif many_twins or several_turns or (clear and count / n - chance > SOME):
             status = "mixed"
         else:
             status = "same"
@@ -322,7 +331,10 @@ def _finding(judged: _Judgement, reference: str, other: str, applied: str | None
         sentence = _evidence_sentence(evidence, best, who, whom, status, applied)
         further = [words_for(one) for one in turned if one != best]
         if further:
-            sentence += f" Others fit better {' or '.join(further[:3])}{', ...' if len(further) > 3 else ''}."
+            sentence += f" Others fit better {' or '.join(further[:3])}{', ...' if len(further) > 3 else ''}"
+            if len(further) > 1:
+                sentence += f" ({len(judged.turned_images)} of {n} images fit better turned in one way or another)"
+            sentence += "."
         remedy = _remedy(status, other, name, [best, *turned])
     occurring = dict.fromkeys([best, *(members[k] for k in judged.turned)]) if status in ("otherwise", "mixed") else ()
     return OrientationFinding(

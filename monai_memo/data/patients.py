@@ -7,9 +7,13 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from typing import Any
 
-MISSING = ("", "-", "--", ".", "nan", "na", "n/a", "#n/a", "<na>", "nat", "none", "null")
+MISSING = (
+    "", "-", "--", ".", "?", "??", "nan", "-nan", "na", "n/a", "n.a.", "n.a", "#n/a", "<na>", "nat", "none", "null", "nil",
+    "missing", "not available", "undefined", "tbd", "#name?", "#value!", "#ref!", "#null!", "#num!", "#div/0!",
+)  # fmt: skip
 """What stands for "no patient given" in tables and headers, in any case."""
 
 PLACEHOLDER = re.compile(
@@ -17,7 +21,10 @@ PLACEHOLDER = re.compile(
     r"|no ?id|patient|subject|x{2,})([ _^-]*(patient|subject|id|name|anon(ymous)?))*",
     re.IGNORECASE,
 )
-EVERYWHERE = re.compile(r"0+(\.0+)?|9{4,}", re.IGNORECASE)  # patients of their own where there are others
+EVERYWHERE = re.compile(r"0+(\.0+)?|9{4,}|-[19]+|x", re.IGNORECASE)  # patients of their own where there are others
+
+SCIENTIFIC = re.compile(r"[+-]?\d+(?:[.,]\d+)?e[+-]?\d{1,3}", re.IGNORECASE)
+ROUNDED = re.compile(r"\d[.,]\d+E\+\d{2,3}")  # as spreadsheets write long numbers; what they cut off is lost
 
 # fmt: off
 IMAGE_LIKE = frozenset((
@@ -70,22 +77,35 @@ def near_misses(columns: Iterable[str], wanted: str) -> list[str]:
     """Columns that were probably meant to be ``image`` or ``patient_id``, the likeliest first."""
     words = sorted(IMAGE_LIKE if wanted == "image" else PATIENT_LIKE)
     exact = alike(wanted)
-    found = [column for column in columns if column != wanted and alike(column) in words]
+    found = [
+        column
+        for column in columns
+        if column != wanted
+        and (alike(column) in words or ("." in column and alike(column.rpartition(".")[2]) in words))
+    ]
     return sorted(found, key=lambda column: alike(column) != exact)
 
 
 def identity(patient: str) -> tuple[str, ...]:
-    """What is left of a patient's id without case, width, spaces, signs and leading zeros.
+    """What is left of a patient's id without case, width, spaces, signs and leading zeros, and as a plain number.
 
     Example:
-        >>> identity("007") == identity("7") == identity("7.0"), identity("sub-01") == identity("Sub 1")
+        >>> identity("007") == identity("7") == identity("7.0"), identity("sub-01") == identity("Sub 1") == identity("1")
         (True, True)
+        >>> identity("1.20E+03") == identity("1200") == identity("1,200")
+        True
         >>> identity("1-12") == identity("11-2")
         False
     """
     text = unicodedata.normalize("NFKC", patient).casefold().strip()
-    if re.fullmatch(r"\d+\.0*", text):
-        text = text.partition(".")[0]
+    if SCIENTIFIC.fullmatch(text):
+        value = Decimal(text.replace(",", "."))
+        text = f"{value:f}" if value == value.to_integral_value() else text
+    if re.fullmatch(r"\d{1,3}(,\d{3})+", text):
+        text = text.replace(",", "")
+    if re.fullmatch(r"\d+[.,]0*", text):
+        text = re.split(r"[.,]", text)[0]
+    text = re.sub(r"^(sub|subject|patient)(?=[\W_]*\d+$)", "", text)  # BIDS and its tables: sub-01 and 01
     parts = re.findall(r"[^\W\d_]+|\d+", text)
     return tuple(part.lstrip("0") or "0" if part.isdecimal() else part for part in parts) or (text,)
 

@@ -19,7 +19,7 @@ from monai_memo.data.folders import Inventory, incomplete_volumes, not_looked_at
 from monai_memo.data.formats import ACCEPTED, DICOM, ending_of
 from monai_memo.data.links import NOT_REGULAR, absence_reason, failure_reason
 from monai_memo.data.masks import check_masks
-from monai_memo.data.patients import near_misses, patient_of, without_placeholders
+from monai_memo.data.patients import ROUNDED, near_misses, patient_of, without_placeholders
 from monai_memo.data.tables import CSV_ENDINGS, Table, read_table
 from monai_memo.errors import CohortError, UnusableImageError
 from monai_memo.files import parts_of
@@ -251,6 +251,12 @@ def _read_table(table: Table, path: Path, name: str, pattern: str | None) -> Sou
         warnings.append(
             f"the table has a column {near[0]!r} but patient_id {empty}, so that patients are not known: rename the "
             "column to patient_id"
+        )
+    rounded = sum(1 for patient in given if ROUNDED.fullmatch(patient))
+    if rounded and name != "synthetic":
+        warnings.append(
+            f"{plural(rounded, 'image')} of the table carry a patient_id like 1.2E+11: a spreadsheet rounded long numbers, "
+            "so that different patients may have become one. Write the ids anew, as text"
         )
     columns = [{str(k): str(v) for k, v in row.items() if k not in ("image", "patient_id", None)} for row in table.rows]
     images, skipped = [], []

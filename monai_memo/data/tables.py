@@ -195,7 +195,13 @@ def _read_datalist(path: Path, key: str) -> Table:
             raise CohortError(
                 f"{path}: every entry of the datalist needs an 'image' with one path; entry {number} is {_kind(entry)}"
             )
-    return Table(rows, tuple(dict.fromkeys(str(name) for row in rows for name in row)))
+    return Table(rows, tuple(dict.fromkeys(name for row in rows for name in _columns(row))))
+
+
+def _columns(row: dict[str, Any]) -> list[str]:
+    """Names of an entry's values, also of those that lie one level deeper ("meta.patient_id"), so that hints see them."""
+    deeper = [f"{name}.{inner}" for name, value in row.items() if isinstance(value, dict) for inner in value]
+    return [*map(str, row), *deeper]
 
 
 def _list_of(content: dict[str, Any], key: str, path: Path) -> Any:

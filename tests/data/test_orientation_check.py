@@ -138,6 +138,18 @@ def test_all_turns_that_occur_are_named_and_not_the_most_frequent_alone() -> Non
     assert "--symmetries all" in found.remedy  # mirror images alone would leave out what is turned by 90 degrees
 
 
+@pytest.mark.parametrize("n", [16, 32])
+def test_images_in_all_orientations_are_told_where_none_of_them_has_many(n: int) -> None:
+    """A generator that was trained with all turns: 2 or 4 images of each prove little, all of them together much."""
+    images = chests(500, n).copy()
+    for place, name in enumerate(PICTURES):
+        images[place::8] = laid(images[place::8], name)
+    found = compare_orientation(prepared(chests(0, 120), "training"), prepared(images))
+    assert found.status == "mixed" and "--symmetries all" in found.remedy
+    assert len(set(found.turned)) >= 4 and len(found.turned_images) >= n // 2
+    assert f"({len(found.turned_images)} of {n} images fit better turned in one way or another)" in found.sentence
+
+
 def test_turned_images_among_many_mirror_images_are_told() -> None:
     images = chests(500, 60).copy()
     images[:30] = laid(images[:30], "flip_left_right")

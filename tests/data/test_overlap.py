@@ -130,6 +130,12 @@ def listed(folder: Path, name: str, patients: list[str]) -> Cohort:
         ("anna b", "Anna  B"),
         ("\uff21\uff11", "A1"),  # full width
         ("M\u00fcller", "Mu\u0308ller"),
+        ("1e3", "1000"),
+        ("1.20E+05", "120000"),
+        ("1,0", "1"),
+        ("1,000", "1000"),
+        ("sub-01", "1"),
+        ("Patient 7", "007"),
     ],
 )
 def test_ids_that_nearly_match_are_warned_about(tmp_path: Path, one: str, other: str) -> None:
@@ -143,8 +149,8 @@ def test_ids_that_nearly_match_are_warned_about(tmp_path: Path, one: str, other:
 
 def test_ids_of_synthetic_images_are_not_compared_and_others_differ(tmp_path: Path) -> None:
     training, heldout = (
-        listed(tmp_path, "training", ["001", "1-12", "10"]),
-        listed(tmp_path, "heldout", ["11-2", "100"]),
+        listed(tmp_path, "training", ["001", "1-12", "10", "2e1a", "sub-a2", "1.5e0"]),
+        listed(tmp_path, "heldout", ["11-2", "100", "2e1", "a2", "15"]),
     )
     assert check_overlap([training, heldout, listed(tmp_path, "synthetic", ["1", "10.0"])]) == []
 

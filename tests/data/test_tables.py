@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def patients(cohort: Cohort) -> dict[str, str]:
 def test_words_for_nobody_are_missing_patients(tmp_path: Path, word: str) -> None:
     cohort = read(table(tmp_path, f'image,patient_id\na.npy,"{word}"\nb.npy,{word}\n'))
     assert not cohort.patients_known and cohort.n_patients == 2
-    says = rf" \('{word.strip()}' is no patient\)" if word.strip() else ""
+    says = rf" \('{re.escape(word.strip())}' is no patient\)" if word.strip() else ""
     with pytest.raises(CohortError, match=f"for some images only; it is missing for b.npy{says}$"):
         read(table(tmp_path, f"image,patient_id\na.npy,anna\nb.npy,{word}\n"))
 
@@ -77,6 +78,21 @@ def test_zero_is_a_patient_where_there_are_others_and_anonymous_never(tmp_path: 
     assert patients(read(table(tmp_path, "image,patient_id\na.npy,0\nb.npy,1\n"))) == {"a.npy": "0", "b.npy": "1"}
     with pytest.raises(CohortError, match=r"missing for b\.npy \('ANONYMOUS' is no patient\)"):
         read(table(tmp_path, "image,patient_id\na.npy,1\nb.npy,ANONYMOUS\n"))
+
+
+def test_ids_that_a_spreadsheet_rounded_are_told(tmp_path: Path) -> None:
+    path = table(tmp_path, "image;patient_id\na.npy;1.23457E+11\nb.npy;1,23457E+11\n")
+    assert read(path).warnings == (
+        "2 images of the table carry a patient_id like 1.2E+11: a spreadsheet rounded long numbers, so that different "
+        "patients may have become one. Write the ids anew, as text",
+    )
+    assert read(path, "synthetic").warnings == ()
+    assert read(table(tmp_path, "image,patient_id\na.npy,12E4\nb.npy,P1.2E+11\n")).warnings == ()
+
+
+def test_a_patient_one_level_deeper_in_a_datalist_is_named(tmp_path: Path) -> None:
+    path = table(tmp_path, [{"image": "a.npy", "meta": {"patient_id": "p1", "age": 3}}], "list.json")
+    assert "the table has a column 'meta.patient_id' but patient_id is not there" in read(path).warnings[0]
 
 
 @pytest.mark.parametrize(
