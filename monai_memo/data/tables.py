@@ -199,7 +199,7 @@ def _read_datalist(path: Path, key: str) -> Table:
 
 
 def _columns(row: dict[str, Any]) -> list[str]:
-    """Names of an entry's values, also of those that lie one level deeper ("meta.patient_id"), so that hints see them."""
+    """Names of an entry's values, also of those one level deeper ("meta.patient_id"), so that hints see them."""
     deeper = [f"{name}.{inner}" for name, value in row.items() if isinstance(value, dict) for inner in value]
     return [*map(str, row), *deeper]
 

@@ -51,8 +51,8 @@ def test_turned_images_and_near_twins_are_named_in_warnings_apart_from_their_wor
     copies, turned = require_alike([found], None, "none", 2)
     assert isinstance(copies, Named) and isinstance(turned, Named)
     assert copies.plain == (
-        "2 of 20 synthetic images are near twins of training images, so possible copies. Look at them in matches.csv "
-        "and among the most similar pairs: they say which of them count as copies."
+        "2 of 20 synthetic images are near twins of training images, so possible copies. matches.csv "
+        "says which count as copies."
     )
     assert copies.names == ("a.png (like t1.png)", "c.png (like t2.png)") and turned.names == ("a.png", "b.png")
     assert turned.plain == "They are turned. Do this." and turned == "They are turned. Do this. (a.png, b.png)"
