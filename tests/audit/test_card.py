@@ -105,8 +105,8 @@ def test_limit_of_detection(folder: Path, record: AuditResult, tmp_path: Path) -
     assert "10 copies of training images" in text and "not measured" not in text
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith(("| rotation", "| flip"))]
     assert [(row[0], *row[2:]) for row in rows] == [
-        ("| rotation", "10", "20 |"),
-        ("| flip", "yes", "none of those tried |"),
+        ("| rotation", "10", "20", "50 % |"),
+        ("| flip", "-", "-", "100 % |"),
     ]
 
 

@@ -35,8 +35,8 @@ def test_no_marker_is_in_a_release_and_the_key_beside_it_has_them(place: Path) -
         looked_at += 1
     names = {path.name for path in out.iterdir()}
     assert looked_at > 10 and names == {
-        "images", "figures", "release.json", "RELEASE.md", "card.md", "report.html", "second_look.json",
-        ".monai_memo.json",
+        "images", "figures", "release.json", "RELEASE.md", "RELEASE.html", "card.md", "card.html", "report.html",
+        "second_look.json", ".monai_memo.json",
     }  # fmt: skip
     assert MARK in (out.with_name("release.private") / "key.csv").read_text()
     assert f"{MARK}verbatim.png" in (out.with_name("release.private") / "removed.csv").read_text()
