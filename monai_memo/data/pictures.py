@@ -107,8 +107,10 @@ def _refuse_pages(path: Path, image: Image.Image) -> None:
         raise UnusableImageError(path, f"has {pages} {what}: save one image a file, or the slices of a volume as NIfTI")
 
 
-def _is_deep_png(path: Path) -> bool:
-    """Whether a PNG has colours or transparency of 16 bits, of which Pillow keeps 8."""
+def _is_deep(path: Path, image: Image.Image) -> bool:
+    """Whether this is a PNG with colours or transparency of 16 bits, of which Pillow keeps 8."""
+    if image.format != "PNG" or image.mode not in ("RGB", "RGBA", "LA"):
+        return False
     with open(path, "rb") as stream:
         head = stream.read(26)
     return head[24] == 16 and head[25] in (2, 4, 6)
@@ -144,7 +146,7 @@ def describe(path: Path, kind: str) -> Stored:
         columns, rows = image.size
         if orientation > 4 and kind != "TIFF":  # Pillow gives the size of TIFF after turning
             rows, columns = columns, rows
-        channels, deep = _channels(image), kind == "PNG" and _is_deep_png(path)
+        channels, deep = _channels(image), _is_deep(path, image)
         return Stored(
             format=kind,
             shape=(rows, columns) if channels == 1 else (rows, columns, channels),
@@ -158,9 +160,9 @@ def describe(path: Path, kind: str) -> Stored:
 
 def load(path: Path, kind: str) -> tuple[np.ndarray, tuple[str, ...]]:
     """``(rows, columns)`` or ``(rows, columns, 3)``, and what is worth counting. Transparency is left out."""
-    if kind == "PNG" and _is_deep_png(path):
-        return _load_deep(path)
     with _opened(path, kind) as image:
+        if _is_deep(path, image):
+            return _load_deep(path, image)
         dtype, white = _dtype(image), _tag(image, PHOTOMETRIC, 1)
         bits, mode, transparent = _tag(image, BITS, 8), image.mode, image.has_transparency_data
         image.load()
@@ -190,13 +192,12 @@ def load(path: Path, kind: str) -> tuple[np.ndarray, tuple[str, ...]]:
     return _opaque(path, array)
 
 
-def _load_deep(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+def _load_deep(path: Path, image: Image.Image) -> tuple[np.ndarray, tuple[str, ...]]:
     """PNG with colours or transparency of 16 bits, by ITK."""
     import itk
 
-    with _opened(path, "PNG") as image:
-        image.load()  # checks the whole file, which ITK does not
-        orientation = _orientation(path, image)
+    image.load()  # checks the whole file, which ITK does not
+    orientation = _orientation(path, image)
     reader = itk.ImageFileReader[itk.VectorImage[itk.US, 2]].New(FileName=str(path))
     reader.SetImageIO(itk.PNGImageIO.New())  # whatever the file is called
     reader.Update()
