@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from monai_memo.audit.configuration import AuditConfiguration
 from monai_memo.audit.forecast import Forecast, forecast
-from monai_memo.audit.orientation import compare_cohorts, require_alike
+from monai_memo.audit.orientation import compare_cohorts, partly_stated, require_alike
 from monai_memo.audit.run import Run, resolve_device
 from monai_memo.data.cohort import Cohort
 from monai_memo.data.framing import compare_framing
@@ -85,6 +85,7 @@ def read_inputs(run: Run) -> Inputs:
         asked = settings.orientation
         orientations = compare_cohorts(prepared, settings.seed, asked)
         warnings += require_alike(orientations, asked, settings.symmetries, preprocessing.spatial_dims)
+        warnings += partly_stated(prepared)
     with run.timed("compare intensities"):
         unlike = intensity_findings(cohorts, prepared, settings.seed, settings.workers)
     with run.timed("compare proportions"):

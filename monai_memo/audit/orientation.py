@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 
 from monai_memo.data.near_twins import near_twins
 from monai_memo.data.orientation import AS_IS, orientation, searched
-from monai_memo.data.orientation_check import OrientationFinding, compare_orientation
+from monai_memo.data.orientation_check import OrientationFinding, compare_orientation, title_of
 from monai_memo.data.prepared import PreparedCohort
+from monai_memo.data.stored import UNKNOWN_NOTE
 from monai_memo.errors import CohortError
 from monai_memo.redaction import Named, listed
 
@@ -33,6 +34,21 @@ def compare_cohorts(
         for name, cohort in prepared.items()
         if name != "training"
     ]
+
+
+def partly_stated(prepared: Mapping[str, PreparedCohort]) -> list[str]:
+    """Warnings of cohorts of which some volumes state their orientation and others do not: half may lie otherwise."""
+    warnings = []
+    for name, cohort in prepared.items():
+        counted = [note.split(" image", 1)[0] for note in cohort.notes if note.endswith(f" {UNKNOWN_NOTE}")]
+        number, total = sum(map(int, counted)), len(cohort.pixels)
+        if 0 < number < total:
+            warnings.append(
+                f"{number} of the {total} {title_of(name)} volumes do not state their orientation and were taken as "
+                "right, front, up (RAS); the others state it. If they lie otherwise, copies are missed: look at both "
+                "kinds (monai-memo inspect), and write the orientation into the files."
+            )
+    return warnings
 
 
 def require_alike(

@@ -26,6 +26,7 @@ ASPECT = 1.05  # ratio of the proportions from which a cut is worth asking about
 SAMPLE = 60  # images of each cohort
 FEWEST = 8  # with fewer images means say little
 CLEAR = 0.02  # of correlation, by which another way has to fit better than squeezing
+ALIKE = 0.5  # correlation of the mean images; below it they lie otherwise or show something else, and nothing is told
 LONGEST = {2: 256, 3: 64}  # pixels or voxels per axis that are kept in memory
 VOTES = 0.6  # share of the synthetic images that have to agree
 Array = NDArray[np.floating]
@@ -140,7 +141,7 @@ def compare_framing(reference: Cohort, other: Cohort, preprocessing: Preprocessi
         seed: of the samples that are read.
 
     Returns:
-        None where the proportions agree, squeezing fits as well, or there are too few images to tell.
+        None where the proportions agree, squeezing fits as well, no way fits, or there are too few images to tell.
     """
     if preprocessing.spacing is None:
         said = [_said(cohort, seed) for cohort in (reference, other)]
@@ -167,7 +168,7 @@ def compare_framing(reference: Cohort, other: Cohort, preprocessing: Preprocessi
     }
     best = max(found, key=lambda way: found[way])
     agree = float(np.mean(fits[best] > fits["squeezed"]))
-    if best == "squeezed" or found[best] < found["squeezed"] + CLEAR or agree < VOTES:
+    if best == "squeezed" or found[best] < ALIKE or found[best] < found["squeezed"] + CLEAR or agree < VOTES:
         return None
     shapes = tuple(tuple(int(length) for length in shape) for shape in (one, two))
     return Framing(reference.name, other.name, best, found, (shapes[0], shapes[1]))

@@ -25,7 +25,7 @@ from monai_memo.sealing import NUMERIC, READERS, fingerprint, require_space
 logger = logging.getLogger(__name__)
 
 BLOCK = 256  # images that are read, written and hashed together, at most
-VERSION = 5  # raise it when the same file and settings come to give other pixels: older caches are then not reused
+VERSION = 6  # raise it when the same file and settings come to give other pixels: older caches are then not reused
 
 
 @dataclass(frozen=True)

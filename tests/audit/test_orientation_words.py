@@ -6,10 +6,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
 
-from monai_memo.audit.orientation import not_looked_up, require_alike
+from monai_memo.audit.orientation import not_looked_up, partly_stated, require_alike
+from monai_memo.data import Cohort, Preprocessing, prepare
 from monai_memo.data.orientation_check import OrientationFinding
 from monai_memo.errors import CohortError
 from monai_memo.redaction import Named
@@ -41,6 +45,23 @@ def test_nothing_found_counts_only_if_every_turn_that_occurs_was_looked_up(
     assert text.endswith(
         "Every image was looked up turned as well." if covered and symmetries != "none" else "Do this."
     )
+
+
+@pytest.mark.parametrize(("unsaid", "told"), [(0, False), (1, True), (3, True), (4, False)])
+def test_volumes_of_which_only_some_state_their_orientation_are_told(tmp_path: Path, unsaid: int, told: bool) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        image = nibabel.Nifti1Image(rng.random((8, 8, 8)), np.diag([-1.0, -1.0, 1.0, 1.0]))
+        image.set_sform(image.affine, int(number >= unsaid))
+        image.set_qform(image.affine, int(number >= unsaid))
+        nibabel.save(image, tmp_path / f"{number}.nii")
+    cohort = prepare(Cohort.from_source(tmp_path, "training"), Preprocessing(3, (8, 8, 8)), tmp_path / "work", 1, False)
+    warnings = partly_stated({"training": cohort})
+    assert bool(warnings) is told
+    if told:
+        assert warnings[0].startswith(
+            f"{unsaid} of the 4 training volumes do not state their orientation and were taken"
+        )
 
 
 def test_turned_images_and_near_twins_are_named_in_warnings_apart_from_their_words() -> None:

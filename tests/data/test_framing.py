@@ -80,3 +80,10 @@ def test_images_of_the_same_proportions_or_too_few_are_not_judged(tmp_path: Path
     assert compare_framing(training, cohort(tmp_path, "synthetic", oblong(500, 10)), PICTURE) is None
     few = cohort(tmp_path, "few", [cut_square(image) for image in oblong(500, 3)])
     assert compare_framing(training, few, PICTURE) is None
+
+
+def test_images_that_lie_otherwise_are_not_said_to_be_cut(tmp_path: Path) -> None:
+    """Whichever way they are treated, upright images do not fit turned ones; the least bad way would be wrong."""
+    training = cohort(tmp_path, "training", oblong(0, 20))
+    turned = [np.rot90(cut_square(image), 1, (1, 2)).copy() for image in oblong(500, 12)]
+    assert compare_framing(training, cohort(tmp_path, "synthetic", turned), PICTURE) is None
