@@ -107,7 +107,7 @@ def judge(settings: AuditConfiguration, training: PreparedCohort, searched: Sear
         settings.fdr,
         sims.heldout_patients,
         searched.comparison.p_values,
-        searched.own if settings.calibration == "size_matched" else None,
+        searched.own,
     )
     curve = describe_sampling(searched.comparison, tau, found, settings.confidence, settings.seed)
     if search is None:

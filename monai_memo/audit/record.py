@@ -182,24 +182,17 @@ def _reference(configuration: AuditConfiguration, searched: Searched, calibrated
     if nearest is None or found is None or look_alikes is None:
         return None
     listed = int((look_alikes <= configuration.fdr).sum())
-    tau_control = calibrated.rates.tau_control
-    between = _between(searched, calibrated)
-    return describe_reference(found, nearest.ratio, listed, searched.search is not None, tau_control, between)
-
-
-def _between(searched: Searched, calibrated: Calibrated) -> int:
-    """Images above the threshold from held-out images, and not above tau."""
     similarity, rates = searched.comparison.sims.synthetic_to_training, calibrated.rates
-    return int(((similarity > rates.tau_control) & (similarity <= rates.tau.value)).sum())
+    between = int(((similarity > rates.tau_control) & (similarity <= rates.tau.value)).sum())
+    return describe_reference(found, nearest.ratio, listed, searched.search is not None, rates.tau_control, between)
 
 
-def _raised(searched: Searched, calibrated: Calibrated) -> list[str]:
+def _raised(searched: Searched, calibrated: Calibrated, reference: ReferencePart | None) -> list[str]:
     own, rates = searched.own, calibrated.rates
-    if own is None:
+    if own is None or reference is None or reference.between is None:
         return []
     above = int((own.similarity > rates.tau_control).sum())
-    between = _between(searched, calibrated)
-    return raised_warning(rates.tau_control, rates.tau.value, between, above, len(own.similarity))
+    return raised_warning(rates.tau_control, rates.tau.value, reference.between, above, len(own.similarity))
 
 
 def _timing(run: Run, inputs: Inputs) -> Timing:
@@ -228,13 +221,13 @@ def build_result(
     preprocessing = detector.preprocessing
     said = [*inputs.warnings, *searched.matched.warnings, *rates.warnings]
     said += calibrated.reference.warnings if calibrated.reference is not None else []
-    said += _raised(searched, calibrated)
+    reference = _reference(configuration, searched, calibrated)
+    said += _raised(searched, calibrated, reference)
     of_heldout = heldout_copied(rates.of_heldout, sims.n_synthetic)
     said += of_heldout
     said += left_out(run, searched, sims.n_train)
     partial = None if in_part is None else describe_parts(in_part)
     said += [certainty.discoveries.warning] if certainty.discoveries.warning else []
-    reference = _reference(configuration, searched, calibrated)
     verdict = verdict_for(
         n_copies,
         estimate_of(rates.control_copies),

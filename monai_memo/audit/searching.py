@@ -146,7 +146,8 @@ def search_copies(run: Run, inputs: Inputs, detector: Detector, matched: Matched
         if run.settings.reference:
             names = ("training", UNSEEN if softened else "heldout")
             reference = _reference(run, inputs, detector, as_they_are, names, symmetries)
-            if run.settings.verifies(detector.recipe.name):  # embeddings alone cannot tell copies from look-alikes
+            # Embeddings alone cannot tell copies from look-alikes, and the paper's calibration has its own threshold.
+            if run.settings.verifies(detector.recipe.name) and run.settings.calibration == "size_matched":
                 own = _own_references(run, inputs, detector, as_they_are, names, symmetries)
     with run.timed("search and verify"):
         if run.settings.verifies(detector.recipe.name):
@@ -257,9 +258,9 @@ def _own_references(
     Args:
         names: of ``_reference``.
     """
-    heldout, n_training = inputs.prepared["heldout"], len(inputs.training.cohort)
+    heldout = inputs.prepared["heldout"]
     rows = unseen_rows(heldout.cohort, inputs.training.cohort, inputs.orientations, run.settings.seed)
-    ratio, some = max(1.0, n_training / len(rows)), len(rows) < len(heldout.cohort)
+    some = len(rows) < len(heldout.cohort)
     synthetic, vectors = inputs.prepared["synthetic"].pixels, embeddings["heldout"][rows]
     pixels = np.asarray(heldout.pixels)[rows] if some else heldout.pixels
     if some and run.sharing is not None:  # the others know embeddings by name
@@ -267,7 +268,7 @@ def _own_references(
     gallery = Gallery(pixels, patient_codes(heldout.cohort.patient_ids)[rows], vectors)
     search = _search(run, detector, gallery, symmetries, (ALONE if some else names[1],), "unseen")
     found = search.search(synthetic, run.work / "unseen" / "unseen.npz")
-    return OwnReferences(found.similarity[:, 0], ratio, found.by_places())
+    return OwnReferences.among(found.similarity[:, 0], len(inputs.training.cohort), len(rows), found.by_places())
 
 
 def _compare_embeddings(

@@ -141,7 +141,7 @@ class _Reference:
     def own(self, pixels: NDArray[np.floating]) -> OwnReferences:
         """How near images come to these."""
         similarity = self.look_up(pixels, search=self.unseen)[1][:, 0]
-        return OwnReferences(similarity, max(1.0, len(self._prepared[0].cohort) / len(self.unseen)))
+        return OwnReferences.among(similarity, len(self._prepared[0].cohort), len(self.unseen))
 
     def nearest(self, pixels: NDArray[np.floating]) -> NearestPatients:
         """Patients of either cohort."""

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from scipy.stats import binom
 
 from monai_memo.statistics.calibration import upper_quantile
-from monai_memo.statistics.similarities import ALMOST_ONE, NOT_COMPARED, Floats, Integers, on_common_scale
+from monai_memo.statistics.similarities import NOT_COMPARED, Floats, Integers, fisher, on_common_scale
 
 FAR_ABOVE = 0.5  # tau, on Fisher's scale: between look-alikes and copies
 CHANCE, COPIES_P = 0.01, 1e-3  # share of samples that may be so near by chance, and how sure it is that there are more
@@ -55,6 +55,13 @@ class OwnReferences:
         if self.ratio < 1:
             raise ValueError(f"ratio must be at least 1, got {self.ratio!r}: look through fewer held-out images")
 
+    @classmethod
+    def among(
+        cls, similarity: Floats, n_training: int, n_looked_through: int, by_places: Floats | None = None
+    ) -> OwnReferences:
+        """Of samples that were looked up among so many held-out images, for a training cohort of that size."""
+        return cls(similarity, max(1.0, n_training / n_looked_through), by_places)
+
     def without_copies(self, tau: float) -> tuple[OwnReferences, int]:
         """Leave out samples that are copies of held-out images.
 
@@ -73,7 +80,7 @@ class OwnReferences:
         """
         if self.by_places is None:
             return self, 0
-        same = self.by_places > np.tanh(np.arctanh(min(tau, ALMOST_ONE)) + FAR_ABOVE)
+        same = self.by_places > np.tanh(fisher(tau) + FAR_ABOVE)
         count = int(np.count_nonzero(same))
         known = binom.sf(count - 1, len(same), CHANCE) < COPIES_P
         return OwnReferences(np.where(same, NOT_COMPARED, self.similarity), self.ratio), count if known else 0
@@ -151,6 +158,6 @@ def rows_looked_through(
     kept = np.ones(len(patients), dtype=bool) if usable is None or not usable.any() else usable.copy()
     if kept.sum() > most:
         order = np.random.default_rng([seed, 23]).permutation(np.unique(patients[kept]))
-        sizes = np.array([np.count_nonzero(kept & (patients == one)) for one in order])
+        sizes = np.bincount(patients[kept])[order]
         kept &= np.isin(patients, order[: int(np.searchsorted(np.cumsum(sizes), most)) + 1])
     return np.flatnonzero(kept)

@@ -40,7 +40,7 @@ from monai_memo.statistics.intervals import (
     widened,
 )
 from monai_memo.statistics.own_references import OwnReferences
-from monai_memo.statistics.similarities import ALMOST_ONE, NOT_COMPARED, Floats, Similarities
+from monai_memo.statistics.similarities import NOT_COMPARED, Floats, Similarities, fisher
 
 FEW_HELDOUT = 100  # patients; the bootstrap alone is too narrow with fewer
 VALUES_AT_ONCE = 1 << 25  # weights of training images in memory, 256 MB
@@ -106,10 +106,6 @@ def _weighted_rate(similarity: Floats, taus: Floats, weights: Floats) -> Floats:
     return np.array(
         [row[similarity > tau].sum() / row.sum() for tau, row in zip(taus, weights, strict=True)], dtype=np.float64
     )
-
-
-def _fisher(similarity: Floats | float) -> Floats:
-    return np.asarray(np.arctanh(np.clip(similarity, -ALMOST_ONE, ALMOST_ONE)), dtype=np.float64)
 
 
 def _at_least_three(interval: Interval, count: int, total: int, confidence: float) -> Interval:
@@ -243,7 +239,7 @@ def audit_rates(
 
     def raised(found: Floats) -> Floats:
         """By as much as tau is, on Fisher's scale."""
-        return found if tau == tau_control else np.tanh(_fisher(found) + _fisher(tau) - _fisher(tau_control))
+        return found if tau == tau_control else np.tanh(fisher(found) + fisher(tau) - fisher(tau_control))
 
     tau_memorized = tau if sparse else float(raised(np.array(tau_memorized)))
     called = sims.training_to_nearest_synthetic > tau_memorized

@@ -151,6 +151,11 @@ class Similarities:
         )
 
 
+def fisher(similarity: Floats | float) -> Floats:
+    """Fisher's scale, on which correlations add up; finite for those of 1 as well."""
+    return np.asarray(np.arctanh(np.clip(similarity, -ALMOST_ONE, ALMOST_ONE)), dtype=np.float64)
+
+
 def on_common_scale(similarity: Floats, own_reference: Floats, reference: Floats, quantile: float = 0.95) -> Floats:
     """Similarities of images of another kind (softer, say), moved until tau of their own references is tau.
 
@@ -168,8 +173,7 @@ def on_common_scale(similarity: Floats, own_reference: Floats, reference: Floats
         [0.78, 0.21]
     """
     taus = [float(np.quantile(values, quantile, method="weibull")) for values in (own_reference, reference)]
-    scale = [np.arctanh(np.clip(tau, -ALMOST_ONE, ALMOST_ONE)) for tau in taus]
-    moved = np.arctanh(np.clip(similarity, -ALMOST_ONE, ALMOST_ONE)) - max(0.0, float(scale[0] - scale[1]))
+    moved = fisher(similarity) - max(0.0, float(fisher(taus[0]) - fisher(taus[1])))
     return np.asarray(np.where(similarity > NOT_COMPARED, np.tanh(moved), similarity), dtype=np.float64)
 
 

@@ -280,8 +280,8 @@ def look_up(samples: NDArray[np.float32], own: Half, twin: Half, strangers: Stra
             (found.candidates, found.similarity), (held.candidates, held.similarity),
             patient_codes(half.prepared.cohort.patient_ids), patient_codes(unseen.cohort.patient_ids),
         )  # fmt: skip
-        ratio = max(1.0, len(half.pixels) / len(strangers.search))
-        references = OwnReferences(to_unseen.similarity[:, 0], ratio, to_unseen.by_places())
+        there = to_unseen.similarity[:, 0], len(half.pixels), len(strangers.search), to_unseen.by_places()
+        references = OwnReferences.among(*there)
         rates = audit_rates(sims, n_bootstrap=200, seed=seed, own=references)
         called, by_control = (int((found.similarity[:, 0] > x).sum()) for x in (rates.tau.value, rates.tau_control))
         audits[name] = {

@@ -27,14 +27,6 @@ BUNDLE = "chest_xray_ldm"
 
 
 @pytest.fixture(scope="module")
-def chests(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("chests")
-    for i in range(44):
-        save_image(folder / f"p{i:02d}.png", chest_phantom(i, (32, 32)))
-    return folder
-
-
-@pytest.fixture(scope="module")
 def trained(chests: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle trained for a few steps with everything on."""
     out = tmp_path_factory.mktemp("trained")

@@ -22,7 +22,7 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, verify_metadata, verify_net_in_out
 
 from monai_memo.data.cohort import Cohort
-from monai_memo.data.phantoms import chest_phantom, knee_phantom
+from monai_memo.data.phantoms import knee_phantom
 from monai_memo.data.writing import save_image
 from monai_memo.errors import GeneratorError, MemoError, TrainingError
 from monai_memo.generators.bundle_model import load_bundle
@@ -107,14 +107,6 @@ def restore() -> Iterator[None]:
     yield
     sys.path[:] = path
     monai.utils.set_determinism(None)
-
-
-@pytest.fixture(scope="module")
-def chests(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("chests")
-    for i in range(44):
-        save_image(folder / f"p{i:02d}.png", chest_phantom(i, (32, 32)))
-    return folder
 
 
 @pytest.fixture(scope="module")
