@@ -109,12 +109,12 @@ def test_two_ranks_write_the_record_of_one_also_after_one_was_killed(
     assert done.stdout.count("N_copies") == 1, "rank 0 alone speaks"
     told = [line.split() for line in done.stderr.splitlines() if line.startswith("RANK")]
     queries = {int(line[1]): int(line[5]) for line in told if line[3] == "1"}
-    # 40 held-out and 30 synthetic images, these a second time for the reference control, 20 copies of the positive
-    # control, 2 of each strength; without what was kept.
+    # 40 held-out and 30 synthetic images, these twice more for the reference control (among both kinds of patients and
+    # among unseen ones), 20 copies of the positive control, 2 of each strength; without what was kept.
     limit = json.loads((alone / "audit.json").read_text())["detection_limit"]["limits"]
     strengths = sum(len(kind["found"]) for kind in limit)
     assert set(queries) == {0, 1} and min(queries.values()) > 0
-    assert sum(queries.values()) < 40 + 2 * 30 + 20 + 2 * strengths
+    assert sum(queries.values()) < 40 + 3 * 30 + 20 + 2 * strengths
 
 
 def test_an_error_of_one_rank_ends_both_with_one_message(
