@@ -102,7 +102,7 @@ def foreign(head: bytes) -> str | None:
     start = head.lstrip(b"\xef\xbb\xbf \r\n\t").lower()
     if start.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
         return "holds a web page, not an image: perhaps a download that failed"
-    if start.startswith((b"<?xml", b"<svg", b"<")):
+    if re.match(rb"<(\?xml|!--|!doctype|[a-z_][\x09-\x0d\x20-\x7e]*[\s/>])", start):  # one "<" may begin noise as well
         return "holds XML text, not an image: perhaps a download that failed"
     if not re.search(rb"[^\x09-\x0d\x20-\x7e\x80-\xff]", head) and sum(byte < 128 for byte in head) > 0.9 * len(head):
         return "holds text, not an image"
