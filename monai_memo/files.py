@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 from monai_memo.errors import OutputError
 
@@ -45,13 +45,37 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
         temporary = None
     except OSError as error:
-        raise OutputError(
-            f"cannot write {path}: {error.strerror or error}. Earlier files there are unchanged. "
-            "Free some space or name another folder with --out."
-        ) from error
+        raise _unwritable(path, error) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _unwritable(path: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"cannot write {path}: {error.strerror or error}. Earlier files there are unchanged. "
+        "Free some space or name another folder with --out."
+    )
+
+
+@contextmanager
+def writing_into(path: Path, size: int | None = None) -> Iterator[BinaryIO]:
+    """Write anywhere into a working file that several processes fill.
+
+    Args:
+        size: bytes; makes the file, where an earlier one is given up.
+
+    Raises:
+        OutputError: the folder is not writable or the disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "r+b" if size is None else "wb") as stream:
+            if size is not None:
+                stream.truncate(size)
+            yield stream
+    except OSError as error:
+        raise _unwritable(path, error) from error
 
 
 def write_text(path: str | Path, text: str) -> Path:

@@ -141,17 +141,19 @@ def search_copies(run: Run, inputs: Inputs, detector: Detector, matched: Matched
         as_they_are, softened = dict(embeddings), matched.softening is not None
         if softened:
             as_they_are["heldout"] = _embed_cohort(run, detector, inputs.prepared["heldout"], UNSEEN)
-    reference = own = None
+    reference = own = joint = None
     with run.timed("reference control", run.settings.reference):
         if run.settings.reference:
             names = ("training", UNSEEN if softened else "heldout")
-            reference = _reference(run, inputs, detector, as_they_are, names, symmetries)
+            reference, joint = _reference(run, inputs, detector, as_they_are, names, symmetries)
             # Embeddings alone cannot tell copies from look-alikes, and the paper's calibration has its own threshold.
             if run.settings.verifies(detector.recipe.name) and run.settings.calibration == "size_matched":
                 own = _own_references(run, inputs, detector, as_they_are, names, symmetries)
     with run.timed("search and verify"):
         if run.settings.verifies(detector.recipe.name):
             gallery = gallery_of(inputs.training, embeddings["training"])
+            if joint is not None:
+                gallery.knowing(joint)
             search = _search(run, detector, gallery, symmetries)
             comparison = compare_verified(matched.prepared, search, detector.sha256, run.work / "verified")
         else:
@@ -225,11 +227,14 @@ def _reference(
     embeddings: Embeddings,
     names: tuple[str, str],
     symmetries: tuple[Symmetry, ...],
-) -> NearestPatients:
+) -> tuple[NearestPatients, Gallery | None]:
     """The nearest patients of the synthetic images, in one gallery of training and held-out images as they are.
 
     Args:
         names: under which all ranks have the embeddings of both.
+
+    Returns:
+        also the gallery, which the training images begin, where it was searched.
     """
     synthetic, folder = inputs.prepared["synthetic"].pixels, run.work / "reference"
     gallery = joint_gallery(inputs.prepared, embeddings, folder)
@@ -237,12 +242,13 @@ def _reference(
         search = _search(run, detector, gallery, symmetries, names, "reference")
         found = search.search(synthetic, folder / "reference.npz")
         similarity, image = found.similarity[:, 0], found.candidates[:, 0]
+        searched_in: Gallery | None = gallery
     else:
         assert gallery.embeddings is not None
         views = embed_views(synthetic, symmetries, _embedder(run, detector))
         values, places = best_of_views(EmbeddingIndex(gallery.embeddings), views)
-        similarity, image = values[:, 0], places[:, 0]
-    return nearest_patients(similarity, image, gallery.patients, len(inputs.training.cohort))
+        similarity, image, searched_in = values[:, 0], places[:, 0], None
+    return nearest_patients(similarity, image, gallery.patients, len(inputs.training.cohort)), searched_in
 
 
 def _own_references(

@@ -84,16 +84,23 @@ class Sharing:
         return found
 
     def search(
-        self, detector: Detector, gallery: Gallery, runner: Runner, names: Sequence[str] = ("training",)
+        self,
+        detector: Detector,
+        gallery: Gallery,
+        runner: Runner,
+        names: Sequence[str] = ("training",),
     ) -> Search:
         """Get ready to look images up together, in this gallery and in no earlier one.
 
         Args:
+            gallery: if it is ``knowing`` another one, that was the largest so far.
             names: of the embeddings that those of the gallery are made of.
         """
         words = {"pixels": self.team.share(gallery.pixels), "patients": self.team.share(gallery.patients)}
         folder = None if runner.folder is None else str(runner.folder.absolute())
-        self.team.tell({"do": "fit", "seed": runner.seed, "folder": folder, "names": list(names), **words})
+        self.team.tell(
+            {"do": "fit", "seed": runner.seed, "folder": folder, "names": list(names), "knows": gallery.knows, **words}
+        )  # fmt: skip
         return SharedSearch(build_search(gallery, detector, runner, self.batch_size), self.team)
 
     def end(self, result: AuditResult) -> None:
@@ -171,6 +178,7 @@ class Follower:
         self.team, self.device, self.batch_size = team, device, batch_size
         self._detector: Detector | None = None
         self._search: CopySearch | None = None
+        self._largest: Gallery | None = None
         self._embeddings: dict[str, NDArray[np.float32]] = {}
 
     @property
@@ -188,7 +196,7 @@ class Follower:
         while (words := self.team.hear())["do"] != "end":
             steps[words["do"]](words)
         record = self.team.gather({})[0]["record"].tobytes().decode()
-        self._search = None  # and with it the files that it has mapped
+        self._search = self._largest = None  # and with them the files that they have mapped
         self.team.close()
         return AuditResult.from_json(record)
 
@@ -207,6 +215,11 @@ class Follower:
         pixels, patients = self.team.take(words["pixels"]), self.team.take(words["patients"])
         assert pixels is not None and patients is not None
         gallery = Gallery(pixels, patients, np.concatenate([self._embeddings[name] for name in words["names"]]))
+        if words["knows"]:
+            assert self._largest is not None
+            gallery.knowing(self._largest)
+        if self._largest is None or len(gallery) > len(self._largest):
+            self._largest = gallery
         folder = None if words["folder"] is None else Path(words["folder"])
         runner = Runner(torch.device(self.device), folder=folder, seed=words["seed"], team=self.team)
         self._search = build_search(gallery, self.detector, runner, self.batch_size)

@@ -7,18 +7,23 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from monai_memo.files import release, write_with
+from monai_memo.files import release, writing_into
 from monai_memo.sealing import require_space
 from monai_memo.search.runner import Runner
 
+if TYPE_CHECKING:
+    from monai_memo.search.keypoint_index import KeypointIndex
+
 MAPPED_FROM = 2**28  # bytes
 FINITE_AT_ONCE = 1024  # images
+INDEX_FROM = 10_000  # images whose index of keypoints takes minutes: that of a gallery which they begin will do
 SHARE_OF_CARD = 0.25  # of its free memory that a gallery may take
 
 
@@ -59,6 +64,8 @@ class Gallery:
     patients: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     embeddings: NDArray[np.float32] | None = None
     derived: dict[str, Tensor] = field(default_factory=dict, repr=False)  # what several parts of a search need
+    keypoints: KeypointIndex | None = field(default=None, repr=False)
+    knows: bool = False  # what was found in a larger gallery
     _resident: Tensor | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -88,7 +95,15 @@ class Gallery:
 
     def without_embeddings(self) -> Gallery:
         """The same images, for another encoder."""
-        return Gallery(self.pixels, self.patients, None, self.derived, self._resident)
+        return Gallery(self.pixels, self.patients, None, self.derived, self.keypoints, self.knows, self._resident)
+
+    def knowing(self, larger: Gallery) -> Gallery:
+        """The same images, with what a search in a larger gallery, whose first images they are, has found of each."""
+        self.derived |= {name: rows[: len(self)] for name, rows in larger.derived.items()}
+        if larger.keypoints is not None and len(self) > INDEX_FROM:
+            self.keypoints = larger.keypoints.first(len(self))
+        self.knows = True
+        return self
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -107,7 +122,7 @@ class Gallery:
 
         What takes more than ``MAPPED_FROM`` bytes lies in a mapped file of the runner's folder, if it has one and works
         on the CPU: the system keeps in memory what is used, processes of one machine have it there once, and a gallery
-        may be larger than memory. One process of several makes the file.
+        may be larger than memory. Several processes share the images out.
 
         Args:
             name: of the file.
@@ -116,20 +131,25 @@ class Gallery:
         blocks = self.blocks(runner)
         first = make(self.block(blocks[0], runner))
         count = len(self) * first[0].numel() * first.element_size()
+        mine = runner.part_of(blocks)
         if runner.folder is None or runner.device.type != "cpu" or count <= MAPPED_FROM:
-            return torch.cat([first, *(make(self.block(rows, runner)) for rows in blocks[1:])])
+            own = torch.cat([first if rows == blocks[0] else make(self.block(rows, runner)) for rows in mine])
+            if len(mine) == len(blocks):
+                return own
+            return torch.cat([torch.from_numpy(part["rows"]) for part in runner.together({"rows": own.numpy()})])
         path = Path(runner.folder) / f"{name}.mapped"
-        if runner.shard[0] == 0 or runner.team is None:
+        if runner.leads:
             require_space(path, count, "the search")
-
-            def write(temporary: Path) -> None:
-                with open(temporary, "wb") as stream:
-                    stream.write(first.contiguous().numpy().data)
-                    for rows in blocks[1:]:
-                        stream.write(make(self.block(rows, runner)).contiguous().numpy().data)
-                        release(self.pixels)
-
-            write_with(path, write)
+            with writing_into(path, count):
+                pass
+        runner.together({})
+        with writing_into(path) as stream:
+            stream.seek(count // len(self) * mine[0].start)
+            for rows in mine:
+                made_here = first if rows == blocks[0] else make(self.block(rows, runner))
+                stream.write(made_here.contiguous().numpy().data)
+                release(self.pixels)
+                runner.check()
         runner.together({})
         # Copy on write: nothing here writes, and torch wants memory that could be written.
         mapped = np.memmap(path, dtype=first[:0].numpy().dtype, mode="c", shape=(len(self), *first.shape[1:]))

@@ -22,17 +22,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from monai_memo.search.gallery import Gallery, as_tensor, grey
-from monai_memo.search.keypoints import INVERTED, MIRRORED, VALUES, VARIANTS, Keypoints, keypoints_of, variants_of
+from monai_memo.search.keypoint_index import KeypointIndex, packed, unpacked
+from monai_memo.search.keypoints import INVERTED, MIRRORED, VARIANTS, Keypoints, keypoints_of, variants_of
 from monai_memo.search.placed import Placed
 from monai_memo.search.runner import AHEAD, CPU, Runner
 
 CANDIDATES = 10
 VOTERS = 48  # strongest keypoints of a query
 NEIGHBOURS = 5  # keypoints of the gallery that each of them votes for
-PROBED = 4  # lists of the inverted file that are looked into
-LISTS = 2  # of the inverted file, times the square root of the number of keypoints
-LISTED_AT_ONCE = 256  # images whose keypoints go into the index together
-TRAINING_POINTS = 40  # keypoints for each list that the index is made from
 ANGLES, SIZES = 12, 8  # bins of votes: of 30 degrees, of half octaves
 RATIO = 0.9  # distance to the best keypoint over that to the second best of an image
 NEAR, TURNED, RESIZED = 0.08, 0.6, 0.5  # half lengths, radians, logarithm: how far a pair may lie off a guess
@@ -85,46 +82,14 @@ class LocalFeatureRetriever:
         threads = _threads()
 
         def make(block: Tensor) -> Tensor:
-            return _packed(keypoints_of(grey(block)[:, 0].cpu().numpy(), threads=threads))
+            return packed(keypoints_of(grey(block)[:, 0].cpu().numpy(), threads=threads))
 
         kept = gallery.derived.get("keypoints")
         on_cpu = replace(runner, device=CPU)
         self.packed = gallery.derive("keypoints", make, on_cpu) if kept is None else kept
         gallery.derived["keypoints"] = self.packed
-        self._make_index(runner)
-
-    def _make_index(self, runner: Runner) -> None:
-        blocks = [slice(i, min(i + LISTED_AT_ONCE, self.size)) for i in range(0, self.size, LISTED_AT_ONCE)]
-        counts = np.concatenate([_unpacked(self.packed[rows]).counts.numpy() for rows in blocks])
-        total = int(counts.sum())
-        self.index: faiss.Index | None = None
-        self.owner = np.repeat(np.arange(self.size, dtype=np.int32), counts)
-        self.frames = np.empty((total, 4), dtype=np.float32)
-        if total == 0:
-            return
-        lists = int(np.clip(LISTS * total**0.5, 1, max(1, total // 8)))
-        coarse = faiss.IndexFlatL2(VALUES)
-        # Bytes hold descriptors as they are, not what is left of them beside the middle of their list.
-        how = (faiss.ScalarQuantizer.QT_8bit_direct, faiss.METRIC_L2, False)
-        index = faiss.IndexIVFScalarQuantizer(coarse, VALUES, lists, *how)
-        index.cp.seed, index.cp.niter = runner.seed + 1, 6
-        index.cp.min_points_per_centroid, index.cp.max_points_per_centroid = 1, TRAINING_POINTS
-        index.nprobe = min(PROBED, lists)
-        wanted = min(total, TRAINING_POINTS * lists)
-        share = wanted / total
-        rng, start = np.random.default_rng([runner.seed, 11]), 0
-        sample = []
-        for rows in blocks:
-            described = _described(_unpacked(self.packed[rows]))
-            sample.append(described if share >= 1 else described[rng.random(len(described)) < share])
-        index.train(np.concatenate(sample).astype(np.float32))
-        for rows in blocks:
-            points = _unpacked(self.packed[rows])
-            index.add(_described(points).astype(np.float32))
-            used = _used(points)
-            self.frames[start : start + int(used.sum())] = points.frames[used].numpy()
-            start += int(used.sum())
-        self.index = index
+        self.index = KeypointIndex.of(self.packed, on_cpu) if gallery.keypoints is None else gallery.keypoints
+        gallery.keypoints = self.index
 
     def __call__(self, queries: Tensor, runner: Runner) -> Tensor:
         """``(batch, candidates)``."""
@@ -173,14 +138,14 @@ class LocalFeatureRetriever:
             which = np.repeat(given, VARIANTS, axis=1)
             return which, np.tile(np.arange(VARIANTS), (n, given.shape[1]))
         which, variants = (np.full((n, self.wanted), fill, dtype=np.int64) for fill in (-1, 0))
-        if self.index is None:
+        if self.index.file is None:
             return which, variants
         counts = points.counts.clamp(max=VOTERS).numpy()
         rows = np.flatnonzero(counts >= FEWEST)
         if not len(rows):
             return which, variants
         voters, query, variant = self._voters(descriptors, rows, counts)
-        _, found = self.index.search(voters.astype(np.float32), self.neighbours)
+        found = self.index.nearest(voters, self.neighbours)
         theirs = torch.cat([frames[row, :, : counts[row]].flatten(0, 1) for row in rows]).numpy()
         codes, votes = self._counted(found, query, variant, theirs)
         row = codes // (VARIANTS * self.size)
@@ -219,8 +184,8 @@ class LocalFeatureRetriever:
         """
         mine, target = np.repeat(np.arange(len(found)), found.shape[1]), found.ravel()
         mine, target = mine[target >= 0], target[target >= 0]
-        there, here = self.frames[target], frames[mine]
-        code = (query[mine] * self.size + self.owner[target]) * VARIANTS + variant[mine]
+        there, here = self.index.frames[target], frames[mine]
+        code = (query[mine] * self.size + self.index.owner[target]) * VARIANTS + variant[mine]
         codes, group = np.unique(code, return_inverse=True)
         angle = np.remainder(there[:, 3] - here[:, 3], 2 * np.pi) * (ANGLES / (2 * np.pi))
         size = np.log2(there[:, 2] / here[:, 2]) * 2 + SIZES / 2
@@ -239,7 +204,7 @@ class LocalFeatureRetriever:
         points, descriptors, frames, which, variants = (getattr(found, part.name) for part in fields(found))
         n, k = which.shape
         device = runner.device
-        theirs = _unpacked(self.packed[torch.from_numpy(which.clip(min=0).ravel())])
+        theirs = unpacked(self.packed[torch.from_numpy(which.clip(min=0).ravel())])
         rows, kinds = torch.arange(n).repeat_interleave(k), torch.from_numpy(variants.ravel())
         here = Keypoints(descriptors[rows, kinds], frames[rows, kinds], points.counts[rows])
         parts = [
@@ -344,23 +309,3 @@ def _fitted(source: Tensor, target: Tensor, weight: Tensor, guess: Tensor) -> Te
 def _threads() -> int:
     """For keypoints: as many as torch may use."""
     return max(1, min(torch.get_num_threads(), os.cpu_count() or 1))
-
-
-def _packed(points: Keypoints) -> Tensor:
-    """``(n, most, 144)`` uint8: descriptors, then the bytes of the frames; a size of 0 marks an empty row."""
-    return torch.cat([points.descriptors, points.frames.contiguous().view(torch.uint8)], dim=2)
-
-
-def _unpacked(packed: Tensor) -> Keypoints:
-    frames = packed[:, :, VALUES:].contiguous().view(torch.float32)
-    return Keypoints(packed[:, :, :VALUES], frames, (frames[:, :, 2] > 0).sum(dim=1))
-
-
-def _used(points: Keypoints) -> Tensor:
-    return torch.arange(points.frames.shape[1]) < points.counts[:, None]
-
-
-def _described(points: Keypoints) -> NDArray[np.uint8]:
-    """Descriptors of all images one after the other."""
-    described: NDArray[np.uint8] = points.descriptors[_used(points)].numpy()
-    return described

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +23,7 @@ AT_HAND = 3 * 2**20  # bytes that a processor keeps near: larger blocks wait for
 AHEAD = 1  # blocks that the processor works on while a card works on an earlier one; three took longer, measured
 LARGE_CARD = 30 * 2**30  # bytes
 SHARE_OF_FREE = 0.25  # of a graphics card's free memory, for one step
+SHARED_FROM = 4  # blocks of images for each process: fewer are made sooner than handed round
 Made = TypeVar("Made")
 
 
@@ -137,6 +138,21 @@ class Runner:
         first, last = done // size, -(-count // size)
         start, stop = (size * (first + (last - first) * part // world) for part in (rank, rank + 1))
         return slice(min(max(start, done), count), min(max(stop, done), count))
+
+    def part_of(self, items: Sequence[Made]) -> list[Made]:
+        """What this process makes of something that all of them need: consecutive items, or all where it is alone.
+
+        On graphics cards each makes everything, which takes less time there than to hand it round.
+        """
+        if self.team is None or self.device.type != "cpu" or len(items) < SHARED_FROM * self.shard[1]:
+            return list(items)
+        rank, world = self.shard
+        return list(items[len(items) * rank // world : len(items) * (rank + 1) // world])
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process does what one alone has to do."""
+        return self.team is None or self.shard[0] == 0
 
     def together(self, arrays: Mapping[str, NDArray[np.generic]]) -> list[Mapping[str, NDArray[np.generic]]]:
         """Arrays of all processes, in the order of their shares; all of them call it."""

@@ -130,8 +130,28 @@ def test_keypoints_are_looked_up_as_they_are() -> None:
     points = keypoints_of(noisy.astype(np.float32))
     asked = points.descriptors[torch.arange(points.frames.shape[1]) < points.counts[:, None]].float()
     true = torch.cdist(asked, every).min(dim=1)
-    assert retriever.index is not None
-    distance, found = retriever.index.search(asked.numpy(), 1)
+    assert retriever.index.file is not None
+    distance, found = retriever.index.file.search(asked.numpy(), 1)
     assert (torch.from_numpy(found[:, 0]) == true.indices).float().mean() > 0.8
     same = found[:, 0] == true.indices.numpy()
     np.testing.assert_allclose(np.sqrt(distance[same, 0]), true.values.numpy()[same], atol=0.01)
+
+
+@pytest.mark.parametrize("index_from", [0, 10**9])
+def test_a_gallery_takes_over_what_was_found_in_a_larger_one_that_it_begins(
+    index_from: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("monai_memo.search.gallery.INDEX_FROM", index_from)
+    larger, alone = Gallery(CHEST), LocalFeatureRetriever()
+    LocalFeatureRetriever().fit(larger, Runner())
+    alone.fit(Gallery(CHEST[:10]), Runner())
+    monkeypatch.setattr("monai_memo.search.local_features.keypoints_of", pytest.fail)  # for no image a second time
+    known = LocalFeatureRetriever()
+    known.fit(Gallery(CHEST[:10]).knowing(larger), Runner())
+    assert torch.equal(known.packed, alone.packed)
+    assert (known.index.file is larger.keypoints.file) is (index_from == 0)  # type: ignore[union-attr]
+    asked = keypoints_of(CHEST[:, 0]).descriptors[8:14].flatten(0, 1).numpy()
+    found = known.index.nearest(asked, 3)
+    assert found.min() >= 0 and known.index.owner[found].max() == 9  # nothing of the other images
+    agree = (found[:, 0] == alone.index.nearest(asked, 3)[:, 0]).mean()
+    assert agree > 0.9 if index_from == 0 else agree == 1

@@ -79,6 +79,35 @@ def test_ranks_find_what_one_process_finds(tmp_path: Path, world: int) -> None:
         same(found, expected)
 
 
+@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize("images", [7, 30])
+def test_ranks_share_out_what_is_derived_from_a_gallery(
+    images: int, mapped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seven images are made by all ranks, thirty by ten of each."""
+    monkeypatch.setattr(gallery, "MAPPED_FROM", 0 if mapped else 1 << 30)
+    monkeypatch.setattr(Gallery, "blocks", lambda self, runner: list(runner.blocks(len(self), 2)))
+    pixels = np.random.default_rng(0).random((images, 1, 4, 4), dtype=np.float32)
+    words, made = HashStore(), [0, 0, 0]
+    words.set_timeout(timedelta(seconds=60))
+
+    def rank(number: int) -> torch.Tensor:
+        team = Team(words, number, 3)
+        team._folder = tmp_path / "ranks"
+
+        def make(block: torch.Tensor) -> torch.Tensor:
+            made[number] += len(block)
+            return block.mean(dim=1)
+
+        return Gallery(pixels).derive("means", make, Runner(team=team, folder=tmp_path))
+
+    with ThreadPoolExecutor(3) as pool:
+        for found in pool.map(rank, range(3)):
+            np.testing.assert_array_equal(found.numpy(), pixels[:, 0])
+    assert (tmp_path / "means.mapped").is_file() is mapped
+    assert made == ([7, 7, 7] if images == 7 else [10, 12, 12])  # the first block tells all of them the size
+
+
 def test_a_share_without_a_team_is_given_alone() -> None:
     expected = fitted(Runner(block=2)).search(QUERIES)
     parts = [fitted(Runner(block=2, shard=(rank, 3))).search(QUERIES) for rank in range(3)]
