@@ -17,6 +17,7 @@ from monai_memo.lazy import lazily
 
 if TYPE_CHECKING:
     from monai_memo.audit.audit import Audit as Audit
+    from monai_memo.audit.in_memory import audit_images as audit_images
     from monai_memo.audit.result import AuditResult as AuditResult
     from monai_memo.benchmark.evaluate import Evaluation as Evaluation
     from monai_memo.data.cohort import Cohort as Cohort
@@ -68,6 +69,7 @@ _MODULES = {
     "StopAtCopyRate": "monai_memo.handlers.copy_rate_limit",
     "VerifiedCopyRate": "monai_memo.metrics.verified",
     "Views": "monai_memo.views",
+    "audit_images": "monai_memo.audit.in_memory",
     "split_by_patient": "monai_memo.data.cohort",
     "train_detector": "monai_memo.detector.training",
 }

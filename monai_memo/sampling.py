@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_memo.errors import ConfigurationError
+from monai_memo.image_arrays import shape_of, take_images
 
 Draw = Callable[[Sequence[int]], NDArray[np.floating]]
 Conditions = Mapping[str, Sequence[Any]]  # by name, one value for each image
@@ -74,7 +75,8 @@ class FunctionGenerator:
     """A plain function as a generator.
 
     Args:
-        function: takes seeds and gives images ``(n, channels, *spatial)`` in [0, 1], one for each.
+        function: takes seeds and gives an image for each: ``(n, channels, *spatial)`` in [0, 1], or in any other form
+            of ``monai_memo.image_arrays`` (tensors, [-1, 1], bytes, channels last, pictures).
 
     Example:
         >>> noise = FunctionGenerator(lambda seeds: [np.random.default_rng(seed).random((1, 8, 8)) for seed in seeds])
@@ -92,13 +94,29 @@ class FunctionGenerator:
             ConfigurationError: conditions, or a result of another shape.
         """
         refuse_conditions(conditions)
-        images = np.asarray(self.function(seeds), dtype=np.float32)
-        if images.ndim not in (4, 5) or len(images) != len(seeds):
-            raise ConfigurationError(
-                f"the function that draws images gave the shape {images.shape} for {len(seeds)} seeds: "
-                f"({len(seeds)}, channels, *spatial) with 2 or 3 spatial axes is asked for"
-            )
-        return images
+        if not len(seeds):
+            return np.empty((0,), dtype=np.float32)
+        return understood(self.function(seeds), len(seeds), "the function that draws images")
+
+
+def understood(images: Any, count: int, who: str) -> NDArray[np.float32]:
+    """What a model of somebody else gave, as a ``Generator`` gives it.
+
+    Args:
+        images: one for each seed.
+        count: of the seeds.
+        who: gave them, for the message.
+
+    Raises:
+        ConfigurationError: another number of images, or what cannot be images.
+    """
+    try:
+        return take_images(images, who, count=count, strict=False).in_unit_range()
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"{who} gave the shape {shape_of(images)} for {count} seeds: ({count}, channels, *spatial) with 2 or 3 "
+            f"spatial axes is asked for ({error})"
+        ) from error
 
 
 def as_generator(draw: Generator | Callable[[Sequence[int]], Any]) -> Generator:

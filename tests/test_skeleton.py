@@ -16,7 +16,19 @@ PACKAGE = ROOT / "monai_memo"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Each room may import from itself, from what everybody may use, and from the rooms named here.
-COMMON = ("lazy", "errors", "files", "settings", "sealing", "text", "progress", "redaction", "workspace", "shipped")
+COMMON = (
+    "lazy",
+    "errors",
+    "files",
+    "image_arrays",
+    "settings",
+    "sealing",
+    "text",
+    "progress",
+    "redaction",
+    "workspace",
+    "shipped",
+)
 GROUND = ("data", "views", "networks", "losses", "registration", "statistics", "training", "sampling")
 SEARCHES = (*GROUND, "detector", "search")
 AUDIT = (*SEARCHES, "audit")
@@ -26,6 +38,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "lazy": (),
     "errors": (),
     "files": (),
+    "image_arrays": (),
     "settings": (),
     "command_line": ("settings",),
     "sealing": (),

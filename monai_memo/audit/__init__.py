@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from monai_memo.audit.configuration import AuditConfiguration as AuditConfiguration
     from monai_memo.audit.configuration import InspectionSettings as InspectionSettings
     from monai_memo.audit.evidence import PairEvidence as PairEvidence
+    from monai_memo.audit.in_memory import audit_images as audit_images
     from monai_memo.audit.inspection import Inspection as Inspection
     from monai_memo.audit.parts import Count as Count
     from monai_memo.audit.parts import Estimate as Estimate
@@ -34,6 +35,7 @@ _MODULES = {
     "Match": "monai_memo.audit.parts",
     "PairEvidence": "monai_memo.audit.evidence",
     "Verdict": "monai_memo.audit.parts",
+    "audit_images": "monai_memo.audit.in_memory",
     "render_report": "monai_memo.audit.report",
     "validate_record": "monai_memo.audit.result",
     "write_report": "monai_memo.audit.report",

@@ -45,6 +45,9 @@ class Audit:
     Args:
         arguments: see ``AuditConfiguration``.
 
+    Attributes:
+        said: of cohorts by name, what is told of them beside what their files tell.
+
     Example:
         >>> audit = Audit(train="train", heldout="heldout", synthetic="synthetic", out="audit")  # doctest: +SKIP
         >>> result = audit.run()  # doctest: +SKIP
@@ -65,6 +68,7 @@ class Audit:
             redacted=settings.redacted,
         )  # fmt: skip
         self.work = self.output.work
+        self.said: dict[str, str] = {}
 
     def run(self, team: Team | None = None) -> AuditResult:
         """Do the audit and write its output.
@@ -106,7 +110,7 @@ class Audit:
 
     def _run(self, sharing: Sharing | None) -> AuditResult:
         start = time.perf_counter()
-        run = Run(self.configuration, self.out, self.work, sharing)
+        run = Run(self.configuration, self.out, self.work, sharing, said=self.said)
         inputs = read_inputs(run)
         detector = detector_for(run, inputs)
         searched, calibrated, in_part = look_up(run, inputs, detector)

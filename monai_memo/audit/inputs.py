@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from monai_memo.audit.configuration import AuditConfiguration
 from monai_memo.audit.forecast import Forecast, forecast
@@ -71,6 +71,8 @@ def read_inputs(run: Run) -> Inputs:
     require_sources(settings.cohort_options())
     with run.timed("read cohorts"):
         cohorts, warnings = read_cohorts(settings)
+        for name, sentence in run.said.items():
+            cohorts[name] = replace(cohorts[name], notes=(*cohorts[name].notes, sentence))
         files = (part for cohort in cohorts.values() for image in cohort.images for part in image.parts)
         check_images(run.out, files, AUDIT_FILES)
         preprocessing = preprocessing_for(settings, cohorts, given)

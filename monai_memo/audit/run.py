@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +40,7 @@ class Run:
         work: folder for what is in progress.
         sharing: what rank 0 says to the others; None where there are none.
         seconds: that each step took; filled while it runs.
+        said: of cohorts by name, what is told of them beside what their files tell.
     """
 
     settings: AuditConfiguration
@@ -47,6 +48,7 @@ class Run:
     work: Path
     sharing: Sharing | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    said: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def team(self) -> Team | None:

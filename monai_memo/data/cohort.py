@@ -5,13 +5,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from monai_memo.errors import CohortError
 from monai_memo.files import parts_of
 from monai_memo.redaction import Named
+
+if TYPE_CHECKING:
+    from monai_memo.image_arrays import Images
 
 
 @dataclass(frozen=True)
@@ -179,6 +183,29 @@ class Cohort:
             found.warnings,
             found.placeholder,
         )
+
+    @classmethod
+    def from_images(
+        cls, images: Images, name: str, folder: str | Path, patients: Sequence[object] | None = None,
+        dims: int | None = None,
+    ) -> Cohort:  # fmt: skip
+        """A cohort of images in memory, which are written as files to a folder.
+
+        Args:
+            images: arrays, tensors, pictures or a sequence of these: see ``monai_memo.image_arrays``.
+            name: part that the cohort plays.
+            folder: for the files; the same images are not written twice.
+            patients: one for each image.
+            dims: 2 or 3 where the shape does not tell.
+
+        Raises:
+            ConfigurationError: a shape that is none of images, NaN, several sizes.
+        """
+        from monai_memo.data.in_memory import write_images  # needs NumPy, which help shall not wait for
+
+        written = write_images(images, folder, patients, f"the {name} images", dims)
+        cohort = cls.from_source(written.table, name)
+        return replace(cohort, notes=(*cohort.notes, written.note))
 
 
 def split_by_patient(cohort: Cohort, fractions: Mapping[str, float], seed: int) -> dict[str, Cohort]:

@@ -1,30 +1,37 @@
 # Copyright (c) monai_memo contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Copy rate of synthetic images as a MONAI cumulative metric: embeddings in, rates out.
+"""Copy rate of synthetic images as a MONAI cumulative metric: embeddings or images in, rates out.
 
 Embeddings alone are quick and coarse. ``metrics.verified`` takes images and verifies matches, as an audit does.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack, cast
 
+import ignite.distributed as idist
 import numpy as np
 import torch
-from monai.metrics import CumulativeIterationMetric
 from numpy.typing import NDArray
 from torch import Tensor
 
 from monai_memo.audit.comparison import compare
 from monai_memo.audit.reference import joint_patients, nearest_patients
+from monai_memo.data.loading import Preprocessing
+from monai_memo.detector.detector import Detector
 from monai_memo.errors import ConfigurationError
+from monai_memo.image_arrays import Images, Taken, take_images
+from monai_memo.metrics.images import ImageMetric, embed_images
 from monai_memo.search.embedding_index import EmbeddingIndex
 from monai_memo.statistics.intervals import Interval
 from monai_memo.statistics.own_references import OwnReferences
 from monai_memo.statistics.rates import audit_rates
 from monai_memo.statistics.reference import NearestPatients, reference_control
 from monai_memo.statistics.similarities import Similarities
+
+logger = logging.getLogger(__name__)
 
 INTERVALS = ("copies", "memorized", "control_copies", "excess_copies", "excess_memorized")
 
@@ -127,17 +134,24 @@ def _patients(patients: Sequence[str] | None, n: int) -> Sequence[str]:
     return [str(i) for i in range(n)] if patients is None else patients
 
 
-class CopyRate(CumulativeIterationMetric):
-    """Copy rate of all synthetic images seen since the last ``reset``.
+class CopyRate(ImageMetric):
+    """Copy rate of all synthetic images seen since the last ``reset``, by embeddings.
 
+    With a detector it takes images themselves, by ``update``; without one their embeddings, by a call.
     Works with ``monai.handlers.IgniteMetricHandler``; embeddings of several ranks are gathered before anything is
     counted, so that the rate does not depend on the number of ranks.
 
     Args:
-        training, heldout: embeddings ``(n, dim)`` of the generator's training images and of unseen patients.
+        training, heldout: embeddings ``(n, dim)`` of the generator's training images and of unseen patients; with a
+            detector also the images themselves, in any form of ``monai_memo.image_arrays`` but a single one.
         training_patients, heldout_patients: patient of each image.
-        quantity: what ``aggregate`` returns: a key of ``copy_rates``.
+        quantity: what ``aggregate`` and ``compute`` return: a key of ``copy_rates``.
+        detector: embeds images.
         settings: of ``copy_rates``.
+
+    Attributes:
+        device: of the detector.
+        n_unusable: images of this process since the last reset that could not be used (constant).
 
     Example:
         >>> import numpy as np
@@ -152,16 +166,18 @@ class CopyRate(CumulativeIterationMetric):
 
     def __init__(
         self,
-        training: NDArray[np.floating],
-        heldout: NDArray[np.floating],
+        training: NDArray[np.floating] | Images,
+        heldout: NDArray[np.floating] | Images,
         training_patients: Sequence[str] | None = None,
         heldout_patients: Sequence[str] | None = None,
         quantity: str = "copies",
+        detector: Detector | None = None,
         **settings: Unpack[RateOptions],
     ) -> None:
         super().__init__()
-        self.training = np.asarray(training, dtype=np.float32)
-        self.heldout = np.asarray(heldout, dtype=np.float32)
+        self.detector, self.device = detector, torch.device("cpu")
+        self.training = self._embedded(training, "training")
+        self.heldout = self._embedded(heldout, "heldout")
         if self.training.ndim != 2 or self.heldout.ndim != 2 or self.training.shape[1] != self.heldout.shape[1]:
             raise ConfigurationError(
                 "training and heldout must be embeddings (n, dim) of one detector, got "
@@ -171,11 +187,57 @@ class CopyRate(CumulativeIterationMetric):
         self.heldout_patients = _patients(heldout_patients, len(self.heldout))
         self.quantity, self.settings = quantity, settings
 
+    def _embedded(self, real: Any, name: str) -> NDArray[np.float32]:
+        """Embeddings as they are, and those of images."""
+        if self.detector is None or getattr(real, "ndim", 0) == 2:
+            real = real.detach().cpu() if isinstance(real, Tensor) else real
+            return np.asarray(real, dtype=np.float32)
+        taken = take_images(real, f"{name} images", self.detector.preprocessing.spatial_dims)
+        logger.info("%s images: %s", name, taken.sentence)
+        embeddings, unusable = embed_images(self.detector, taken, self.device)
+        if unusable:  # patients stand in the order of the images
+            raise ConfigurationError(f"{name} images: {unusable} of {len(taken)} are constant: leave them out")
+        return embeddings
+
+    def reset(self) -> None:
+        """Forget all images."""
+        super().reset()
+        self.n_unusable = 0
+
+    def image_preprocessing(self) -> Preprocessing:
+        """See ``ImageMetric``.
+
+        Raises:
+            ConfigurationError: there is no detector.
+        """
+        if self.detector is None:
+            raise ConfigurationError(
+                "this CopyRate compares embeddings and has no detector to make them of images: give it one "
+                "(detector=...), or call it with embeddings"
+            )
+        return self.detector.preprocessing
+
+    def take(self, images: Images | Taken) -> int:
+        """See ``ImageMetric``."""
+        self.image_preprocessing()
+        embeddings, unusable = embed_images(cast(Detector, self.detector), images, self.device)
+        self.n_unusable += unusable
+        if len(embeddings):
+            self(torch.from_numpy(embeddings).to(idist.device()))
+        return len(embeddings)
+
     def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **_: Any) -> Tensor:
-        """Embeddings ``(batch, dim)`` of synthetic images; ``y`` is not looked at."""
-        if y_pred.ndim != 2 or y_pred.shape[1] != self.training.shape[1]:
-            raise ValueError(f"y_pred must be embeddings (batch, {self.training.shape[1]}), got {tuple(y_pred.shape)}")
-        return y_pred.float()
+        """Embeddings ``(batch, dim)`` of synthetic images, or images; ``y`` is not looked at."""
+        if y_pred.ndim == 2 and y_pred.shape[1] == self.training.shape[1]:
+            return y_pred.float()
+        if self.detector is not None and y_pred.ndim > 2:
+            embeddings, unusable = embed_images(self.detector, y_pred, self.device)
+            self.n_unusable += unusable
+            return torch.from_numpy(embeddings)
+        raise ValueError(
+            f"y_pred must be embeddings (batch, {self.training.shape[1]}), got {tuple(y_pred.shape)}; images are taken "
+            "by a CopyRate that has a detector"
+        )
 
     def summary(self) -> dict[str, float]:
         """All numbers of ``copy_rates``; the same on every rank.

@@ -1,11 +1,9 @@
 # Copyright (c) monai_memo contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Embeddings of real cohorts that synthetic images are compared with, and of images in memory."""
+"""Embeddings of real cohorts that synthetic images are compared with."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Unpack, cast
 
@@ -15,13 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from monai_memo.data.cohort import Cohort
-from monai_memo.data.loading import Preprocessing
 from monai_memo.data.prepared import prepare
 from monai_memo.detector.detector import Detector
-from monai_memo.errors import UnusableImageError
 from monai_memo.metrics.copy_rate import CopyRate, RateOptions
-
-logger = logging.getLogger(__name__)
 
 
 class CopyRateOptions(RateOptions, total=False):
@@ -76,44 +70,8 @@ def copy_rate_from_cohorts(
             name = f"{cohort.name}-{detector.sha256[:12]}-{prepared.content_sha256[:12]}.npy"
             embeddings.append(detector.embed(prepared.pixels, batch_size, device, progress, folder / name))
             patients.append(prepared.cohort.patient_ids)
-    return CopyRate(embeddings[0], embeddings[1], patients[0], patients[1], **cast(CopyRateOptions, options))
-
-
-def embed_images(
-    detector: Detector, images: Iterable[NDArray[np.floating]], device: str | torch.device = "cpu", batch_size: int = 64
-) -> tuple[NDArray[np.float32], int]:
-    """Embeddings of images in memory, scaled and resized as an audit does with files.
-
-    Args:
-        images: each ``(channels, *spatial)``.
-
-    Returns:
-        ``(n_usable, dim)`` embeddings, and how many images were not usable (constant, NaN).
-    """
-    usable, unusable = usable_images(detector.preprocessing, images)
-    if not len(usable):
-        return np.empty((0, detector.network.embedding_dim), dtype=np.float32), unusable
-    return detector.embed(usable, batch_size, device, progress=False), unusable
-
-
-def usable_images(
-    preprocessing: Preprocessing, images: Iterable[NDArray[np.floating]]
-) -> tuple[NDArray[np.float32], int]:
-    """Images in memory, prepared as an audit does with files.
-
-    Args:
-        images: each ``(channels, *spatial)``.
-
-    Returns:
-        ``(n_usable, channels, *size)`` in [0, 1], and how many images were not usable (constant, NaN); a warning names
-        each.
-    """
-    usable, unusable = [], 0
-    for number, image in enumerate(images):
-        try:
-            usable.append(preprocessing.from_array(np.asarray(image), f"image {number}"))
-        except UnusableImageError as error:
-            unusable += 1
-            logger.warning("left out: %s", error)
-    empty = np.empty((0, preprocessing.channels, *preprocessing.size), dtype=np.float32)
-    return np.stack(usable) if usable else empty, unusable
+    metric = CopyRate(
+        embeddings[0], embeddings[1], patients[0], patients[1], detector=detector, **cast(CopyRateOptions, options)
+    )
+    metric.device = torch.device(device)
+    return metric

@@ -4,9 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Unpack
@@ -14,7 +12,6 @@ from typing import Any, Unpack
 import ignite.distributed as idist
 import numpy as np
 import torch
-from monai.metrics import CumulativeIterationMetric
 from monai.utils import evenly_divisible_all_gather
 from numpy.typing import NDArray
 from torch import Tensor
@@ -24,11 +21,14 @@ from monai_memo.audit.reference import joint_gallery, nearest_patients
 from monai_memo.audit.sharpness import fine_detail, match_sharpness
 from monai_memo.audit.verified_comparison import search_in
 from monai_memo.data.cohort import Cohort
+from monai_memo.data.loading import Preprocessing
 from monai_memo.data.prepared import PreparedCohort, prepare
 from monai_memo.detector.detector import Detector
-from monai_memo.errors import ConfigurationError, UnusableImageError
+from monai_memo.errors import ConfigurationError
+from monai_memo.image_arrays import Images, Taken
 from monai_memo.metrics.copy_rate import RateOptions, flat_record, reference_record
-from monai_memo.metrics.reference import ReferenceOptions, usable_images
+from monai_memo.metrics.images import ImageMetric, taken_for, usable_images
+from monai_memo.metrics.reference import ReferenceOptions
 from monai_memo.search.copy_search import CopySearch
 from monai_memo.search.gallery import Gallery
 from monai_memo.search.runner import Runner
@@ -174,7 +174,7 @@ class _Reference:
         return candidates.astype(np.int64), np.ascontiguousarray(similarity)
 
 
-class VerifiedCopyRate(CumulativeIterationMetric):
+class VerifiedCopyRate(ImageMetric):
     """Copy rate of all synthetic images seen since the last ``reset``, by the search of an audit.
 
     The numbers are those that an audit of the same images, with the same detector and settings, would give; without
@@ -229,11 +229,19 @@ class VerifiedCopyRate(CumulativeIterationMetric):
         super().reset()
         self.n_unusable = 0
 
-    def add(self, images: Iterable[NDArray[np.floating]]) -> int:
-        """Take images in memory, as an audit takes those of files.
+    def image_preprocessing(self) -> Preprocessing:
+        """See ``ImageMetric``."""
+        return self.detector.preprocessing
+
+    def take(self, images: Images | Taken) -> int:
+        """See ``ImageMetric``."""
+        return self.add(images)
+
+    def add(self, images: Images | Taken) -> int:
+        """Take images in memory, as an audit takes those of files. ``update`` is stricter, and says more.
 
         Args:
-            images: each ``(channels, *spatial)``; scaled and resized as the detector's training images were.
+            images: see ``monai_memo.image_arrays``; scaled and resized as the detector's training images were.
 
         Returns:
             How many of them are usable; the others are counted in ``n_unusable``, and a warning names each.
@@ -252,7 +260,7 @@ class VerifiedCopyRate(CumulativeIterationMetric):
 
     def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **_: Any) -> Tensor:
         """Images ``(batch, channels, *spatial)``; ``y`` is not looked at."""
-        usable, unusable = usable_images(self.detector.preprocessing, y_pred.detach().cpu().numpy())
+        usable, unusable = usable_images(self.detector.preprocessing, y_pred)
         self.n_unusable += unusable
         return torch.from_numpy(usable.astype(np.float16).astype(np.float32))
 
@@ -260,16 +268,15 @@ class VerifiedCopyRate(CumulativeIterationMetric):
         """Similarity above which an audit would call a sample a copy, by the held-out images as they are."""
         return float(threshold_copies(self._reference.found[1][:, 0], quantile=self.quantile)[0])
 
-    def similarity_of(self, images: Iterable[NDArray[np.floating]]) -> NDArray[np.float64]:
-        """Similarity of each image ``(channels, *spatial)`` to its nearest training image; NaN for unusable ones."""
-        usable, places, number = [], [], 0
-        for number, image in enumerate(images, 1):
-            with suppress(UnusableImageError):
-                usable.append(self.detector.preprocessing.from_array(np.asarray(image, dtype=np.float32)))
-                places.append(number - 1)
-        found = np.full(number, np.nan)
-        if usable:
-            found[places] = self._reference.look_up(np.stack(usable).astype(np.float16))[1][:, 0]
+    def similarity_of(self, images: Images) -> NDArray[np.float64]:
+        """Similarity of each image to its nearest training image; NaN for unusable ones."""
+        taken = taken_for(self.detector.preprocessing, images, strict=False)
+        one_by_one = [usable_images(self.detector.preprocessing, replace(taken, arrays=[a]))[0] for a in taken.arrays]
+        found = np.full(len(taken), np.nan)
+        places = [number for number, usable in enumerate(one_by_one) if len(usable)]
+        if places:
+            usable = np.concatenate([one_by_one[place] for place in places])
+            found[places] = self._reference.look_up(usable.astype(np.float16))[1][:, 0]
         return found
 
     def summary(self) -> dict[str, float]:

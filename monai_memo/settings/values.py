@@ -195,6 +195,8 @@ class Place(Kind):
     def read(self, value: Any) -> str:
         if isinstance(value, Integral) and not isinstance(value, bool):
             value = str(value)
+        if hasattr(value, "__array__") or hasattr(value, "detach"):
+            raise Refused("images in memory are audited by monai_memo.audit_images")
         if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
             raise Refused
         text = os.fspath(value)

@@ -181,3 +181,64 @@ def test_wrong_arguments_are_named(parts: Any, tmp_path: Path) -> None:
         build(parts, tmp_path, n_samples=0)
     with pytest.raises(ConfigurationError, match=r"limit must lie between -1 and 1 .* got 5"):
         StopAtCopyRate(build(parts, tmp_path)[1], limit=5)
+
+
+def test_a_call_that_is_not_due_asks_for_nothing_and_one_that_is_returns_its_record(parts: Any, tmp_path: Path) -> None:
+    detector, metric, images = parts
+    asked: list[int] = []
+
+    def draw(seeds: Sequence[int]) -> torch.Tensor:
+        asked.append(len(seeds))
+        return (torch.from_numpy(images[: len(seeds)]) * 2 - 1).requires_grad_()
+
+    monitor = CopyRateMonitor(None, detector, metric, every=5, n_samples=N)
+    assert [monitor(step, draw) for step in (0, 1, 4, 6)] == [None] * 4 and not asked
+    record = monitor(10, draw)
+    assert record is not None and asked == [N] and monitor.history == [record]
+    assert (record["step"], record["n_copies"], record["n_synthetic"]) == (10, N, N)
+    assert not list(tmp_path.iterdir()), "no table was asked for"
+    with pytest.raises(ConfigurationError, match="there is nothing to draw from"):
+        monitor(15)
+    with pytest.raises(ConfigurationError, match=r"gave the shape \(24, 128\) for 24 seeds"):
+        monitor(15, lambda seeds: np.zeros((len(seeds), 128)))
+
+
+class Loop:
+    """What Lightning's trainer tells a callback."""
+
+    current_epoch, global_step, should_stop = 3, 12, False
+
+
+class Module(torch.nn.Module):
+    """What a callback asks of Lightning's module."""
+
+    def __init__(self, images: np.ndarray) -> None:
+        super().__init__()
+        self.images, self.logged, self.modes = images, dict[str, float](), list[bool]()
+
+    def sample(self, seeds: Sequence[int], conditions: Any = None) -> np.ndarray:
+        self.modes.append(self.training)
+        return self.images[: len(seeds)]
+
+    def log_dict(self, numbers: dict[str, float]) -> None:
+        self.logged |= numbers
+
+
+def test_a_lightning_callback_audits_the_module_and_stops_at_copies(parts: Any, tmp_path: Path) -> None:
+    pytest.importorskip("pytorch_lightning")
+    detector, metric, images = parts
+    monitor = CopyRateMonitor(None, detector, metric, tmp_path / "copy_rate.csv", every=4, n_samples=N)
+    callback, trainer, module = monitor.as_lightning_callback(stop_above=0.5), Loop(), Module(images)
+    for trainer.current_epoch in (0, 1, 2):
+        callback.on_train_epoch_end(trainer, module)
+    assert not module.modes and not trainer.should_stop
+    trainer.current_epoch = 3
+    callback.on_train_epoch_end(trainer, module)
+    assert module.modes == [False] and module.training, "it draws in evaluation mode and goes on training"
+    assert module.logged["copy_rate_n_copies"] == N and trainer.should_stop
+    assert (monitor.history[0]["epoch"], monitor.history[0]["step"]) == (4, 12)
+    other = CopyRateMonitor(None, detector, metric, every=4, n_samples=N)
+    other.as_lightning_callback().load_state_dict(callback.state_dict())
+    assert other.history == monitor.history
+    with pytest.raises(ConfigurationError, match="stop_above must lie between -1 and 1"):
+        monitor.as_lightning_callback(stop_above=2)

@@ -6,19 +6,24 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine
 from monai.handlers import IgniteMetricHandler
+from PIL import Image
 
 from monai_memo.audit.comparison import compare
 from monai_memo.data.cohort import Cohort
+from monai_memo.data.phantoms import chest_phantom
 from monai_memo.detector.detector import Detector
 from monai_memo.errors import CalibrationError, ConfigurationError
 from monai_memo.metrics.copy_rate import CopyRate, copy_rates
-from monai_memo.metrics.reference import copy_rate_from_cohorts, embed_images
+from monai_memo.metrics.images import embed_images
+from monai_memo.metrics.reference import copy_rate_from_cohorts
+from monai_memo.metrics.verified import VerifiedCopyRate
 from monai_memo.statistics.rates import audit_rates
 
 ROOT = Path(__file__).parents[2]
@@ -151,3 +156,58 @@ def test_two_ranks_give_the_rate_of_one(tmp_path: Path) -> None:
     one = copy_rates(TRAINING, HELDOUT, SYNTHETIC[:39], n_bootstrap=50)
     expected = ["2", *(str(one[name]) for name in ("n_copies", "copies_low", "n_mem", "n_synthetic"))]
     assert lines == [expected, expected]
+
+
+def as_bytes(images: np.ndarray) -> np.ndarray:
+    return np.round(images[:, 0] * 255).astype(np.uint8)
+
+
+def test_images_are_taken_in_any_form_by_a_metric_with_a_detector(
+    detector_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    detector = Detector.load(detector_file)
+    known = np.stack([chest_phantom(i, (32, 32)) for i in range(60)])
+    train, heldout = torch.from_numpy(known[:30]), [Image.fromarray(picture) for picture in as_bytes(known[30:])]
+    patients = [str(i // 2) for i in range(30)]
+    caplog.set_level("INFO", "monai_memo")
+    rate = CopyRate(train, heldout, patients, n_bootstrap=20, detector=detector)
+    np.testing.assert_allclose((rate.training * detector.embed(known[:30], progress=False)).sum(axis=1), 1, atol=2e-2)
+    assert "heldout images: taken for 30 images of 32 x 32 pixels in grey" in caplog.text
+    forms: list[Any] = [
+        (torch.from_numpy(known[:6]) * 2 - 1).requires_grad_(), known[:6, 0], as_bytes(known[:6]),
+        [Image.fromarray(picture) for picture in as_bytes(known[:6])], known[0, 0], list(known[:6]),
+        np.repeat(known[:6].transpose(0, 2, 3, 1), 3, -1),
+    ]  # fmt: skip
+    for images in forms:
+        rate.reset()
+        assert rate.update(images) is rate
+        assert float(rate.compute()) == float(rate.aggregate()) == 1.0, rate.taken_for
+        assert rate.summary()["n_copies"] == (1 if rate.taken_for.startswith("taken for 1 image ") else 6)
+    assert "synthetic images: taken for 6 images of 32 x 32 pixels in grey, from one array (N, C, H, W)" in caplog.text
+    engine = Engine(lambda _, batch: batch)
+    IgniteMetricHandler(rate, output_transform=lambda batch: (batch, None), save_details=False).attach(engine, "rate")
+    engine.run([torch.from_numpy(known[:4]), torch.from_numpy(known[4:8])])
+    assert engine.state.metrics["rate"] == 1.0 and rate.summary()["n_synthetic"] == 8
+
+
+def test_what_is_no_images_is_refused_by_its_shape(detector_file: Path, demo_folder: Path, tmp_path: Path) -> None:
+    detector = Detector.load(detector_file)
+    cohorts = [Cohort.from_source(demo_folder / name, name) for name in ("training", "heldout")]
+    rates = [
+        copy_rate_from_cohorts(detector, *cohorts, tmp_path, workers=1, progress=False),
+        VerifiedCopyRate(detector, *cohorts, tmp_path, workers=1, progress=False),
+    ]
+    for rate in rates:
+        for images, words in (
+            (np.zeros((0, 128)), r"synthetic images: got the shape \(0, 128\), where \(H, W\)"),
+            (np.zeros((2, 1, 8, 8, 8)), r"synthetic images: got the shape \(2, 1, 8, 8, 8\)"),
+            (np.full((2, 1, 32, 32), np.nan), r"2 of 2 hold NaN or infinity.*shape \(1, 32, 32\)"),
+            ([np.zeros((32, 32)), np.zeros((16, 32))], "have 2 shapes"),
+        ):
+            with pytest.raises(ConfigurationError, match=words):
+                rate.update(images)
+        assert len(rate) == 0
+    with pytest.raises(ConfigurationError, match="has no detector to make them of images"):
+        metric().update(np.zeros((2, 1, 8, 8)))
+    with pytest.raises(ConfigurationError, match="training images: 30 of 30 are constant"):
+        CopyRate(np.zeros((30, 1, 32, 32)), np.zeros((30, 1, 32, 32)), detector=detector)
