@@ -1,6 +1,6 @@
 # Copyright (c) monai_memo contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Does a medical image generator hand out its training patients?
+"""Does a medical image generator leak its training patients?
 
 The public names are loaded when they are used, so that ``import monai_memo`` is quick.
 

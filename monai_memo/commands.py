@@ -250,7 +250,7 @@ class Command:
 
 
 GROUPS = {
-    "audit": "Audit: does a generator hand out its training patients?",
+    "audit": "Audit: does a generator leak its training patients?",
     "review": "Review: people look at the pairs that an audit found",
     "release": "Release: what can be given away",
     "generators": "Generators: before and while they are trained",

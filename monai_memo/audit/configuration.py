@@ -96,10 +96,11 @@ class AuditOptions(Settings):
             trusting the embeddings; by default on, except for the paper's recipe and the paper's calibration.
         parts: look for copies in part as well: regions of a quarter of the image (of a volume: an eighth) that come
             from one training image. By default wherever matches are verified, among up to 10,000 training images.
-        match_sharpness: where the synthetic images are softer than the held-out ones, soften the held-out images alike
-            before thresholds and control are taken from them (size-matched calibration only).
-        reference: the reference control: look the synthetic images up among training and held-out patients together as
-            well, which takes one further look-up of each. Without it look-alikes can pass for copies.
+        match_sharpness: where the synthetic images are softer than the held-out ones, blur the held-out images to the
+            same sharpness before thresholds and control are taken from them (size-matched calibration only).
+        reference: the reference control: look the synthetic images up among training and held-out patients together,
+            and among held-out patients alone, which takes two further look-ups of each. Without it look-alikes can
+            pass for copies.
         fdr: false discovery rate of the list of copies.
         planted: copies planted for the positive control; 0 leaves it out.
         limit_copies: copies planted of each kind and strength, for the limit of detection; 0 leaves it out.

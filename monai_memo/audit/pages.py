@@ -4,7 +4,10 @@
 
 from __future__ import annotations
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+import re
+
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from monai_memo.audit.parts import Count, Estimate
 from monai_memo.audit.result import AuditResult
@@ -50,17 +53,27 @@ def in_the_end(result: AuditResult) -> str:
     return f"all {total} training images" if limit == total else f"at least {limit} of the {total} training images"
 
 
+def symbols(text: str) -> Markup:
+    """``N_copies`` with its index, and tau as a Greek letter."""
+    escaped = re.sub(r"\bN_(\w+)", r"N<sub>\1</sub>", str(escape(text)))
+    return Markup(re.sub(r"\btau\b", "&tau;", escaped))
+
+
 FILTERS = {
     "count": _count, "rate": _rate, "similarity": _similarity, "percent": percent, "why_none_listed": why_none_listed,
-    "in_the_end": in_the_end,
+    "in_the_end": in_the_end, "symbols": symbols,
 }  # fmt: skip
 
 
-def environment() -> Environment:
-    """Jinja for the pages: everything is escaped, a missing value is an error."""
+def environment(*rooms: str) -> Environment:
+    """Jinja for the pages: everything is escaped, a missing value is an error.
+
+    Args:
+        rooms: packages with templates of their own, which go before those of the audit (style and macros).
+    """
     environment = Environment(
-        loader=PackageLoader("monai_memo.audit"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
+        loader=ChoiceLoader([PackageLoader(room) for room in (*rooms, "monai_memo.audit")]), autoescape=True,
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters.update(FILTERS)
     return environment

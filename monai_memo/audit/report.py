@@ -16,6 +16,7 @@ from monai_memo.audit.contact_sheet import SheetColumn, sheet_figure, sheet_reco
 from monai_memo.audit.evidence import PairEvidence
 from monai_memo.audit.figures import distribution_figure, rates_figure, sampling_figure, write_figure
 from monai_memo.audit.gallery import Gallery
+from monai_memo.audit.glossary import report_terms
 from monai_memo.audit.pages import environment
 from monai_memo.audit.pair_cards import PartCard, part_cards
 from monai_memo.audit.partial_evidence import PartialEvidence
@@ -167,6 +168,7 @@ def _render(
             limits=_limits(result),
             paragraphs=paragraphs(result.verdict["detail"]),
             directions=IF_COPIED,
+            glossary=report_terms(result),
             titles={"training": "Training", "heldout": "Held-out", "synthetic": "Synthetic"},
         )
     )

@@ -184,9 +184,9 @@ class SoftPart:
         n, share = int(self.which.sum()), float(self.which.mean())
         return (
             f"{n} of the synthetic images ({share:.0%}) are softer than 99 of 100 held-out ones; the others "
-            "are as sharp. Blurred images of unseen patients are close to many patients, so that these were judged "
-            "against held-out images softened alike, and their similarities brought to the scale of the others: at tau "
-            "both are equally rare."
+            "are as sharp. Blurred images are close to many patients, also where nothing was copied. So these were "
+            "compared with held-out images that were blurred just as much, and their similarities were rescaled: at "
+            "tau both are equally rare."
         )
 
 

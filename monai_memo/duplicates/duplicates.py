@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from monai_memo.audit.contact_sheet import montage, picture_uri
+from monai_memo.audit.pages import environment
 from monai_memo.audit.run import resolve_device
 from monai_memo.audit.slices import central_planes
 from monai_memo.data.cohort import Cohort, SkippedImage
@@ -258,11 +258,7 @@ def _page(found: Found, pixels: NDArray[np.floating], most: int) -> str:
             "number": number, "group": group, "picture": picture_uri(montage(planes)),
             "members": [(found.members[place], place in found.left_out) for place in group.members[:12]],
         })  # fmt: skip
-    environment = Environment(
-        loader=PackageLoader("monai_memo.duplicates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    return environment.get_template("duplicates.html.jinja").render(
+    return environment("monai_memo.duplicates").get_template("duplicates.html.jinja").render(
         sentences=found.sentences(), calibration=found.calibration(), shown=shown, total=len(found.groups),
         left_out=Counter(found.left_out.values()), skipped=found.skipped, titles=TITLES,
     )  # fmt: skip

@@ -45,8 +45,8 @@ class VerifiedOptions(ReferenceOptions, total=False):
     """How cohorts are read and samples judged. The defaults are those of an audit.
 
     Attributes:
-        match_sharpness: where the samples are softer than the held-out images, soften these alike before the threshold
-            is taken from them; True by default.
+        match_sharpness: where the samples are softer than the held-out images, blur these to the same sharpness before
+            the threshold is taken from them; True by default.
         reference: the reference control: look the samples up among training and held-out patients together as well,
             and among held-out patients alone, which takes twice as long again; False by default. It tells copies from
             look-alikes, which soft samples are, and raises tau where these would pass.

@@ -12,17 +12,23 @@ from itertools import groupby
 from monai_memo.audit.card import TODO
 
 STYLE = """
-body { font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; color: #1d2530;
+:root { color-scheme: light dark; --ink: #1d2530; --page: #fff; --line: #cfd6de; --head: #f1f4f7; --quote: #fdf1ef; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e4e8ee; --page: #12161b; --line: #39424d; --head: #1b2128; --quote: #2d1d15; } }
+body { color: var(--ink); background: var(--page);
+  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif;
   max-width: 980px; margin: 0 auto; padding: 18px 16px 48px; overflow-wrap: break-word; }
 h1 { font-size: 23px; } h2 { font-size: 17px; margin: 26px 0 8px; break-after: avoid; } h3 { font-size: 15px; }
 table { border-collapse: collapse; width: 100%; margin: 8px 0; font-size: 13.5px; }
-th, td { border: 1px solid #cfd6de; padding: 4px 8px; text-align: left; vertical-align: top; }
-th { background: #f1f4f7; } tr { break-inside: avoid; } thead { display: table-header-group; }
-blockquote { border-left: 4px solid #c0392b; margin: 10px 0; padding: 2px 12px; background: #fdf1ef; }
+th, td { border: 1px solid var(--line); padding: 4px 8px; text-align: left; vertical-align: top; }
+th { background: var(--head); } tr { break-inside: avoid; } thead { display: table-header-group; }
+blockquote { border-left: 4px solid #c0392b; margin: 10px 0; padding: 2px 12px; background: var(--quote); }
 code { font-size: 90%; overflow-wrap: anywhere; }
 td:first-child { min-width: 4.5em; } .pairs td:first-child { width: 34%; } td.fill { height: 2.6em; }
 @page { size: A4; margin: 16mm 14mm; }
-@media print { body { font-size: 10.5pt; max-width: none; padding: 0; } table { font-size: 9pt; } }
+@media print {
+  :root { color-scheme: light; --ink: #111; --page: #fff; --line: #cfd6de; --head: #f1f4f7; --quote: #fff; }
+  body { font-size: 10.5pt; max-width: none; padding: 0; } table { font-size: 9pt; } }
 """
 
 

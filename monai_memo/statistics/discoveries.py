@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import false_discovery_control
 
 from monai_memo.statistics.own_references import OwnReferences
 from monai_memo.statistics.similarities import Floats
@@ -75,12 +76,11 @@ def benjamini_hochberg(p_values: Floats, rate: float) -> NDArray[np.bool_]:
     """
     if not 0 < rate < 1:
         raise ValueError(f"the false discovery rate must lie between 0 and 1, got {rate!r}")
-    n = len(p_values)
-    if n == 0:
+    if len(p_values) == 0:
         return np.zeros(0, dtype=bool)
-    ranked = np.sort(p_values)
-    passed = np.flatnonzero(ranked <= rate * np.arange(1, n + 1) / n + 1e-12)
-    return p_values <= ranked[passed[-1]] if len(passed) else np.zeros(n, dtype=bool)
+    # Conformal p-values are fractions that often meet the limit exactly: rounding must not decide.
+    adjusted = false_discovery_control(np.minimum(p_values, 1.0), method="bh")
+    return np.asarray(adjusted <= rate + 1e-12, dtype=bool)
 
 
 def discover(

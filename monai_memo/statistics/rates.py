@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """N_copies and N_mem with their thresholds, controls and intervals: the numbers of an audit.
 
-Intervals come from one bootstrap over patients that goes through thresholds and counts alike. What is resampled are the
-images that ask (whose nearest neighbour is looked up); the images that answer stay as they are, since resampling those
-would thin them out to 63 % and pull every maximum down.
+Intervals come from one bootstrap over patients, through thresholds and counts together. Only queries are resampled: the
+images whose nearest neighbour is looked up. The gallery, in which they are looked up, stays as it is: resampled, it
+would hold 63 % of its images only, and every maximum would fall.
 
 * N_mem: training patients are resampled, through the threshold and the count together.
 * N_copies: held-out patients (size-matched) or training patients (paper) are resampled for tau, synthetic images for

@@ -64,7 +64,7 @@ class RunAudit:
 
         Three audits of the same samples: ``size_matched`` with verification, as ``monai-memo audit`` does by default,
         and, by embeddings alone, ``size_matched_embeddings`` and ``paper``. Where samples are softer than the held-out
-        images, these are softened alike, but not for ``paper``.
+        images, these are blurred to the same sharpness, but not for ``paper``.
 
         Args:
             samples: ``(n, channels, *spatial)`` in [0, 1].

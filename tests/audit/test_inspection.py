@@ -64,6 +64,7 @@ def test_the_page_is_one_file_without_scripts_or_requests(demo_folder: Path, tmp
     page = inspection.write().read_text(encoding="utf-8")
     assert not re.search(r"<(script|link|iframe|object)\b|url\(|https?://", page)
     assert len(re.findall(r"<img ", page)) == 5 and page.count("data:image/png;base64,") == 5
+    assert "@media (prefers-color-scheme: dark)" in page and "@media print" in page
     assert page.index("must not be shared") < page.index("mean image") < page.index("What was read")
     record = json.loads((tmp_path / "folder" / "inspection.json").read_text())
     assert record["cohorts"]["training"]["format"] == {"PNG": 60}

@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
-from scipy.stats import false_discovery_control
 
 from monai_memo.statistics.discoveries import benjamini_hochberg, conformal_p_values, discover
 
@@ -15,11 +16,22 @@ def test_p_values_of_unseen_images_are_uniform() -> None:
     assert np.mean(below) == pytest.approx(0.05, abs=0.006)
 
 
-def test_list_agrees_with_scipy() -> None:
-    rng = np.random.default_rng(1)
-    for _ in range(20):
-        p = np.where(rng.random(60) < 0.3, rng.random(60) * 0.01, rng.random(60))
-        np.testing.assert_array_equal(benjamini_hochberg(p, 0.1), false_discovery_control(p) <= 0.1)
+@pytest.mark.parametrize("heldout", [19, 39, 99, 200])
+def test_the_list_follows_the_definition_also_where_fractions_meet_the_limit(heldout: int) -> None:
+    """In exact numbers: all p-values up to the largest one that is at most its rank's share of the rate."""
+    rng = np.random.default_rng(heldout)
+    lengths = set()
+    for n in (1, 7, 20, 100):
+        for rate in (Fraction(1, 20), Fraction(1, 10), Fraction(1, 4)):
+            for copied in (0, n // 4, n):
+                ranks = np.append(np.ones(copied, int), rng.integers(1, heldout + 2, n - copied))
+                exact = sorted(Fraction(int(rank), heldout + 1) for rank in ranks)
+                passed = [p for place, p in enumerate(exact, 1) if p <= rate * place / n]
+                expected = [bool(passed) and Fraction(int(rank), heldout + 1) <= passed[-1] for rank in ranks]
+                found = benjamini_hochberg(ranks / (heldout + 1), float(rate))
+                assert found.tolist() == expected
+                lengths.add(sum(expected))
+    assert {0, 100} <= lengths and len(lengths) > 5
 
 
 def test_realised_rate_stays_below_the_one_asked_for() -> None:

@@ -1,31 +1,48 @@
 # Copyright (c) monai_memo contributors
 # SPDX-License-Identifier: Apache-2.0
-"""API reference from docstrings: ``sphinx-build -W docs/api OUT``. Loads nothing from the network."""
+"""The documentation site: ``make docs``. Nothing is loaded from the network, neither now nor by its pages."""
 
 from __future__ import annotations
 
 import re
+import sys
 from importlib.metadata import version as version_of
+from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent / "extensions"))
 
 project = "monai_memo"
 author = "monai_memo contributors"
 project_copyright = "monai_memo contributors, Apache-2.0"
 release = version = version_of("monai-memo")
 
-extensions = ["sphinx.ext.apidoc", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "myst_parser"]
+extensions = [
+    "repository_pages",
+    "sphinx.ext.apidoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "myst_nb",
+    "sphinx_copybutton",
+]
 # The server of the review lives in MONAI Label's environment (docs/review.md) and has no interface for programs.
 apidoc_modules = [
     {
-        "path": "../../monai_memo",
-        "destination": "modules",
-        "exclude_patterns": ["../../monai_memo/label/server", "../../monai_memo/label/app", "**/__main__.py"],
+        "path": "../monai_memo",
+        "destination": "api/modules",
+        "exclude_patterns": ["../monai_memo/label/server", "../monai_memo/label/app", "**/__main__.py"],
         "separate_modules": True,
         "module_first": True,
         "automodule_options": {"members", "show-inheritance"},
     }
 ]
-exclude_patterns = ["modules/modules.rst"]
+exclude_patterns = ["api/modules/modules.rst", "_build", "figures", "studies", "extensions"]
+suppress_warnings = ["myst.header"]  # headings of bundles are those that MONAI's model zoo asks for
+
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 4
+nb_execution_mode = "off"  # tutorials are committed executed; tests run them again
+nb_merge_streams = True
 
 autodoc_member_order = "bysource"
 autodoc_default_options = {"ignore-module-all": True}  # a name that a room hands on stands where it is made
@@ -35,9 +52,13 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True  # attributes of dataclasses, without documenting them twice
 
-html_theme = "alabaster"
-html_theme_options = {"description": "Which synthetic images are copies of patients?", "fixed_sidebar": True}
+html_theme = "furo"
+html_title = f"monai_memo {release}"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 html_show_sourcelink = False
+html_copy_source = False
+copybutton_prompt_text = "$ "
 
 SECTIONS = ("Args:", "Attributes:")
 
