@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from monai_memo.audit.certainty import describe_sampling
 from monai_memo.audit.comparison import Comparison, compare
+from monai_memo.audit.reference import joint_gallery, nearest_patients
 from monai_memo.audit.sharpness import match_sharpness
 from monai_memo.audit.verified_comparison import compare_verified, search_in
 from monai_memo.data.cohort import Cohort, CohortImage
@@ -28,6 +29,7 @@ from monai_memo.search.runner import Runner
 from monai_memo.statistics.calibration import expected_floor
 from monai_memo.statistics.discoveries import discover
 from monai_memo.statistics.rates import AuditRates, audit_rates
+from monai_memo.statistics.reference import reference_control
 
 INTERVALS = (
     "tau", "copies", "memorized", "memorized_patients", "control_copies", "control_memorized", "excess_copies",
@@ -73,8 +75,9 @@ class RunAudit:
             pairs_path: of the PNG.
 
         Returns:
-            ``rates`` by audit, ``sampling_curve``, ``quality``, ``n_synthetic``, ``n_unusable``, ``softened`` and sizes
-            of cohorts.
+            ``rates`` by audit, ``reference`` (the excess over the reference control at the same tau), ``similarity``
+            (its 99th percentile and maximum), ``sampling_curve``, ``quality``, ``n_synthetic``, ``n_unusable``,
+            ``softened`` and sizes of cohorts.
 
         Raises:
             UnusableImageError: fewer than two samples can be used (constant, not finite).
@@ -111,6 +114,11 @@ class RunAudit:
             "n_unusable": unusable,
             "softened": softening is not None,
             "rates": {name: _record(item) for name, item in rates.items()},
+            "reference": self._reference(synthetic, training, embeddings["training"], tau, seed),
+            "similarity": {
+                "p99": float(np.quantile(verified.sims.synthetic_to_training, 0.99)),
+                "max": float(verified.sims.synthetic_to_training.max()),
+            },
             "paper_floor": {
                 "copies": expected_floor(len(training.cohort), n_heldout),
                 "memorized": expected_floor(len(synthetic.cohort), n_heldout),
@@ -142,6 +150,32 @@ class RunAudit:
         if key not in self.searches:
             self.searches[key] = search_in(training, embeddings, self.detector, Runner(progress=self.progress))
         return self.searches[key]
+
+    def _reference(
+        self,
+        synthetic: PreparedCohort,
+        training: PreparedCohort,
+        embeddings: NDArray[np.float32],
+        tau: float,
+        seed: int,
+    ) -> dict[str, Any]:
+        """The same samples looked up among training and held-out patients together: what is left is no look-alike."""
+        key, cohorts = f"joint {training.content_sha256}", {"training": training, "heldout": self.heldout}
+        if key not in self.searches:
+            both = {"training": embeddings, "heldout": self._embed(self.heldout)}
+            search = CopySearch.default(self.detector.network)
+            self.searches[key] = search.fit(joint_gallery(cohorts, both), Runner(progress=self.progress))
+        search = self.searches[key]
+        found = search.search(synthetic.pixels)
+        control = reference_control(
+            nearest_patients(
+                found.similarity[:, 0], found.candidates[:, 0], search.gallery.patients, len(training.cohort)
+            ),
+            tau,
+            seed=seed,
+        )
+        excess = control.excess
+        return {"excess": [excess.value, excess.low, excess.high], "p_value": float(control.p_value)}
 
     def _embed(self, prepared: PreparedCohort) -> NDArray[np.float32]:
         store = self.folder / "embeddings" / f"{self.detector.sha256[:16]}-{prepared.content_sha256[:16]}.npy"

@@ -225,7 +225,8 @@ class _Reader:
         try:
             if kind in PIXEL_SETTINGS:
                 settings = PIXEL_SETTINGS[kind](**given)
-                _require_whole_levels(settings.channels, image_size)  # type: ignore[attr-defined]
+                if hasattr(settings, "channels"):
+                    _require_whole_levels(settings.channels, image_size)
                 return _plain(settings)
             return _plain(_bundle_settings(given, known, image_size))
         except SettingsError as error:

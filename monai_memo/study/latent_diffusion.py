@@ -11,17 +11,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from monai.bundle import ConfigWorkflow
+from numpy.typing import NDArray
 
 from monai_memo.errors import ConfigurationError, MemoError
 from monai_memo.files import sha256_of
-from monai_memo.generators.bundle_model import config_files
-from monai_memo.generators.guarded import OF_SAMPLING, load_guarded
+from monai_memo.generators.bundle_model import config_files, load_bundle, read_bundle
+from monai_memo.generators.guarded import OF_SAMPLING, guarded, load_guarded
+from monai_memo.generators.latents import encode_latents
 from monai_memo.generators.settings import GeneratorSettings
 from monai_memo.sampling import TrainedGenerator
 from monai_memo.settings.bundles import check_config
 from monai_memo.study.configuration import GeneratorEntry
 from monai_memo.study.grid import AUTOENCODER, DIFFUSION, bundle_values
+from monai_memo.study.memorizer import ClosedFormMemorizer
 from monai_memo.study.pixel_training import epochs_of
 
 OF_THE_LOADER = ("bundle_root", "device", "num_inference_steps")  # arguments of load_bundle, no config values there
@@ -94,19 +99,39 @@ class BundleTraining:
 
     def train(self, steps: int, folder: Path) -> TrainedGenerator:
         """Train the diffusion model for so many steps, going on with a shorter training in the same folder."""
-        diffusion_file = folder / f"model_{steps}.pt"
-        further = {"output_dir": str(folder), "diffusion_file": str(diffusion_file)}
-        self._run(DIFFUSION, **further, diffusion_epochs=epochs_of(steps, self.known["diffusion_steps_per_epoch"]))
+        epochs = epochs_of(steps, self.known["diffusion_steps_per_epoch"])
+        self._run(DIFFUSION, **self._places(steps, folder), diffusion_epochs=epochs)
         with _as_before():
-            return load_guarded(
-                self.bundle,
-                int(self.known["num_inference_steps"]),
-                int(self.known["sampling_batch_size"]),
-                self.values.get("device", "cpu"),
-                self.profile,
-                **{key: value for key, value in self.values.items() if key not in OF_THE_LOADER},
-                **further,
-            )
+            return load_guarded(*self._sampling(), **self._overrides(steps, folder))
+
+    def memorizer(self, steps: int, folder: Path, pixels: NDArray[np.floating]) -> TrainedGenerator:
+        """The same autoencoder, sampler and switches around a diffusion model that knows nothing but these images.
+
+        Args:
+            steps, folder: of a training that was done.
+            pixels: training images ``(n, channels, *spatial)`` in [0, 1].
+        """
+        with _as_before():
+            overrides = self._overrides(steps, folder)
+            model = load_bundle(*self._sampling(), **overrides)
+            found = encode_latents(
+                pixels, model.autoencoder, folder / "memorizer", "training", model.latent_shape,
+                batch_size=model.batch_size, device=model.device, progress=False,
+            )  # fmt: skip
+            means = torch.from_numpy(np.asarray(found.values[:, 0, 0], dtype=np.float32)) * model.scale_factor
+            model.diffusion = ClosedFormMemorizer(means, model.scheduler).to(model.device)  # type: ignore[assignment]
+            return guarded(model, read_bundle(self.bundle, self.profile, **overrides))
+
+    def _places(self, steps: int, folder: Path) -> dict[str, str]:
+        return {"output_dir": str(folder), "diffusion_file": str(folder / f"model_{steps}.pt")}
+
+    def _sampling(self) -> tuple[Path, int, int, str, str | None]:
+        steps, batch = (int(self.known[name]) for name in ("num_inference_steps", "sampling_batch_size"))
+        return self.bundle, steps, batch, str(self.values.get("device", "cpu")), self.profile
+
+    def _overrides(self, steps: int, folder: Path) -> dict[str, Any]:
+        kept = {key: value for key, value in self.values.items() if key not in OF_THE_LOADER}
+        return {**kept, **self._places(steps, folder)}
 
 
 @contextmanager

@@ -5,11 +5,21 @@
 from __future__ import annotations
 
 from numbers import Integral
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from monai_memo.generators.settings import AUGMENTATIONS, Batch, Channels, ChannelsByLevel, LearningRate, Weight
+from monai_memo.generators.settings import (
+    AUGMENTATIONS,
+    Batch,
+    Blocks,
+    Channels,
+    ChannelsByLevel,
+    InferenceSteps,
+    LearningRate,
+    Rate,
+    Weight,
+)
 from monai_memo.settings import (
     Boolean,
     Choice,
@@ -17,16 +27,19 @@ from monai_memo.settings import (
     Epochs,
     File,
     Folder,
+    Number,
     Quantity,
     Seed,
     Seeds,
     Settings,
     Several,
+    Share,
     Source,
     Table,
     Text,
     Whole,
     Workers,
+    require,
 )
 
 
@@ -122,7 +135,7 @@ class RunSettings(Settings):
 
 
 FACTORS = tuple(RunSettings.model_fields)
-KINDS = ("latent_diffusion", "variational_autoencoder", "gan")
+KINDS = ("latent_diffusion", "variational_autoencoder", "gan", "principal_diffusion")
 
 
 class EntrySettings(Settings):
@@ -188,7 +201,51 @@ class GanSettings(Settings):
     steps_per_epoch: Quantity = 250
 
 
+class PrincipalDiffusionSettings(Settings):
+    """Settings of a diffusion model of principal components (``study.principal``); switches as in the bundles.
+
+    Attributes:
+        components: of the images of all patients of the study.
+        hidden: width of the network.
+        learning_rate: of the optimiser.
+        batch_size: images per step.
+        steps_per_epoch: optimiser steps between two validations.
+        num_inference_steps: of sampling.
+        dropout: share of the hidden values dropped while it trains.
+        weight_decay: decoupled.
+        ambient_above: share of the timesteps above which the loss knows noisy training images only.
+        stop_patience: stop after so many validations without a lower held-out loss, and keep the weights of the lowest.
+        repel: share of unseen patients that may lie within the shields around training latents.
+        repel_shields: nearest shields that push.
+        dissimilarity: scale of the guidance away from the nearest training latent.
+        reject_detector: copy detector; samples that it calls copies are drawn again.
+        reject_attempts: at most, for each sample.
+    """
+
+    components: Channels = 128
+    hidden: Channels = 256
+    learning_rate: LearningRate = 1e-3
+    batch_size: Batch = 64
+    steps_per_epoch: Quantity = 250
+    num_inference_steps: InferenceSteps = 50
+    dropout: Rate = 0.0
+    weight_decay: Rate = 0.0
+    ambient_above: Share | None = None
+    stop_patience: Epochs | None = None
+    repel: Share | None = None
+    repel_shields: Blocks = 1
+    dissimilarity: Annotated[float, Number(0, 1e6, open_ends=True)] | None = None
+    reject_detector: File | None = None
+    reject_attempts: Annotated[int, Whole(1, 1000)] = 20
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        require(self.repel is None or self.dissimilarity is None, "repel and dissimilarity exclude one another")
+        return self
+
+
 PIXEL_SETTINGS: dict[str, type[Settings]] = {
     "variational_autoencoder": VariationalAutoencoderSettings,
     "gan": GanSettings,
+    "principal_diffusion": PrincipalDiffusionSettings,
 }

@@ -17,10 +17,13 @@ from numpy.typing import NDArray
 
 from monai_memo.audit.record import software_versions
 from monai_memo.audit.run import resolve_device
+from monai_memo.data.cohort import Cohort
 from monai_memo.data.writing import save_image
 from monai_memo.errors import GeneratorError
 from monai_memo.files import sha256_of, write_json
+from monai_memo.generators.cohorts import GeneratorCohorts
 from monai_memo.generators.evaluation import sheet
+from monai_memo.generators.guarded import OF_SAMPLING
 from monai_memo.generators.latent_diffusion import sample_seeds
 from monai_memo.progress import following
 from monai_memo.sampling import TrainedGenerator
@@ -32,7 +35,8 @@ from monai_memo.study.figures import write_figures
 from monai_memo.study.gan import train_gan
 from monai_memo.study.latent_diffusion import BundleTraining
 from monai_memo.study.pixel_training import PixelTraining
-from monai_memo.study.settings import StudySettings
+from monai_memo.study.principal import PrincipalAutoencoder, PrincipalTraining
+from monai_memo.study.settings import PrincipalDiffusionSettings, StudySettings
 from monai_memo.study.tables import write_tables
 from monai_memo.study.variational_autoencoder import train_variational_autoencoder
 from monai_memo.workspace.output_folder import OutputFolder
@@ -64,6 +68,7 @@ class GeneratorStudy:
         self.configuration = StudyConfiguration.read(settings.config, **sources)
         self.out, self.device = Path(settings.out), resolve_device(settings.device)
         self.report_only, self.workers, self.progress = settings.report_only, settings.workers, settings.progress
+        self._spaces: dict[int, PrincipalAutoencoder] = {}
 
     def run(self) -> list[dict[str, Any]]:
         """Do what is missing; write tables and figures; return one record for each planned run.
@@ -83,8 +88,8 @@ class GeneratorStudy:
 
     def _run(self) -> list[dict[str, Any]]:
         plan = self.configuration.plan()
-        data = open_study_data(self.configuration, self.out / "shared", self.device, self.workers, self.progress)
-        audit = RunAudit(data.detector, data.prepared(data.heldout_cohort()), self.out / "shared", 1000, self.progress)
+        data = self.opened()
+        audit = self.audit_of(data)
         folders = {planned.run: self._folder(planned.run, data) for planned in plan}
         if not self.report_only:
             for planned in following(plan, "study", shown=self.progress):
@@ -96,6 +101,55 @@ class GeneratorStudy:
         write_tables(self.out, records)
         write_figures(self.out / "figures", records, self.configuration)
         return records
+
+    def opened(self) -> StudyData:
+        """What all runs share."""
+        return open_study_data(self.configuration, self.out / "shared", self.device, self.workers, self.progress)
+
+    def audit_of(self, data: StudyData) -> RunAudit:
+        """How every run is audited."""
+        return RunAudit(data.detector, data.prepared(data.heldout_cohort()), self.out / "shared", 1000, self.progress)
+
+    def finished(self, data: StudyData) -> list[tuple[Run, Path, dict[str, Any]]]:
+        """Runs that have a result, with their folder and that result."""
+        folders = [(planned.run, self._folder(planned.run, data)) for planned in self.configuration.plan()]
+        return [(run, folder, found) for run, folder in folders if (found := result_in(folder)) is not None]
+
+    def alike_but_for_sampling(self, run: Run, data: StudyData) -> list[Run]:
+        """The planned runs that share the training of a latent diffusion model, this one among them."""
+        wanted = self._identity(run, data, trained=True)
+        planned = [planned.run for planned in self.configuration.plan()]
+        return [one for one in planned if one.steps == run.steps and self._identity(one, data, trained=True) == wanted]
+
+    def memorizer(self, run: Run, data: StudyData) -> TrainedGenerator:
+        """The sampling of a run, with its switches, around a closed-form model that knows its training images only."""
+        folder = self._training_folder(run, data)
+        if self._entry(run).kind == "principal_diffusion":
+            return self._principal(run, data, folder).generator(memorizer=True)
+        preprocessing = generator_preprocessing(data.detector, tuple(self.configuration.image_size))
+        pixels = data.prepared(data.training_cohort(run.n_patients, run.seed), preprocessing).pixels
+        return self._bundle(run, data).memorizer(run.steps, folder, pixels)
+
+    def _principal(self, run: Run, data: StudyData, folder: Path) -> PrincipalTraining:
+        preprocessing = generator_preprocessing(data.detector, tuple(self.configuration.image_size))
+        cohorts = GeneratorCohorts(data.training_cohort(run.n_patients, run.seed), data.heldout_cohort())
+        settings = self._entry(run).settings_of(run.network)
+        components = PrincipalDiffusionSettings(**settings).components
+        if components not in self._spaces:
+            pool = data.prepared(Cohort.from_source(data.pool, "training"), preprocessing)
+            self._spaces[components] = PrincipalAutoencoder(pool.pixels, components).eval()
+        training, heldout = (data.prepared(one, preprocessing).pixels for one in (cohorts.training, cohorts.heldout))
+        return PrincipalTraining(
+            self._spaces[components],
+            training,
+            heldout,
+            cohorts,
+            run.augmentation,
+            run.steps,
+            run.seed,
+            folder,
+            settings,
+        )  # fmt: skip
 
     def _attempt(self, run: Run, folder: Path, data: StudyData, audit: RunAudit) -> None:
         logger.info("%s ...", run.name)
@@ -176,9 +230,13 @@ class GeneratorStudy:
         """What decides the samples, or where ``trained`` the weights alone, of a training, however long it is."""
         entry = self._entry(run)
         # Entries of a bundle that differ in how they sample are one training, whatever they are called.
-        left = ("steps", "generator") if trained and entry.kind == "latent_diffusion" else ("steps",)
+        samples_apart = entry.kind in ("latent_diffusion", "principal_diffusion")
+        left = ("steps", "generator") if trained and samples_apart else ("steps",)
         parts = {key: value for key, value in asdict(run).items() if key not in left}
         parts |= {"kind": entry.kind, "images": data.identity, "image_size": list(self.configuration.image_size)}
+        if entry.kind == "principal_diffusion" and trained:
+            settings = {key: value for key, value in entry.settings_of(run.network).items() if key not in OF_SAMPLING}
+            return {**parts, "settings": settings}
         if entry.kind != "latent_diffusion":
             return {**parts, "settings": entry.settings_of(run.network)}
         given = self.configuration.autoencoder
@@ -193,18 +251,18 @@ class GeneratorStudy:
     def _folder(self, run: Run, data: StudyData) -> Path:
         return self.out / "runs" / f"{run.name}-{self._run_identity(run, data)[:8]}"
 
+    def _training_folder(self, run: Run, data: StudyData) -> Path:
+        trained = self._identity(run, data, trained=True)
+        folder = self.out / "trainings" / fingerprint("training of a study", trained, packages=())[:16]
+        if (read_sealed_json(folder / "steps.json") or {"steps": 0})["steps"] > run.steps:
+            # A level that was added later: a training cannot go back, so this one is done again from the start.
+            return folder.with_name(f"{folder.name}-{run.steps}")
+        return folder
+
     def _train(self, run: Run, data: StudyData) -> TrainedGenerator:
         """Train for the steps of a run, going on with a shorter training of the same identity."""
-        folder = (
-            self.out
-            / "trainings"
-            / fingerprint("training of a study", self._identity(run, data, trained=True), packages=())[:16]
-        )
+        folder = self._training_folder(run, data)
         longest = folder / "steps.json"
-        if (read_sealed_json(longest) or {"steps": 0})["steps"] > run.steps:
-            # A level that was added later: a training cannot go back, so this one is done again from the start.
-            folder = folder.with_name(f"{folder.name}-{run.steps}")
-            longest = folder / "steps.json"
         write_sealed_json(longest, {"steps": run.steps})
         entry = self._entry(run)
         if entry.kind == "latent_diffusion":
@@ -212,6 +270,8 @@ class GeneratorStudy:
             if self.configuration.autoencoder is None and not path.is_file():
                 bundle.train_autoencoder(path, self.configuration.seed)
             return bundle.train(run.steps, folder)
+        if entry.kind == "principal_diffusion":
+            return self._principal(run, data, folder).generator()
         cohort = data.training_cohort(run.n_patients, run.seed)
         preprocessing = generator_preprocessing(data.detector, tuple(self.configuration.image_size))
         training = PixelTraining(

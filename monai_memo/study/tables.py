@@ -31,6 +31,11 @@ def flat(record: Mapping[str, Any]) -> dict[str, Any]:
                 row |= {f"{audit}_{name}{end}": part for end, part in zip(("", "_low", "_high"), value, strict=True)}
             else:
                 row[f"{audit}_{name}"] = value
+    if "reference" in result:  # not in results of earlier versions
+        excess = result["reference"]["excess"]
+        row |= {f"reference_excess{end}": part for end, part in zip(("", "_low", "_high"), excess, strict=True)}
+        row |= {"reference_p_value": result["reference"]["p_value"]}
+        row |= {f"similarity_{name}": value for name, value in result["similarity"].items()}
     row |= {f"paper_floor_{name}": value for name, value in result["paper_floor"].items()}
     curve = result["sampling_curve"]
     return row | {f"sampling_{name}": curve[name] for name in ("copies", "seen", "once", "twice", "limit")}

@@ -28,26 +28,9 @@ from monai_memo.generators.lowest_loss import StopAtLowestLoss
 from monai_memo.generators.rejection import RejectingGenerator
 from monai_memo.generators.repellency import SparseRepellency, distances, shield_radius
 from monai_memo.generators.weights import read_record
+from monai_memo.study.memorizer import ClosedFormMemorizer
 
 SHAPE = (2, 4, 4)
-
-
-class PerfectMemorizer(nn.Module):
-    """The optimal diffusion model of a few latents, in closed form: it can draw nothing but them."""
-
-    def __init__(self, latents: Tensor, scheduler: DDIMScheduler) -> None:
-        super().__init__()
-        self.latents, self.alphas = latents, torch.as_tensor(scheduler.alphas_cumprod)
-        self.velocity = scheduler.prediction_type == "v_prediction"
-
-    def forward(self, x: Tensor, timesteps: Tensor, context: Tensor | None = None) -> Tensor:
-        alpha = self.alphas[timesteps.long()].view(-1, 1, 1, 1)
-        keep, share = alpha.sqrt(), (1 - alpha).sqrt()
-        square = ((x[:, None] - keep[:, None] * self.latents) ** 2).flatten(2).sum(dim=2)
-        weights = (-square / (2 * (1 - alpha.flatten()[:, None]))).softmax(dim=1)
-        clean = (weights @ self.latents.flatten(1)).view_as(x)
-        noise = (x - keep * clean) / share
-        return keep * noise - share * clean if self.velocity else noise
 
 
 class Unchanged(Correction):
@@ -77,7 +60,7 @@ def latents(n: int, seed: int) -> Tensor:
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
 def test_shields_keep_the_samples_of_a_perfect_memorizer_away_from_every_training_latent(kind: str) -> None:
     training, scheduler = latents(20, 2), scheduler_of(kind)
-    memorizer = PerfectMemorizer(training, scheduler)
+    memorizer = ClosedFormMemorizer(training, scheduler)
     copies = distances(draw(memorizer, scheduler), training).min(dim=1).values
     assert copies.max() < 0.5, "all of its samples are training latents"
     radius = 0.5 * shield_radius(training, latents(50, 3), 0.05)
@@ -88,7 +71,7 @@ def test_shields_keep_the_samples_of_a_perfect_memorizer_away_from_every_trainin
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
 def test_a_correction_that_changes_nothing_leaves_the_samples_as_they_are(kind: str) -> None:
     training, scheduler = latents(5, 2), scheduler_of(kind)
-    memorizer = PerfectMemorizer(training, scheduler)
+    memorizer = ClosedFormMemorizer(training, scheduler)
     same = draw(CorrectedDiffusion(memorizer, scheduler, Unchanged()), scheduler)
     assert torch.allclose(same, draw(memorizer, scheduler), atol=1e-3)
 
@@ -114,7 +97,7 @@ def test_the_radius_leaves_the_asked_share_of_unseen_patients_within_shields() -
 
 def test_guidance_away_from_the_nearest_latent_grows_with_its_scale_and_spares_what_is_not_near() -> None:
     training, scheduler = latents(20, 2), scheduler_of()
-    memorizer = PerfectMemorizer(training, scheduler)
+    memorizer = ClosedFormMemorizer(training, scheduler)
     limit = nearness_limit(training, latents(100, 3))
 
     def apart(scale: float) -> float:
@@ -249,7 +232,7 @@ def test_noise_belongs_to_the_image_and_stays_from_epoch_to_epoch() -> None:
 
 
 def test_weights_multiply_what_the_network_says() -> None:
-    inferer, network = WeightedInferer(ddpm()), PerfectMemorizer(latents(3, 1), scheduler_of())
+    inferer, network = WeightedInferer(ddpm()), ClosedFormMemorizer(latents(3, 1), scheduler_of())
     noise, steps = latents(2, 8), torch.tensor([100, 900])
     plain = inferer(latents(2, 9), network, noise, steps)
     half = inferer(latents(2, 9), network, noise, steps, weights=torch.tensor([1.0, 0.5]).view(2, 1, 1, 1))

@@ -1,0 +1,265 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""A diffusion model of principal components, with every switch of the bundles: for studies that a processor can do.
+
+The autoencoder is linear and fixed: the principal components of all patients of the study, brought to variance 1. What
+is trained is a small network on these numbers. Sampling, repellency, dissimilarity, rejection and the ambient loss are
+those of the bundles, not copies of them.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.networks.schedulers import DDIMScheduler
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from monai_memo.detector.detector import Detector
+from monai_memo.generators.ambient import WeightedInferer, training_batch, training_latents
+from monai_memo.generators.batches import augmentation_views
+from monai_memo.generators.clean_latent import CorrectedDiffusion
+from monai_memo.generators.cohorts import GeneratorCohorts
+from monai_memo.generators.dissimilarity import DissimilarityGuidance, nearness_limit
+from monai_memo.generators.fast import PrincipalComponents
+from monai_memo.generators.guarded import rejecting
+from monai_memo.generators.latent_diffusion import LatentDiffusion
+from monai_memo.generators.latents import Latents
+from monai_memo.generators.repellency import SparseRepellency, shield_radius
+from monai_memo.sampling import TrainedGenerator
+from monai_memo.sealing import fingerprint, is_sealed, load_torch, save_torch, write_sealed
+from monai_memo.study.memorizer import ClosedFormMemorizer
+from monai_memo.study.pixel_training import epochs_of
+from monai_memo.study.settings import PrincipalDiffusionSettings
+
+logger = logging.getLogger(__name__)
+
+TIMESTEPS, FREQUENCIES, VARIANTS, VALIDATION_DRAWS = 1000, 16, 8, 8
+FORMAT = 1  # raise it when the same training would come to have other weights
+
+
+class PrincipalAutoencoder(nn.Module):
+    """Principal components of images as latents of variance 1, in the place of an AutoencoderKL.
+
+    Latents are ``(n, components, 1, 1)``.
+
+    Args:
+        pixels: ``(n, channels, *spatial)`` in [0, 1], of all patients of the study.
+        components: at most so many.
+    """
+
+    def __init__(self, pixels: NDArray[np.floating], components: int) -> None:
+        super().__init__()
+        space = PrincipalComponents(pixels, components)
+        self.shape = tuple(pixels.shape[1:])
+        self.mean: Tensor
+        self.axes: Tensor
+        self.deviations: Tensor
+        for name in ("mean", "axes", "deviations"):
+            self.register_buffer(name, getattr(space, name).clone())
+        self.latent_channels = len(self.deviations)
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents, and their standard deviations, which are 0."""
+        latents = ((images.flatten(1) - self.mean) @ self.axes.T / self.deviations)[..., None, None]
+        return latents, torch.zeros_like(latents)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images ``(n, channels, *spatial)``."""
+        return (self.mean + (latents.flatten(1) * self.deviations) @ self.axes).view(-1, *self.shape)
+
+    def decode_stage_2_outputs(self, latents: Tensor) -> Tensor:
+        """What MONAI's inferer calls."""
+        return self.decode(latents)
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """What is left of images."""
+        return self.decode(self.encode(images)[0])
+
+
+class LatentNetwork(nn.Module):
+    """Predicts velocities of latents ``(n, values, 1, 1)``.
+
+    Args:
+        values: of a latent.
+        hidden: width.
+        dropout: share of the hidden values that are dropped while it trains.
+    """
+
+    def __init__(self, values: int, hidden: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.frequencies: Tensor
+        self.register_buffer("frequencies", math.pi * 2 ** torch.linspace(0, 6, FREQUENCIES))
+        sizes = [values + 2 * FREQUENCIES, hidden, hidden, hidden]
+        layers: list[nn.Module] = []
+        for before, after in pairwise(sizes):
+            layers += [nn.Linear(before, after), nn.SiLU(), nn.Dropout(dropout)]
+        self.layers = nn.Sequential(*layers, nn.Linear(hidden, values))
+
+    def forward(self, x: Tensor, timesteps: Tensor, context: Tensor | None = None, **_: Any) -> Tensor:
+        """As MONAI's diffusion models are called."""
+        times = timesteps.float().expand(len(x)) if timesteps.numel() == 1 else timesteps.float()
+        angles = (times / TIMESTEPS)[:, None] * self.frequencies
+        found: Tensor = self.layers(torch.cat([x.flatten(1), angles.sin(), angles.cos()], dim=1))
+        return found.view_as(x)
+
+
+def scheduler() -> DDIMScheduler:
+    """Of training and sampling."""
+    return DDIMScheduler(
+        num_train_timesteps=TIMESTEPS, schedule="scaled_linear_beta", beta_start=0.0015, beta_end=0.0195,
+        clip_sample=False, prediction_type="v_prediction",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PrincipalTraining:
+    """One training, and the generators that come of it.
+
+    Attributes:
+        autoencoder: of all patients of the study.
+        training, heldout: pixels ``(n, channels, *spatial)`` in [0, 1].
+        cohorts: of the same images, which rejection looks samples up in.
+        augmentation: see ``generators.batches.augmentation_views``.
+        steps: optimiser steps.
+        seed: of weights, order, noise and augmentation.
+        folder: for weights and searches.
+        settings: of ``study.settings.PrincipalDiffusionSettings``.
+    """
+
+    autoencoder: PrincipalAutoencoder
+    training: NDArray[np.floating]
+    heldout: NDArray[np.floating]
+    cohorts: GeneratorCohorts
+    augmentation: str
+    steps: int
+    seed: int
+    folder: Path
+    settings: Mapping[str, Any]
+
+    def generator(self, memorizer: bool = False) -> TrainedGenerator:
+        """Train, or read the same training, and put the switches on.
+
+        Args:
+            memorizer: the closed-form model of the training images in the place of the one that was trained.
+        """
+        asked = PrincipalDiffusionSettings(**self.settings)
+        epochs_of(self.steps, asked.steps_per_epoch)
+        autoencoder = self.autoencoder
+        training, heldout = (self._latents(pixels) for pixels in (self.training, self.heldout))
+        network: nn.Module
+        network = ClosedFormMemorizer(training, scheduler()) if memorizer else self._trained(heldout, asked)
+        if asked.repel is not None:
+            radius = shield_radius(training, heldout, asked.repel)
+            network = CorrectedDiffusion(
+                network, scheduler(), SparseRepellency(training, radius, asked.repel_shields)
+            ).eval()
+        elif asked.dissimilarity is not None:
+            guidance = DissimilarityGuidance(training, nearness_limit(training, heldout), asked.dissimilarity)
+            network = CorrectedDiffusion(network, scheduler(), guidance).eval()
+        shape = (autoencoder.latent_channels, 1, 1)
+        model = LatentDiffusion(
+            autoencoder,
+            network,
+            scheduler(),
+            1.0,
+            shape,
+            asked.num_inference_steps,
+            50,  # type: ignore[arg-type]
+        )
+        if asked.reject_detector is None:
+            return model
+        detector = Detector.load(asked.reject_detector)
+        return rejecting(model, detector, self.cohorts, self.folder / "search", asked.reject_attempts)
+
+    def _latents(self, pixels: NDArray[np.floating]) -> Tensor:
+        with torch.no_grad():
+            return self.autoencoder.encode(torch.from_numpy(np.asarray(pixels, dtype=np.float32)))[0]
+
+    def _variants(self) -> NDArray[np.float32]:
+        """``(n, variants, 2, components, 1, 1)``: the images as they are, and augmented ones if asked for."""
+        images = torch.from_numpy(np.asarray(self.training, dtype=np.float32))
+        views, versions = augmentation_views(self.augmentation), [images]
+        if views is not None:
+            draws = torch.Generator().manual_seed(self.seed * 1_000_003 + 5)
+            versions += [views(images, draws) for _ in range(VARIANTS - 1)]
+        with torch.no_grad():
+            encoded = [torch.stack(self.autoencoder.encode(version), dim=1) for version in versions]
+        return torch.stack(encoded, dim=1).numpy()
+
+    def _trained(self, heldout: Tensor, asked: PrincipalDiffusionSettings) -> LatentNetwork:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            network = LatentNetwork(self.autoencoder.latent_channels, asked.hidden, asked.dropout)
+            decides = [
+                FORMAT, self.steps, self.seed, self.augmentation, asked.batch_size, asked.learning_rate,
+                asked.weight_decay, asked.ambient_above, asked.stop_patience, asked.dropout, asked.steps_per_epoch,
+            ]  # fmt: skip
+            arrays = [np.asarray(self.training), heldout.numpy()]
+            identity = fingerprint("principal diffusion", [*decides, network], arrays, packages=())
+            path = self.folder / f"principal_{self.steps}.pt"
+            if is_sealed(path, identity):
+                network.load_state_dict(load_torch(path)["network"])
+                return network.eval()
+            self._train(network, self._variants(), heldout, asked)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_sealed(path, partial(_save, {"network": network.state_dict()}), identity)
+        return network.eval()
+
+    def _train(
+        self, network: LatentNetwork, values: NDArray[np.float32], heldout: Tensor, asked: PrincipalDiffusionSettings
+    ) -> None:
+        noise, ambient = scheduler(), asked.ambient_above
+        batches, inferer = training_batch(1.0, noise, ambient), WeightedInferer(noise)
+        items = training_latents(Latents(values, 1.0), ambient, self.seed)  # type: ignore[arg-type]
+        n, variants = values.shape[:2]
+        records = [items[(row, variant)] for row in range(n) for variant in range(variants)]
+        known = {key: torch.stack([record[key] for record in records]) for key in records[0]}
+        unseen = torch.stack([heldout, torch.zeros_like(heldout)], dim=1)
+        optimizer = torch.optim.AdamW(network.parameters(), asked.learning_rate, weight_decay=asked.weight_decay)
+
+        def loss_of(batch: dict[str, Tensor], prepare: Any) -> Tensor:
+            inputs, target, _, further = prepare(batch)
+            return functional.mse_loss(inferer(inputs, network, **further), target)
+
+        plainly = training_batch(1.0, noise, None)
+        best, kept, waited = math.inf, None, 0
+        network.train()
+        for step in range(1, self.steps + 1):
+            torch.manual_seed(self.seed * 1_000_003 + step)
+            rows = torch.randint(len(records), (asked.batch_size,))
+            loss = loss_of({key: value[rows] for key, value in known.items()}, batches)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            if asked.stop_patience is None or step % asked.steps_per_epoch:
+                continue
+            network.eval()
+            torch.manual_seed(self.seed)  # the same noise at every validation
+            with torch.no_grad():
+                found = float(np.mean([float(loss_of({"image": unseen}, plainly)) for _ in range(VALIDATION_DRAWS)]))
+            network.train()
+            if found < best:
+                best, waited = found, 0
+                kept = {name: value.clone() for name, value in network.state_dict().items()}
+                continue
+            waited += 1
+            if waited >= asked.stop_patience:
+                logger.info("stopped after %d steps: the held-out loss had stopped falling", step)
+                break
+        if kept is not None:
+            network.load_state_dict(kept)
+
+
+def _save(record: Mapping[str, Any], path: Path) -> None:
+    save_torch(path, dict(record))
