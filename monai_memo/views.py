@@ -73,6 +73,14 @@ class Views:
             p_intensity=0.6, blur=2.5, p_blur=0.5, noise=0.08, p_noise=0.5, region=0.28, p_erase=0.25, p_replace=0.25,
         )  # fmt: skip
 
+    @classmethod
+    def other(cls) -> Views:
+        """Of a second detector, which is to miss other copies than the first."""
+        return cls(
+            rotation=25.0, p_rotation=0.6, zoom=0.1, shift=0.12, p_affine=0.9, p_flip=0.5, gamma=0.8, contrast=0.45,
+            p_intensity=0.8, blur=1.5, p_blur=0.3, noise=0.04, p_noise=0.3, region=0.35, p_erase=0.1, p_replace=0.45,
+        )  # fmt: skip
+
     def to_dict(self) -> dict[str, float]:
         """Plain types, for JSON and for the detector file."""
         return asdict(self)

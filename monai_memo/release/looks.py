@@ -33,10 +33,7 @@ from monai_memo.views import Views
 
 # What a second detector is trained on: views that differ from those of the first one in kind and strength, so that
 # both do not share what they cannot see. Boxes of other images are replaced more often, and intensities change more.
-OTHER_VIEWS = Views(
-    rotation=25.0, p_rotation=0.6, zoom=0.1, shift=0.12, p_affine=0.9, p_flip=0.5, gamma=0.8, contrast=0.45,
-    p_intensity=0.8, blur=1.5, p_blur=0.3, noise=0.04, p_noise=0.3, region=0.35, p_erase=0.1, p_replace=0.45,
-)  # fmt: skip
+OTHER_VIEWS = Views.other()  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from monai_memo.benchmark.mitigation import MitigationBenchmark, arm_of, main
 from monai_memo.data.phantoms import chest_phantom
 from monai_memo.data.writing import save_image
 from monai_memo.errors import CohortError
+from monai_memo.study.mitigation import MitigationBenchmark, arm_of, main
 from monai_memo.study.study import GeneratorStudy
 from tests.study.conftest import write_grid
 

@@ -6,12 +6,15 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from monai_memo.study.configuration import StudyConfiguration
 from monai_memo.study.latent_diffusion import BundleTraining
+from monai_memo.study.mitigation import arm_of
+from monai_memo.study.study import GeneratorStudy
 
 STUDIES = Path(__file__).resolve().parents[2] / "docs" / "studies"
 ARMS = {"plain", "repellency", "dissimilarity", "ambient", "lowest loss", "dropout and decay", "no duplicates"}
@@ -45,3 +48,17 @@ def test_arms_that_differ_in_sampling_alone_share_a_training(study: StudyConfigu
     assert all(one != two for place, one in enumerate(trained) for two in trained[:place])
     whole = BundleTraining(study.generators["repellency"], "medium", {}).identity()
     assert whole["settings"]["repel"] == 0.05 and whole != identities["repellency"]
+
+
+def test_what_was_run_has_three_seeds_of_each_arm_and_shares_trainings(tmp_path: Path) -> None:
+    path = STUDIES / "mitigation_chest_xray_50.yaml"
+    study = GeneratorStudy(config=path, out=tmp_path, dataset="pool", heldout="heldout")
+    arms = Counter(arm_of(planned.run, study.configuration.base) for planned in study.configuration.plan())
+    assert arms == dict.fromkeys(
+        ["plain", "repellency", "dissimilarity", "rejection", "lowest loss", "ambient", "dropout and decay",
+         "flips and rotations"], 3,
+    )  # fmt: skip
+    nobody = SimpleNamespace(identity="images")
+    base = study.configuration.plan()[0].run
+    alike = [run.generator for run in study.alike_but_for_sampling(base, nobody)]  # type: ignore[arg-type]
+    assert alike == ["plain", "repellency", "dissimilarity", "rejection"]

@@ -15,6 +15,7 @@ from monai_memo.data.cohort import Cohort, CohortImage
 from monai_memo.data.phantoms import chest_phantom
 from monai_memo.errors import ConfigurationError
 from monai_memo.generators.cohorts import GeneratorCohorts
+from monai_memo.generators.dissimilarity import DissimilarityGuidance
 from monai_memo.generators.repellency import distances
 from monai_memo.study.configuration import StudyConfiguration
 from monai_memo.study.principal import PrincipalAutoencoder, PrincipalTraining
@@ -53,16 +54,19 @@ def test_the_same_training_gives_the_same_images_and_is_not_done_twice(
     assert np.array_equal(first, training(tmp_path).generator().sample([1, 2, 3]))
 
 
-@pytest.mark.parametrize("switch", [{"repel": 0.3}, {"dissimilarity": 50.0}])
-def test_switches_of_sampling_push_the_memorizer_away_from_its_training_images(
-    switch: dict[str, float], tmp_path: Path
-) -> None:
+def test_shields_push_the_memorizer_away_from_its_training_images(tmp_path: Path) -> None:
     plain = training(tmp_path).generator(memorizer=True).sample(range(12))
-    pushed = training(tmp_path, **switch).generator(memorizer=True).sample(range(12))
+    pushed = training(tmp_path, repel=0.3).generator(memorizer=True).sample(range(12))
     known = latents(PIXELS[:10])
     near, far = (distances(latents(images), known).min(dim=1).values for images in (plain, pushed))
-    assert near.median() < 0.5
-    assert far.median() > 1.5 * near.median() if "repel" in switch else far.median() > near.median()
+    assert near.median() < 0.5 and far.median() > 1.5 * near.median()
+
+
+def test_guidance_is_on_where_it_is_asked_for(tmp_path: Path) -> None:
+    model: Any = training(tmp_path, dissimilarity=50.0).generator()
+    assert isinstance(model.diffusion.correction, DissimilarityGuidance)
+    assert model.diffusion.correction.scale == 50 and len(model.diffusion.correction.references) == 10
+    assert np.isfinite(model.sample([1, 2])).all()
 
 
 @pytest.mark.parametrize("change", [{"ambient_above": 0.3}, {"dropout": 0.3}, {"augmentation": "flips"}])

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The mitigation benchmark on the samples of a study: quality, usefulness, sanity arm, and the registered pass rule.
 
-    python -m monai_memo.benchmark.mitigation --study STUDY --config docs/studies/mitigation_chest_xray_50.yaml \
+    python -m monai_memo.study.mitigation --study STUDY --config docs/studies/mitigation_chest_xray_50.yaml \
         --dataset POOL.csv --heldout HELDOUT.csv --detector detector.pt --autoencoder model_autoencoder.pt \
         --metrics METRICS.csv --neutral NEUTRAL.csv --label label --positive PNEUMONIA --out OUT
 

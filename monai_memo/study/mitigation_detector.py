@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The detector of the rejection arm: another seed and other views than the audit's, which must not guide sampling.
 
-    python -m monai_memo.benchmark.mitigation_detector --dataset POOL.csv --like detector.pt --seed 1 --epochs 30 \
+    python -m monai_memo.study.mitigation_detector --dataset POOL.csv --like detector.pt --seed 1 --epochs 30 \
         --out rejecting_detector.pt
 """
 
@@ -21,7 +21,7 @@ from monai_memo.detector.detector import Detector
 from monai_memo.detector.recipe import Recipe
 from monai_memo.detector.training import train_detector
 from monai_memo.errors import ConfigurationError
-from monai_memo.release.looks import OTHER_VIEWS
+from monai_memo.views import Views
 
 
 def train_rejecting_detector(
@@ -48,7 +48,7 @@ def train_rejecting_detector(
         "default", shape.spatial_dims, shape.size, shape.channels, epochs, n_images=len(prepared.pixels)
     )
     detector = train_detector(
-        prepared.pixels, replace(recipe, views=OTHER_VIEWS), shape, folder / "checkpoints", seed=seed,
+        prepared.pixels, replace(recipe, views=Views.other()), shape, folder / "checkpoints", seed=seed,
         patient_ids=prepared.cohort.patient_ids, progress=progress,
     )  # fmt: skip
     detector.save(out)
