@@ -100,7 +100,7 @@ def names_hidden(active: bool = True, secrets: Sequence[str] = ()) -> Iterator[N
             stack.enter_context(_failures_without_names())
             stack.enter_context(_others_silent())
             stack.enter_context(warnings.catch_warnings())
-            warnings.simplefilter("ignore")
+            warnings.simplefilter("ignore")  # all of them: any text of a library can name a file or a patient
         yield
 
 

@@ -377,7 +377,8 @@ def read_dataset(path: Path, pixels: bool = True, tags: list[int] | None = None)
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd values; what matters is checked where it is used
+            # Of pydicom, about odd values, which they show; what matters is checked where it is used.
+            warnings.filterwarnings("ignore", category=UserWarning)
             if path.stat().st_size == 0:
                 raise UnusableImageError(path, "an empty file")
             chosen = {"stop_before_pixels": not pixels, "specific_tags": tags}
@@ -415,7 +416,7 @@ def read_header(path: Path, splitting: bool = False) -> SliceHeader:
 
     dataset = read_dataset(path, pixels=False, tags=_tags(splitting))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they would show values of the header
+        warnings.filterwarnings("ignore", category=UserWarning)  # they would show values of the header
         header = header_of(dataset, path)
     if not any((header.sop_class, header.series, header.rows, header.modality)):
         raise UnusableImageError(path, "a damaged DICOM header")

@@ -136,7 +136,9 @@ def _decoded(dataset: Any, path: Path) -> np.ndarray:
     for attempt in attempts:
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
+                # Of decoders that are tried in turn: only what the last one says counts, as the cause of a skip.
+                warnings.filterwarnings("ignore", category=UserWarning)
+                warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"pydicom\.")
                 array = np.asarray(attempt())
             break
         except Exception as error:
