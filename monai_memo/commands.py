@@ -167,6 +167,14 @@ def _review_server(**arguments: Any) -> int:
     return FINISHED
 
 
+def _review_export(**arguments: Any) -> int:
+    from monai_memo.label.export import review_export
+
+    path, rows = review_export(**arguments)
+    print(f"{rows} ratings\ntable     {path.resolve()}")
+    return FINISHED
+
+
 def _review(**arguments: Any) -> int:
     from monai_memo.label.review import review
 
@@ -283,6 +291,9 @@ COMMANDS = {
     ), skips="some pairs cannot be shown"),
     "review-server": Command("review", "monai_memo.label.settings:ReviewServerSettings", _review_server, (
         Example("Show them to raters, at http://127.0.0.1:8000/review/", "--audit demo_audit/audit"),
+    )),
+    "review-export": Command("review", "monai_memo.label.settings:ReviewExportSettings", _review_export, (
+        Example("The demo's ratings as a table", "--audit demo_audit/audit --out ratings.csv"),
     )),
     "review": Command("review", "monai_memo.label.settings:ReviewSettings", _review, (
         Example("Evaluate the ratings", "--audit demo_audit/audit"),

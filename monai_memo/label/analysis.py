@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from monai_memo.label.ratings import RATINGS, Entry, standing_by_rater
+from monai_memo.label.ratings import RATINGS, Entry, settled, standing_by_rater
 from monai_memo.label.study import Study, StudyPair
 from monai_memo.statistics.agreement import cohen_kappa, fleiss_kappa, stratified_bootstrap
 from monai_memo.statistics.intervals import Interval
@@ -44,6 +44,20 @@ def consensus(ratings: Sequence[str], positive: Sequence[str]) -> bool | None:
     return None if balance == 0 else balance > 0
 
 
+def decision(entries: Sequence[Entry], positive: Sequence[str]) -> bool | None:
+    """What counts for a pair: what settled a disagreement, and the majority where nothing did.
+
+    Example:
+        >>> ratings = [Entry("copy", "anna", ""), Entry("novel", "bert", "")]
+        >>> decision(ratings, ["copy"]), decision([*ratings, Entry("copy", "eva", "", "adjudication")], ["copy"])
+        (None, True)
+    """
+    last = settled(entries)
+    if last is not None and last.rating != UNSURE:
+        return last.rating in positive
+    return consensus([entry.rating for entry in standing_by_rater(entries).values()], positive)
+
+
 class Analysis:
     """The numbers of one review.
 
@@ -54,7 +68,7 @@ class Analysis:
     """
 
     def __init__(self, study: Study, history: Mapping[str, Sequence[Entry]], confidence: float = 0.95) -> None:
-        self.study, self.confidence = study, confidence
+        self.study, self.history, self.confidence = study, history, confidence
         self.standing: Standing = {pair_id: standing_by_rater(entries) for pair_id, entries in history.items()}
         # One rater's name may be written in several ways.
         written = sorted({rater for ratings in self.standing.values() for rater in ratings}, reverse=True)
@@ -65,7 +79,29 @@ class Analysis:
         return {self._names[name.casefold()]: entry for name, entry in self.standing.get(pair.pair_id, {}).items()}
 
     def _majority(self, pair: StudyPair, positive: Sequence[str]) -> bool | None:
-        return consensus([entry.rating for entry in self._of(pair).values()], positive)
+        return decision(self.history.get(pair.pair_id, ()), positive)
+
+    @property
+    def finished(self) -> list[str]:
+        """Raters who have rated every pair of the sample."""
+        return [name for name in self.raters if all(name in self._of(pair) for pair in self.study.sample)]
+
+    def disputed(self, raters: Sequence[str] | None = None) -> list[str]:
+        """Pairs that at least two of these raters (all) rate differently, in the order of the plan."""
+        chosen = set(self.raters if raters is None else raters)
+        given = {
+            pair.pair_id: {entry.rating for name, entry in self._of(pair).items() if name in chosen}
+            for pair in self.study.pairs
+            if not pair.missing
+        }
+        return [pair_id for pair_id, ratings in given.items() if len(ratings) > 1]
+
+    def adjudication(self) -> dict[str, Any]:
+        """How many pairs raters differ on, how many of them were settled, and by whom."""
+        disputed = self.disputed()
+        found = [entry for pair_id in disputed if (entry := settled(self.history.get(pair_id, ()))) is not None]
+        names = {entry.rater.casefold(): entry.rater for entry in found}
+        return {"disputed": len(disputed), "settled": len(found), "by": sorted(names.values(), key=str.casefold)}
 
     def _rates(self, decide: Callable[[StudyPair], bool | None]) -> dict[str, Any]:
         """The detector against one decision for each pair of the sample."""
@@ -144,8 +180,12 @@ class Analysis:
             )
         return rows
 
-    def _kappa(self, raters: Sequence[str], codes: Mapping[str, int], fleiss: bool) -> dict[str, Any]:
-        """Kappa over the pairs of the sample that these raters have rated, within the categories of ``codes``."""
+    def _kappa(self, raters: Sequence[str], codes: Mapping[str, int], fleiss: bool, quick: bool) -> dict[str, Any]:
+        """Kappa over the pairs of the sample that these raters have rated, within the categories of ``codes``.
+
+        Args:
+            quick: the value alone, instead of a bootstrap of seconds.
+        """
         rows, weights, strata = [], [], []
         for pair in self.study.sample:
             ratings = self._of(pair)
@@ -166,23 +206,34 @@ class Analysis:
         else:
             both = np.array(rows)
             statistic = lambda at: cohen_kappa(both[at, 0], both[at, 1], share[at])  # noqa: E731
+        if quick:
+            value = statistic(np.arange(len(rows)))
+            result["kappa"] = round(value, 4) if np.isfinite(value) else None
+            return result
         result["kappa"] = plain(
             stratified_bootstrap(statistic, np.array(strata), self.confidence, seed=self.study.seed)
         )
         return result
 
-    def agreement(self) -> dict[str, Any]:
-        """Cohen's kappa of every two raters; Fleiss' kappa of three or more.
+    def agreement(self, raters: Sequence[str] | None = None, quick: bool = False) -> dict[str, Any]:
+        """Cohen's kappa of every two of these raters (all); Fleiss' kappa of three or more.
+
+        What settled a disagreement plays no part.
+
+        Args:
+            raters: all by default.
+            quick: values without intervals.
 
         ``four`` has all four ratings as categories; ``two`` has copy or same patient against novel, without unsure.
         """
         four = {rating: code for code, rating in enumerate(RATINGS)}
         two = {rating: int(rating in DEFINITIONS["copy_or_same_patient"]) for rating in RATINGS if rating != UNSURE}
+        chosen = self.raters if raters is None else list(raters)
         result: dict[str, Any] = {}
         for name, codes in (("two", two), ("four", four)):
             result[name] = {
-                "cohen": [self._kappa(pair, codes, fleiss=False) for pair in combinations(self.raters, 2)],
-                "fleiss": self._kappa(self.raters, codes, fleiss=True) if len(self.raters) > 2 else None,
+                "cohen": [self._kappa(pair, codes, False, quick) for pair in combinations(chosen, 2)],
+                "fleiss": self._kappa(chosen, codes, True, quick) if len(chosen) > 2 else None,
             }
         return result
 

@@ -8,13 +8,12 @@ the server in place of image ids, and returns paths. Here patients are at stake.
 
 from __future__ import annotations
 
-import ipaddress
 import json
-import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from typing import Any
 
 from monai_memo.errors import ConfigurationError
+from monai_memo.label.access import HEADERS, LARGEST_BODY, PAGE_ROUTES, Access, Asked, Routes
 from monai_memo.label.forms import checked_form, checked_json
 from monai_memo.label.uploads import RequestFiles
 
@@ -23,11 +22,9 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
-LARGEST_BODY = 2 << 20
-LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
-ROUTES: tuple[tuple[tuple[str, ...], str], ...] = (
-    (("GET", "HEAD"), r"/(review/?|review/[a-z_.]+)?"),
-    (("GET",), r"/(info/?|auth/?|openapi\.json|favicon\.ico|datastore/?)"),
+ROUTES: Routes = (
+    *PAGE_ROUTES,
+    (("GET",), r"/(info/?|auth/?|openapi\.json|datastore/?)"),
     (("GET", "HEAD"), r"/datastore/(image|label)"),
     (("GET",), r"/datastore/(image|label)/info"),
     (("PUT",), r"/datastore/label"),
@@ -41,13 +38,8 @@ PARAMETERS = {
     "scoring": {"detector"},
     "train": {"epochs", "learning_rate", "seed", "model", "device"},
 }
-HEADERS = (
-    (b"cache-control", b"no-store"),
-    (b"content-security-policy", b"default-src 'self'; img-src 'self' blob:; frame-ancestors 'none'"),
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-)
 PLACEHOLDER = "[folder]"
+ENCODED = tuple((name.encode(), value.encode()) for name, value in HEADERS)
 
 
 class Guard:
@@ -56,9 +48,7 @@ class Guard:
     Args:
         application: MONAI Label's.
         folders: paths whose text is taken out of answers.
-        remote: answer other machines too; only they who may see the patients' images should reach the server then.
-        hosts: names and addresses under which the server may be asked, beside those of its own machine and the very
-            address that a request came to.
+        remote, hosts: see ``Access``.
         files: where the web application keeps uploads meanwhile.
     """
 
@@ -70,8 +60,8 @@ class Guard:
         hosts: Iterable[str] = (),
         files: RequestFiles | None = None,
     ) -> None:
-        self.application, self.remote, self.files = application, remote, files
-        self.hosts = {host_name(name) for name in hosts if name}
+        self.application, self.files = application, files
+        self.access = Access(ROUTES, remote, hosts)
         # Longest first: a folder's parent may be in the list as well.
         self.folders = sorted({text.rstrip("/") for text in folders if len(text) > 1}, key=len, reverse=True)
 
@@ -80,7 +70,7 @@ class Guard:
             return await self.application(scope, receive, send)
         if scope["type"] != "http":
             return await send({"type": "websocket.close", "code": 1008})
-        refused = self.refusal(scope)
+        refused = self.access.refusal(_asked(scope))
         if refused is not None:
             return await _answer(send, *refused)
         body = None if _announced(scope) > LARGEST_BODY else await _read(receive)
@@ -94,44 +84,6 @@ class Guard:
             return await self.application(scope, _once(body, receive), self._redacting(send))
         with self.files.request():
             return await self.application(scope, _once(body, receive), self._redacting(send))
-
-    def refusal(self, scope: MutableMapping[str, Any]) -> tuple[int, str] | None:
-        """Status and reason if a request is refused, None if it may pass."""
-        headers: dict[str, str] = {}
-        for key, value in scope["headers"]:
-            name = key.decode("latin-1").lower()
-            if name in headers and name in ("host", "origin", "content-type", "content-length"):
-                return 400, f"the header {name} was sent twice"
-            headers[name] = value.decode("latin-1")
-        host = headers.get("host", "").lower()
-        client_is_here = _is_loopback((scope.get("client") or ("",))[0])
-        if not self.remote and not client_is_here:
-            return 403, "this server answers its own machine only; start it with --remote to change that"
-        # A name of the outside that points to this machine (DNS rebinding) must not open the door.
-        if not self._is_known(host_name(host), scope, client_is_here):
-            return 403, "unknown host name; name those of this server with --hosts when it is started with --remote"
-        origin = headers.get("origin")
-        if origin is not None and origin.lower() not in (f"http://{host}", f"https://{host}"):
-            return 403, "requests of other web sites are refused"
-        if headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate":
-            return 403, "requests of other web sites are refused"
-        raw = scope.get("raw_path") or b""
-        decoded = {scope["path"], raw.decode("latin-1")}
-        if any(".." in path or "\\" in path or "\0" in path or "//" in path for path in decoded):
-            return 404, "not part of a review"
-        for methods, pattern in ROUTES:
-            if scope["method"] in methods and re.fullmatch(pattern, scope["path"]):
-                return None
-        return 404, "not part of a review"
-
-    def _is_known(self, name: str, scope: MutableMapping[str, Any], client_is_here: bool) -> bool:
-        if client_is_here and name in LOCAL_NAMES:
-            return True
-        if not self.remote:
-            return False
-        # A name can be pointed here by anybody; an address that the connection was made to cannot be a mistake.
-        reached = (scope.get("server") or ("",))[0]
-        return bool(name) and (name in self.hosts or (bool(reached) and name == host_name(str(reached))))
 
     def redacted(self, content: bytes) -> bytes:
         """``content`` without the paths of folders."""
@@ -148,7 +100,7 @@ class Guard:
         async def checked(message: Message) -> None:
             if message["type"] == "http.response.start":
                 kept = [pair for pair in message["headers"] if not pair[0].lower().startswith(b"access-control-")]
-                message["headers"] = [*kept, *HEADERS]
+                message["headers"] = [*kept, *ENCODED]
                 kind = dict(kept).get(b"content-type", b"")
                 if kind.startswith((b"application/json", b"text/plain", b"multipart/")):
                     start.append(message)
@@ -167,20 +119,6 @@ class Guard:
             await send(message)
 
         return checked
-
-
-def host_name(host: str) -> str:
-    """Name or address of a ``Host`` header or of an address, lower case, without port.
-
-    Example:
-        >>> host_name("Review.Hospital.Example:8000"), host_name("[::1]:8000"), host_name("::1")
-        ('review.hospital.example', '[::1]', '[::1]')
-    """
-    text = host.strip().lower()
-    try:
-        return f"[{ipaddress.IPv6Address(text)}]"
-    except ValueError:
-        return re.sub(r":\d+$", "", text).rstrip(".")
 
 
 def check_body(path: str, content_type: str, body: bytes) -> None:
@@ -208,13 +146,15 @@ def check_body(path: str, content_type: str, body: bytes) -> None:
         raise ConfigurationError(f"unknown parameter {shown}; known: {', '.join(sorted(known))}")
 
 
-def _is_loopback(address: str) -> bool:
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    mapped = getattr(parsed, "ipv4_mapped", None)
-    return bool((mapped or parsed).is_loopback)
+def _asked(scope: MutableMapping[str, Any]) -> Asked:
+    return Asked(
+        method=scope["method"],
+        path=scope["path"],
+        raw=(scope.get("raw_path") or b"").decode("latin-1"),
+        headers=[(key.decode("latin-1"), value.decode("latin-1")) for key, value in scope["headers"]],
+        client=str((scope.get("client") or ("",))[0]),
+        server=str((scope.get("server") or ("",))[0]),
+    )
 
 
 def _header(scope: MutableMapping[str, Any], name: bytes) -> str:
@@ -256,6 +196,6 @@ def _once(body: bytes, receive: Receive) -> Receive:
 
 async def _answer(send: Send, status: int, reason: str) -> None:
     content = json.dumps({"detail": reason}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode()), *HEADERS]
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode()), *ENCODED]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": content})

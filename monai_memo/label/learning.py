@@ -16,9 +16,9 @@ from monai_memo.data.prepared import prepare
 from monai_memo.detector.detector import Detector
 from monai_memo.detector.fine_tuning import fine_tune
 from monai_memo.errors import ConfigurationError, UnusableImageError
-from monai_memo.label.analysis import DEFINITIONS, consensus
+from monai_memo.label.analysis import DEFINITIONS, decision
 from monai_memo.label.audit_folder import AuditFolder
-from monai_memo.label.ratings import Entry, standing_by_rater
+from monai_memo.label.ratings import Entry
 from monai_memo.label.study import Study
 from monai_memo.workspace.working_folder import Workspace
 
@@ -26,11 +26,10 @@ FINE_TUNED = Path("detector") / "detector.pt"
 
 
 def decisions(study: Study, history: Mapping[str, Sequence[Entry]]) -> dict[str, bool]:
-    """Consensus on each pair that has one: does the synthetic image show the training patient?"""
+    """What raters decided on each pair, where they did: does the synthetic image show the training patient?"""
     found = {}
     for pair_id in study.by_id:
-        ratings = [entry.rating for entry in standing_by_rater(history.get(pair_id, [])).values()]
-        decided = consensus(ratings, DEFINITIONS["copy_or_same_patient"])
+        decided = decision(history.get(pair_id, []), DEFINITIONS["copy_or_same_patient"])
         if decided is not None:
             found[pair_id] = decided
     return found

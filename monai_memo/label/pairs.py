@@ -12,17 +12,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_memo.audit.evidence import fit
 from monai_memo.audit.slices import PLANES
 from monai_memo.data.cohort import CohortImage
 from monai_memo.data.loading import Preprocessing
 from monai_memo.data.reading import read_image
 from monai_memo.data.writing import save_image
 from monai_memo.errors import MemoError, UnusableImageError
+from monai_memo.label.native import NativePair, load_whole, native_pair, save_native
 from monai_memo.label.study import Study, StudyPair
 from monai_memo.progress import Progress
 
-LONGEST = {2: 512, 3: 96}
+LONGEST = {2: 512, 3: 96}  # for MONAI Label's clients; the viewer gets what the files have
+MOST_THREADS = {2: 16, 3: 2}  # a volume of a CT takes a few GB on its way
 ENDING = {2: ".png", 3: ".nii.gz"}
 BLOCK = 16
 
@@ -42,12 +43,6 @@ class AlignedPair:
     def difference(self) -> NDArray[np.float32]:
         """Synthetic minus training, -1 to 1."""
         return self.synthetic - self.training
-
-
-def aligned_pair(synthetic: NDArray[np.float32], training: NDArray[np.float32], verified: bool) -> AlignedPair:
-    """Align a pair of images ``(channels, *spatial)`` in [0, 1] as the audit did, see ``evidence.fit``."""
-    fitted = fit(synthetic, training, verified)
-    return AlignedPair(fitted.synthetic, np.ascontiguousarray(fitted.training))
 
 
 def shown_preprocessing(preprocessing: Preprocessing, example: CohortImage | str | Path | None) -> Preprocessing:
@@ -109,38 +104,45 @@ def slice_picture(volume: NDArray[np.float32], width: int, plane: str, index: in
 
 
 def load_pair(
-    pair: StudyPair, images: dict[str, dict[str, CohortImage]], shown: Preprocessing, verified: bool
-) -> AlignedPair:
-    """Read and align one pair.
+    pair: StudyPair, images: dict[str, dict[str, CohortImage]], preprocessing: Preprocessing, verified: bool
+) -> NativePair:
+    """Read and align one pair, at the resolution of its files.
 
     Raises:
         UnusableImageError: an image is missing or has become unreadable; its reason says which.
     """
-    arrays = []
+    found = []
     for name, image_id in (("synthetic", pair.synthetic), ("training", pair.training)):
         image = images[name].get(image_id)
         if image is None:
             raise UnusableImageError(image_id, f"{name} image missing")
         try:
-            arrays.append(shown(image))
+            found.append(load_whole(image, preprocessing))
         except UnusableImageError as error:
             raise UnusableImageError(image.path, f"{name} image {error.reason}") from error
-    return aligned_pair(arrays[0], arrays[1], verified)
+    return native_pair(found[0], found[1], preprocessing, verified)
+
+
+def picture_of(pair: NativePair, shown: Preprocessing) -> NDArray[np.float32]:
+    """``side_by_side`` at the size that MONAI Label's clients get."""
+    synthetic, training = (shown.sized(image.clip(0, 1)[None])[0] for image in (pair.synthetic, pair.training))
+    return side_by_side(AlignedPair(synthetic, training))
 
 
 def write_pairs(
     study: Study,
     images: dict[str, dict[str, CohortImage]],
     preprocessing: Preprocessing,
-    folder: Path,
+    folders: tuple[Path, Path],
     verified: bool,
     progress: bool = True,
 ) -> Study:
-    """Write the picture of every pair to ``folder``; return the study with the pairs that are missing named.
+    """Write the picture of every pair; return the study with the pairs that are missing named.
 
     Pictures are written in the order of their ids, so that their times say nothing about the similarity.
 
     Args:
+        folders: for MONAI Label's clients (both images side by side, smaller), and for the viewer.
         verified: whether the audit verified its matches; then training images are turned, zoomed and shifted as well.
 
     Raises:
@@ -154,13 +156,15 @@ def write_pairs(
 
     def one(pair: StudyPair) -> tuple[StudyPair, NDArray[np.float32] | None]:
         try:
-            return pair, side_by_side(load_pair(pair, images, shown, verified))
+            native = load_pair(pair, images, preprocessing, verified)
         except UnusableImageError as error:
             return replace(pair, missing=error.reason), None
+        save_native(folders[1], pair.pair_id, native)
+        return pair, picture_of(native, shown)
 
     written = []
     with (
-        ThreadPoolExecutor(cpu_count() or 1) as pool,
+        ThreadPoolExecutor(min(cpu_count() or 1, MOST_THREADS[study.spatial_dims])) as pool,
         Progress(len(study.pairs), "pairs", shown=progress) as bar,
     ):
         for start in range(0, len(study.pairs), BLOCK):  # holds only a few pictures in memory
@@ -168,7 +172,7 @@ def write_pairs(
                 if picture is not None:
                     # 256 grey values, as on a screen: a volume then takes a fifth of the space.
                     picture = np.round(picture * 255) / np.float32(255)
-                    save_image(folder / f"{pair.pair_id}{ENDING[study.spatial_dims]}", picture)
+                    save_image(folders[0] / f"{pair.pair_id}{ENDING[study.spatial_dims]}", picture)
                 written.append(pair)
                 bar.update()
     if all(pair.missing for pair in written):

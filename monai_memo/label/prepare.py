@@ -19,7 +19,7 @@ from monai_memo.workspace.working_folder import Workspace
 
 logger = logging.getLogger(__name__)
 
-STUDY, DATASTORE = "study.json", "datastore"
+STUDY, DATASTORE, IMAGES = "study.json", "datastore", "images"
 FINAL = Path(DATASTORE) / "labels" / "final"
 
 
@@ -79,13 +79,18 @@ def _prepare(folder: AuditFolder, settings: ReviewPrepareSettings) -> Study:
         confidence=float(result.calibration["confidence"]),
     )
     images = {name: folder.images(name) for name in ("synthetic", "training")}
-    if os.path.lexists(folder.review / DATASTORE):  # without a plan, so that it is nobody's who goes on with it
+    if any(
+        os.path.lexists(folder.review / name) for name in (DATASTORE, IMAGES)
+    ):  # without a plan, so that it is nobody's who goes on with it
         set_aside(folder)
     workspace = Workspace(folder.review, "review-prepare").open()
-    workspace.discard(DATASTORE)  # of a preparation that was interrupted
+    for name in (DATASTORE, IMAGES):  # of a preparation that was interrupted
+        workspace.discard(name)
     verified = result.verification is not None
-    study = write_pairs(study, images, preprocessing, workspace.path / DATASTORE, verified, settings.progress)
-    os.replace(workspace.path / DATASTORE, folder.review / DATASTORE)
+    folders = (workspace.path / DATASTORE, workspace.path / IMAGES)
+    study = write_pairs(study, images, preprocessing, folders, verified, settings.progress)
+    for path in folders:
+        os.replace(path, folder.review / path.name)
     missing = [pair for pair in study.pairs if pair.missing]
     if missing:
         names = ", ".join(f"{pair.synthetic} / {pair.training} ({pair.missing})" for pair in missing[:5])

@@ -22,12 +22,13 @@ from monai_memo.workspace.output_folder import OutputFolder
 
 logger = logging.getLogger(__name__)
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 METHOD = (
     "Pairs were drawn at random within strata of the similarity; each stratum counts with its number of synthetic "
     "images, so that rates hold for all of them and not for the pairs shown. Intervals combine the Wilson intervals of "
     "the strata (MOVER) and hold for further images of the same generator. Kappa weights each pair by how many it "
-    "stands for; its interval is a bootstrap of pairs within strata."
+    "stands for; its interval is a bootstrap of pairs within strata. Where raters differ and the pair was settled, "
+    "what settled it takes the place of the majority; numbers of single raters and kappa are of the first ratings."
 )
 
 
@@ -47,11 +48,17 @@ class ReviewResult:
         rates = self.record["detector"]["copy_or_same_patient"]["consensus"]
         raters = len(self.record["raters"])
         who = "one rater" if raters == 1 else f"the consensus of {raters} raters"
+        if self.record["adjudication"]["settled"]:
+            who = f"{raters} raters, with disagreements settled"
         return f"Detector against {who}: {_words('sensitivity', rates)}, {_words('specificity', rates)}."
 
     def pseudonymous(self) -> ReviewResult:
         """Raters are numbered, and no image is named."""
-        numbers = {row["rater"]: f"rater {number}" for number, row in enumerate(self.record["raters"], 1)}
+        names = [row["rater"] for row in self.record["raters"]]
+        known = {name.casefold() for name in names}
+        names += [name for name in self.record["adjudication"]["by"] if name.casefold() not in known]
+        numbers = {name: f"rater {number}" for number, name in enumerate(names, 1)}
+        by_any_case = {name.casefold(): number for name, number in numbers.items()}
 
         def renamed(value: Any) -> Any:
             if isinstance(value, dict):
@@ -67,6 +74,10 @@ class ReviewResult:
             "detector": {
                 name: {**part, "raters": {numbers[rater]: rates for rater, rates in part["raters"].items()}}
                 for name, part in self.record["detector"].items()
+            },
+            "adjudication": {
+                **self.record["adjudication"],
+                "by": [by_any_case[name.casefold()] for name in self.record["adjudication"]["by"]],
             },
             "missing": [{"reason": item["reason"]} for item in self.record["missing"]],
             "disagreements": [
@@ -130,6 +141,7 @@ def evaluate_review(audit: AuditFolder) -> ReviewResult:
         "raters": analysis.rater_table(),
         "detector": analysis.detector(),
         "agreement": analysis.agreement(),
+        "adjudication": analysis.adjudication(),
         "near_tau": analysis.near_tau(),
         "disagreements": analysis.disagreements(),
         "redacted": False,

@@ -1,6 +1,6 @@
 # Copyright (c) monai_memo contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Start MONAI Label with the review app: ``monai-memo review-server``."""
+"""Serve the review page: ``monai-memo review-server``, by our own server or by MONAI Label with the review app."""
 
 from __future__ import annotations
 
@@ -18,9 +18,12 @@ from typing import Any
 from monai_memo.errors import ConfigurationError
 from monai_memo.files import write_text
 from monai_memo.label.audit_folder import AuditFolder
+from monai_memo.label.desk import Desk
 from monai_memo.label.generator import check_bundle
 from monai_memo.label.prepare import STUDY, open_study, prepare_review
 from monai_memo.label.settings import ReviewServerSettings
+from monai_memo.label.store import RatingStore
+from monai_memo.label.web import ReviewServer
 from monai_memo.shipped.places import CHECKOUT, HERE, constraints_file
 from monai_memo.workspace.locking import SERVER, FolderLock, hold, let_go
 
@@ -30,7 +33,7 @@ def how_to_install() -> str:
     constraints = constraints_file("constraints-label.txt")
     what = "monai-memo[label]" if HERE in constraints.parents else f"{CHECKOUT}[label]"
     return (
-        "the review server needs MONAI Label, in an environment of its own: "
+        "--monai_label needs MONAI Label, in an environment of its own (without the option nothing is needed): "
         "python -m venv .venv-label && .venv-label/bin/pip install torch==2.13.0 && "
         f".venv-label/bin/pip install -c {shlex.quote(str(constraints))} {shlex.quote(what)}"
     )
@@ -75,13 +78,14 @@ def server_command(
 def review_server(audit: str | Path, **options: Any) -> None:
     """Serve the pairs of an audit to raters, and do not return.
 
-    The page is ``http://HOST:PORT/review/``; MONAI Label's API is beside it.
+    The page is ``http://HOST:PORT/review/``; with ``monai_label``, MONAI Label's API is beside it.
 
     Args:
         audit, options: see ``ReviewServerSettings``.
 
     Raises:
-        ConfigurationError: MONAI Label is not installed, or an address of the network without ``remote``.
+        ConfigurationError: an address of the network without ``remote``, a port that is taken, or MONAI Label is asked
+            for and not installed.
     """
     settings = ReviewServerSettings(audit=str(audit), **options)
     host, train, synthetic = settings.host, settings.train, settings.synthetic
@@ -90,30 +94,49 @@ def review_server(audit: str | Path, **options: Any) -> None:
         raise ConfigurationError(
             f"host {host} can be reached from other machines, and there is no login. If that is meant, add --remote."
         )
-    if find_spec("monailabel") is None:
+    if settings.monai_label and find_spec("monailabel") is None:
         raise ConfigurationError(how_to_install())
-    configuration = [("blind", str(settings.blind).lower()), ("remote", str(settings.remote).lower())]
     names = host_names(settings.hosts, host)
     if settings.hosts and not settings.remote:
         raise ConfigurationError(
             f"hosts {settings.hosts} are names for other machines: add --remote, or leave them out"
         )
-    if settings.remote:
-        configuration.append(("hosts", ",".join(names)))
-    if settings.generator is not None:
-        configuration.append(("generator", str(check_bundle(settings.generator))))
-    configuration += [
-        (name, str(Path(value).resolve())) for name, value in (("train", train), ("synthetic", synthetic)) if value
-    ]
+    bundle = None if settings.generator is None else check_bundle(settings.generator)
     if (folder.review / STUDY).exists():
         open_study(folder)
     else:
         prepare_review(str(folder.folder), train=train, synthetic=synthetic)
-    serve_alone(folder)  # a refusal comes here, in one line; the server itself then takes its place
-    let_go(folder.review)
-    command, environment = server_command(folder, host, settings.port, configuration)
-    print(f"review page: http://{host}:{settings.port}/review/   (end with Ctrl+C)", flush=True)
-    os.execve(command[0], command, environment)
+    serve_alone(folder)  # a refusal comes here, in one line
+    if settings.monai_label:
+        let_go(folder.review)  # MONAI Label takes the place of this process, and the review with it
+        configuration = [("blind", str(settings.blind).lower()), ("remote", str(settings.remote).lower())]
+        configuration += [("hosts", ",".join(names))] if settings.remote else []
+        configuration += [("generator", str(bundle))] if bundle is not None else []
+        configuration += [
+            (name, str(Path(value).resolve())) for name, value in (("train", train), ("synthetic", synthetic)) if value
+        ]
+        command, environment = server_command(folder, host, settings.port, configuration)
+        _tell(host, settings.port)
+        os.execve(command[0], command, environment)
+    try:
+        with our_server(folder, settings) as server:
+            _tell(host, server.server_port)
+            server.serve_forever(poll_interval=0.2)
+    finally:
+        let_go(folder.review)
+
+
+def our_server(folder: AuditFolder, settings: ReviewServerSettings) -> ReviewServer:
+    """Our own server for a review that is prepared; it listens, and serves with ``serve_forever``."""
+    store = RatingStore(folder.review, open_study(folder), float(folder.result.calibration["confidence"]))
+    names = host_names(settings.hosts, settings.host) if settings.remote else []
+    desk = Desk(folder.review, store, settings.blind)
+    return ReviewServer(desk, (settings.host, settings.port), settings.remote, names)
+
+
+def _tell(host: str, port: int) -> None:
+    named = f"[{host}]" if ":" in host else host
+    print(f"review page: http://{named}:{port}/review/   (end with Ctrl+C)", flush=True)
 
 
 def host_names(hosts: str | None, bound: str) -> list[str]:

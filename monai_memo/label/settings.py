@@ -1,6 +1,6 @@
 # Copyright (c) monai_memo contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Every argument of ``monai-memo review-prepare``, ``review-server`` and ``review``."""
+"""Every argument of ``monai-memo review-prepare``, ``review-server``, ``review-export`` and ``review``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Self
 
 from pydantic import model_validator
 
-from monai_memo.settings import Amount, Boolean, Folder, Quantity, Seed, Settings, Source, Text, Whole, require
+from monai_memo.settings import Amount, Boolean, File, Folder, Quantity, Seed, Settings, Source, Text, Whole, require
 
 HOST = re.compile(r"[A-Za-z0-9._:%-]+")
 
@@ -47,8 +47,9 @@ class ReviewServerSettings(Settings):
         remote: answer other machines too. There is no login: whoever reaches the port sees patient images.
         hosts: with ``remote``, names by which raters reach this machine (``review.hospital.example``), with commas
             between. Its address works without. Any other name is refused, so that no web site can point one here.
-        generator: folder of a generator bundle, for the infer task ``sample``.
         blind: answer without similarities and without the ratings of others.
+        monai_label: serve with MONAI Label, whose clients can then take part; it has to be installed.
+        generator: with ``monai_label``, folder of a generator bundle, for the infer task ``sample``.
         train, synthetic: where the cohorts are, if not where the audit's record says.
     """
 
@@ -57,15 +58,34 @@ class ReviewServerSettings(Settings):
     port: Annotated[int, Whole(1, 65_535)] = 8000
     remote: Boolean = False
     hosts: Annotated[str, Text(2000)] | None = None
-    generator: Folder | None = None
     blind: Boolean = True
+    monai_label: Boolean = False
+    generator: Folder | None = None
     train: Source | None = None
     synthetic: Source | None = None
 
     @model_validator(mode="after")
     def _an_address(self) -> Self:
         require(HOST.fullmatch(self.host) is not None, f"host must be a name or an address, got {self.host!r}")
+        require(
+            self.monai_label or self.generator is None,
+            "generator is for an infer task of MONAI Label: add --monai_label, or leave it out",
+        )
         return self
+
+
+class ReviewExportSettings(Settings):
+    """Write the ratings of a review as a table (CSV), one row for each rating that counts.
+
+    Attributes:
+        audit: output folder of an audit whose pairs have been rated.
+        out: the table. An earlier table of ratings is replaced, nothing else.
+        redacted: number raters and pairs, and name no images.
+    """
+
+    audit: Folder
+    out: File = "ratings.csv"
+    redacted: Boolean = False
 
 
 class ReviewSettings(Settings):

@@ -12,7 +12,7 @@ from monai_memo.audit.result import AuditResult, matches_in, truth
 from monai_memo.errors import ConfigurationError, MemoError
 from monai_memo.label.audit_folder import AuditFolder
 from monai_memo.label.prepare import FINAL, open_study
-from monai_memo.label.ratings import all_ratings, standing_by_rater
+from monai_memo.label.ratings import all_ratings, settled, standing_by_rater
 from monai_memo.release.rules import Row
 from monai_memo.text import uncell
 
@@ -114,6 +114,8 @@ def ratings_of(audit: AuditFolder) -> dict[str, str]:
     found: dict[str, str] = {}
     for pair_id, entries in all_ratings(audit.review / FINAL, study.by_id).items():
         given = [entry.rating for entry in standing_by_rater(entries).values()]
+        last = settled(entries)  # can only add to what raters say: one "copy" is enough to hold an image back
+        given += [last.rating] if last is not None else []
         decided = [rating for rating in given if rating != "unsure"]
         name = study.by_id[pair_id].synthetic
         if any(rating in PATIENTS_RATINGS for rating in decided):

@@ -23,6 +23,7 @@ from monailabel.utils.others.generic import strtobool
 from monai_memo import __version__
 from monai_memo.errors import MemoError
 from monai_memo.label.audit_folder import AuditFolder
+from monai_memo.label.desk import Desk
 from monai_memo.label.guard import Guard
 from monai_memo.label.prepare import STUDY, open_study, prepare_review
 from monai_memo.label.ratings import RATINGS
@@ -31,7 +32,7 @@ from monai_memo.label.server.datastore import ReviewDatastore
 from monai_memo.label.server.infers import EvidenceTask, SampleTask
 from monai_memo.label.server.page import review_routes, to_the_page
 from monai_memo.label.server.scoring import SimilarityScoring
-from monai_memo.label.server.strategies import Blinded, Uncertain
+from monai_memo.label.server.strategies import Adjudication, Blinded, Uncertain
 from monai_memo.label.server.trainers import FineTuneTask
 from monai_memo.label.uploads import RequestFiles
 from monai_memo.workspace.locking import let_go
@@ -84,7 +85,7 @@ class ReviewApp(MONAILabelApp):
         return {"detector": FineTuneTask(self.audit)}
 
     def init_strategies(self) -> dict[str, Strategy]:
-        return {"blinded": Blinded(), "uncertain": Uncertain()}
+        return {"blinded": Blinded(), "uncertain": Uncertain(), "adjudication": Adjudication()}
 
     def init_scoring_methods(self) -> dict[str, ScoringMethod]:
         return {"similarity": SimilarityScoring(self.audit)}
@@ -147,7 +148,8 @@ class ReviewApp(MONAILabelApp):
             return
         serve_alone(self.audit)
         atexit.register(let_go, self.audit.review)
-        app.include_router(review_routes(self.datastore()))
+        store = self.datastore().store
+        app.include_router(review_routes(Desk(self.audit.review, store, self._is_on("blind", "true"))))
         app.router.routes = [route for route in app.router.routes if getattr(route, "path", "") != "/"]
         app.add_api_route("/", to_the_page, methods=["GET"], include_in_schema=False)
         # The layers of a web application cannot be added to once it has started, which is when MONAI Label makes its

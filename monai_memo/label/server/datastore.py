@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from contextlib import nullcontext
 from typing import Any
 
@@ -18,9 +17,10 @@ from monai_memo.errors import ConfigurationError
 from monai_memo.files import write_json
 from monai_memo.label.audit_folder import AuditFolder
 from monai_memo.label.pairs import ENDING
-from monai_memo.label.prepare import DATASTORE, FINAL
-from monai_memo.label.ratings import Entry, all_ratings, append_entry, new_entry, standing
-from monai_memo.label.study import Study, order_for
+from monai_memo.label.prepare import DATASTORE
+from monai_memo.label.ratings import Entry
+from monai_memo.label.store import RatingStore, UnknownPairError
+from monai_memo.label.study import Study
 
 FINAL_TAG, ORIGINAL_TAG = DefaultLabelTag.FINAL.value, DefaultLabelTag.ORIGINAL.value
 OPEN_INFO = ("ts", "name")  # what raters may know about a pair or label
@@ -29,7 +29,7 @@ OPEN_INFO = ("ts", "name")  # what raters may know about a pair or label
 class ReviewDatastore(LocalDatastore):
     """Pairs of a review as images, ratings as their labels with the tag ``final``.
 
-    A label is a list of ratings, to which saving adds one; see ``monai_memo.label.ratings``. The set of pairs does not
+    A label is a list of ratings, to which saving adds one; see ``RatingStore``. The set of pairs does not
     change: adding and removing images or labels is refused. No answer holds a path.
 
     Args:
@@ -41,7 +41,7 @@ class ReviewDatastore(LocalDatastore):
     def __init__(self, audit: AuditFolder, study: Study, blind: bool = True) -> None:
         self.study, self.blind = study, blind
         self.folder = audit.review / DATASTORE
-        self.ratings_folder = audit.review / FINAL
+        self.store = RatingStore(audit.review, study, float(audit.result.calibration["confidence"]), self._rated)
         self.ending = ENDING[study.spatial_dims]
         super().__init__(str(self.folder), extensions=(f"*{self.ending}",), auto_reload=False)
         # A file that is no pair of the study is not served, whoever put it there.
@@ -53,54 +53,37 @@ class ReviewDatastore(LocalDatastore):
 
     # Ratings
 
-    def history(self, pair_ids: Iterable[str] | None = None) -> dict[str, list[Entry]]:
+    def history(self) -> dict[str, list[Entry]]:
         """Entries of each pair."""
-        return all_ratings(self.ratings_folder, self.study.by_id if pair_ids is None else pair_ids)
+        return self.store.history()
 
-    def rate(self, pair_id: str, params: dict[str, Any]) -> Entry:
+    def rate(self, pair_id: str, params: dict[str, Any]) -> None:
         """Add one rating, or an undo.
 
         Raises:
             HTTPException: 404 for a pair that is not served, 400 for a rating that cannot be.
         """
-        if pair_id not in self._datastore.objects:
-            raise HTTPException(404, "no such pair")
         try:
-            entry = new_entry(params)
-            with FileLock(self._lock_file):
-                entries = append_entry(self.ratings_folder / f"{pair_id}.json", entry)
-                self._mirror(pair_id, entries)
-                self._update_datastore_file(lock=False)
+            self.store.rate(pair_id, params)
+        except UnknownPairError as error:
+            raise HTTPException(404, str(error)) from error
         except ConfigurationError as error:
             raise HTTPException(400, str(error)) from error
-        return entry
+
+    def _rated(self, pair_id: str) -> None:
+        """Let MONAI Label know of a rating."""
+        with FileLock(self._lock_file):
+            self._mirror(pair_id, self.store.entries(pair_id))
+            self._update_datastore_file(lock=False)
 
     def _mirror(self, pair_id: str, entries: list[Entry]) -> None:
-        """Let MONAI Label know: its own list of labels follows the files."""
+        """MONAI Label's own list of labels follows the files."""
         image = self._datastore.objects.get(pair_id)
         if image is None or not entries:
             return
         ratings = [vars(entry) for entry in entries]
         info = {"name": f"{pair_id}.json", "ts": entries[-1].time, "ratings": ratings}
         image.labels[FINAL_TAG] = DataModel(ext=".json", info=info)
-
-    def rated_by(self, rater: str, pair_ids: Iterable[str]) -> dict[str, Entry]:
-        """The pairs among these that the rater has rated."""
-        found = {pair_id: standing(entries, rater) for pair_id, entries in self.history(pair_ids).items()}
-        return {pair_id: entry for pair_id, entry in found.items() if entry is not None}
-
-    def progress(self, rater: str, strategy: str = "blinded") -> dict[str, Any]:
-        """How far a rater is with the pairs of a strategy, and the latest pair, which can be undone."""
-        pair_ids = self.pairs_for(rater, strategy)
-        rated = self.rated_by(rater, pair_ids)
-        last = max(rated, key=lambda pair_id: rated[pair_id].time) if rated else None
-        return {"rated": len(rated), "total": len(pair_ids), "last": last}
-
-    def pairs_for(self, rater: str, strategy: str) -> list[str]:
-        """Pairs that a strategy serves to a rater, in order."""
-        if strategy == "uncertain":
-            return [pair.pair_id for pair in self.study.uncertain]
-        return order_for(self.study, rater)
 
     # What MONAI Label asks for
 

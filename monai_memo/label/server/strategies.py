@@ -29,9 +29,7 @@ class _NextUnrated(Strategy):
             rater = checked_rater(request.get("rater") or request.get("client_id"))
         except ConfigurationError as error:
             raise HTTPException(400, str(error)) from error
-        pair_ids = datastore.pairs_for(rater, self.name)
-        rated = datastore.rated_by(rater, pair_ids)
-        left = [pair_id for pair_id in pair_ids if pair_id not in rated]
+        left = datastore.store.waiting(rater, self.name)
         return {"id": left[0]} if left else None
 
 
@@ -51,3 +49,12 @@ class Uncertain(_NextUnrated):
 
     def __init__(self) -> None:
         super().__init__("Further pairs that the detector is least sure about")
+
+
+class Adjudication(_NextUnrated):
+    """Pairs on which raters differ, while nobody has settled them."""
+
+    name = "adjudication"
+
+    def __init__(self) -> None:
+        super().__init__("Pairs on which raters differ who have rated all pairs")

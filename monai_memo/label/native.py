@@ -1,0 +1,234 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Pairs at the resolution of their files, for the viewer: both images on one grid, with more than 256 grey values.
+
+A pair lies in two files: ``pair_001.gz`` (the synthetic image, then the training image, both ``uint16``, rows or x
+first, compressed) and ``pair_001.json`` (what the viewer needs to know). Neither says where an image is from.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from monai_memo.audit.evidence import pixel_correlation
+from monai_memo.data.cohort import CohortImage
+from monai_memo.data.loading import Preprocessing
+from monai_memo.data.orientation import really
+from monai_memo.data.reading import read_header, read_image
+from monai_memo.errors import MemoError
+from monai_memo.files import write_json, write_with
+from monai_memo.search.pair import ALIGNED_LENGTH, compare_pair
+
+# Stored grey values: 0 is half the range between the two percentiles below the lower one, 8192 as much above the upper.
+LOWEST, LEVELS, MOST_VALUE = -0.5, 4096, 8192
+MOST_POINTS = {2: 1 << 25, 3: 1 << 26}  # of one image: what a browser holds twice; 5792 x 5792, 512 x 512 x 256
+COMPRESSION = 3
+SLAB = 1 << 22  # points that are brought to the other image at once
+FIGURES = ".gz"
+
+
+@dataclass(frozen=True)
+class NativePair:
+    """Two images on one grid.
+
+    Attributes:
+        synthetic, training: ``(*spatial)``; 0 and 1 are the percentiles of the audit's preprocessing, and what lies
+            beyond is kept as far as half that range. The training image is aligned and grey where it ends.
+        extent: length of each axis, relative to the others.
+        oriented: whether a volume says where its right, front and top are.
+    """
+
+    synthetic: NDArray[np.float32]
+    training: NDArray[np.float32]
+    extent: tuple[float, ...]
+    oriented: bool = False
+
+
+@dataclass(frozen=True)
+class Whole:
+    """One image as its file has it, turned upright."""
+
+    image: NDArray[np.float32]
+    extent: tuple[float, ...]
+    oriented: bool
+
+
+def load_whole(image: CohortImage, preprocessing: Preprocessing) -> Whole:
+    """Read an image without resizing it. Grey values are scaled as the audit scales them, and not clipped.
+
+    Raises:
+        UnusableImageError: see ``Preprocessing.load``.
+    """
+    whole = replace(preprocessing, percentiles=(0.0, 100.0), spacing=None, channels=1)
+    array = whole.unsized(image)[0][0]
+    low, high = np.percentile(array, preprocessing.percentiles)
+    if high <= low:
+        low, high = 0.0, 1.0  # as the preprocessing does it with few bright pixels on a flat background
+    extent, oriented = _extent(image, array.shape)
+    return Whole(np.asarray((array - low) / (high - low), dtype=np.float32), extent, oriented)
+
+
+def _extent(image: CohortImage, shape: tuple[int, ...]) -> tuple[tuple[float, ...], bool]:
+    """Lengths of the axes in mm, or in pixels where the file does not tell; whether directions are known."""
+    lies = image.reading.orientation
+    spacing = read_header(image).spacing
+    if len(shape) == 2:
+        if spacing is None or lies is not None:
+            return tuple(map(float, shape)), False
+        return tuple(length * mm for length, mm in zip(shape, spacing, strict=True)), False
+    affine = read_image(image).affine
+    known = affine is not None or lies is not None
+    if affine is None:
+        affine = np.diag([*(spacing or (1.0, 1.0, 1.0)), 1.0])
+    if lies is not None:
+        affine = really(affine, lies)
+    millimetres = np.linalg.norm(affine[:3, :3], axis=0)
+    order = nibabel.orientations.io_orientation(affine)[:, 0].astype(int) if known else np.arange(3)
+    turned = [1.0, 1.0, 1.0]
+    for stored, axis in enumerate(order):
+        turned[axis] = float(millimetres[stored])
+    return tuple(length * mm for length, mm in zip(shape, turned, strict=True)), known
+
+
+def native_pair(synthetic: Whole, training: Whole, preprocessing: Preprocessing, verified: bool) -> NativePair:
+    """Bring a training image to a synthetic one, at a resolution at which neither loses any.
+
+    The alignment is found at the size at which the audit finds it.
+
+    Args:
+        verified: mirror, turn, zoom and shift it, as the verification does; otherwise only mirror it.
+    """
+    shape = grid_of(synthetic.image.shape, training.image.shape)
+    dims = len(shape)
+    small = replace(preprocessing, size=(ALIGNED_LENGTH[dims],) * dims, channels=1, spacing=None)
+    first, second = (small.sized(whole.image.clip(0, 1)[None]) for whole in (synthetic, training))
+    theta = compare_pair(first, second).transform if verified else _mirror(second[0], first[0])
+    return NativePair(
+        synthetic=brought(synthetic.image, np.eye(dims, dims + 1, dtype=np.float32), shape),
+        training=brought(training.image, theta, shape),
+        extent=synthetic.extent,
+        oriented=synthetic.oriented,
+    )
+
+
+def grid_of(synthetic: tuple[int, ...], training: tuple[int, ...]) -> tuple[int, ...]:
+    """Points along each axis that hold both images.
+
+    A picture keeps the proportions of the synthetic one; a volume takes the finer one of each axis.
+
+    Example:
+        >>> grid_of((256, 256), (1024, 800)), grid_of((64, 64, 64), (128, 128, 20))
+        ((1024, 1024), (128, 128, 64))
+    """
+    dims = len(synthetic)
+    if dims == 2:
+        finer = max(1.0, *(theirs / own for own, theirs in zip(synthetic, training, strict=True)))
+        shape = tuple(round(length * finer) for length in synthetic)
+    else:
+        shape = tuple(max(pair) for pair in zip(synthetic, training, strict=True))
+    points = float(np.prod(shape))
+    if points <= MOST_POINTS[dims]:
+        return shape
+    share = (MOST_POINTS[dims] / points) ** (1 / dims)
+    return tuple(max(1, int(length * share)) for length in shape)
+
+
+def _mirror(training: NDArray[np.float32], synthetic: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The mirror that ``evidence.align`` chooses, as a transform (last axis first)."""
+    dims = training.ndim
+    choices = [axes for n in range(dims + 1) for axes in combinations(range(dims), n)]
+    best = max(choices, key=lambda axes: pixel_correlation(np.flip(training, axes), synthetic))
+    theta = np.eye(dims, dims + 1, dtype=np.float32)
+    for axis in best:
+        theta[dims - 1 - axis, dims - 1 - axis] = -1
+    return theta
+
+
+def brought(image: NDArray[np.float32], theta: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """An image on another grid of ``shape``, through a transform of coordinates from -1 to 1; 0.5 where it ends."""
+    dims = len(shape)
+    if image.shape == shape and np.array_equal(theta, np.eye(dims, dims + 1)):
+        return np.asarray(image, dtype=np.float32)
+    source = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None, None]
+    matrix = torch.from_numpy(np.asarray(theta, dtype=np.float32))
+    places = [(2 * torch.arange(length, dtype=torch.float32) + 1) / length - 1 for length in shape]
+    rows = max(1, SLAB // max(1, int(np.prod(shape[1:]))))
+    result = np.empty(shape, dtype=np.float32)
+    for start in range(0, shape[0], rows):
+        own = [places[0][start : start + rows], *places[1:]]
+        here = torch.stack(torch.meshgrid(*own, indexing="ij")[::-1], dim=-1)
+        grid = here @ matrix[:, :dims].T + matrix[:, dims]
+        values = functional.grid_sample(source, grid[None], padding_mode="border", align_corners=False)[0, 0]
+        inside = (grid.abs() <= 1).all(dim=-1)
+        result[start : start + rows] = torch.where(inside, values, torch.full_like(values, 0.5)).numpy()
+    return result
+
+
+def encoded(image: NDArray[np.floating]) -> NDArray[np.uint16]:
+    """Grey values as they are stored.
+
+    Example:
+        >>> encoded(np.array([-2.0, -0.5, 0.0, 1.0, 9.0])).tolist()
+        [0, 0, 2048, 6144, 8192]
+    """
+    return np.round((image - LOWEST) * LEVELS).clip(0, MOST_VALUE).astype("<u2")
+
+
+def save_native(folder: Path, pair_id: str, pair: NativePair) -> None:
+    """Write one pair, atomically."""
+    parts = [encoded(image) for image in (pair.synthetic, pair.training)]
+
+    def write(path: Path) -> None:
+        # Without a time and a name of its own: both would be of this machine.
+        with open(path, "wb") as stream, gzip.GzipFile("", "wb", COMPRESSION, stream, mtime=0) as packed:
+            for part in parts:
+                packed.write(np.ascontiguousarray(part).data)
+
+    write_with(folder / f"{pair_id}{FIGURES}", write)
+    longest = max(pair.extent)
+    told = {
+        "shape": list(pair.synthetic.shape),
+        "extent": [round(length / longest, 6) for length in pair.extent],
+        "oriented": pair.oriented,
+    }
+    write_json(folder / f"{pair_id}.json", told)
+
+
+def read_told(folder: Path, pair_id: str) -> dict[str, Any]:
+    """What the viewer needs to know of a pair.
+
+    Raises:
+        MemoError: the file is not there, or not what was written.
+    """
+    path = folder / f"{pair_id}.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return {key: record[key] for key in ("shape", "extent", "oriented")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MemoError(f"{path} is missing or damaged: prepare the review anew with --restart") from error
+
+
+def packed(pair: NativePair) -> bytes:
+    """What ``save_native`` writes, for pairs that are not stored at their resolution."""
+    whole = b"".join(encoded(image).tobytes() for image in (pair.synthetic, pair.training))
+    return gzip.compress(whole, 1, mtime=0)
+
+
+def read_native(folder: Path, pair_id: str) -> NativePair:
+    """Inverse of ``save_native``, but for rounding."""
+    told = read_told(folder, pair_id)
+    with gzip.open(folder / f"{pair_id}{FIGURES}") as stream:
+        both = np.frombuffer(stream.read(), dtype="<u2").reshape(2, *told["shape"])
+    values = both.astype(np.float32) / LEVELS + np.float32(LOWEST)
+    return NativePair(values[0], values[1], tuple(told["extent"]), told["oriented"])
