@@ -35,5 +35,5 @@ label_tests() {
     make_venv "${MEMO_LABEL_VENV:-$root/.venv-label}" "[label,label-test]" constraints-label.txt
     # MONAI Label finds the tools of its environment by PATH.
     PATH="$VENV/bin:$PATH" MEMO_BROWSER="$BROWSER" MEMO_CHROMEDRIVER="$DRIVER" OMP_NUM_THREADS=1 \
-        "$VENV/bin/python" -m pytest -p no:cacheprovider -ra tests/label/server "$@"
+        "$VENV/bin/python" -m pytest -p no:cacheprovider -ra tests/label/server tests/label/browser "$@"
 }

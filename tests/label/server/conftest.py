@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from monai_memo.label.prepare import prepare_review
 
@@ -65,7 +64,7 @@ class Server:
 
 
 def start(audit: Path, *options: str) -> Server:
-    """Start ``monai-memo review-server`` and wait until it answers."""
+    """Start ``monai-memo review-server --monai_label`` and wait until it answers."""
     import requests
 
     with socket.socket() as probe:
@@ -80,6 +79,7 @@ def start(audit: Path, *options: str) -> Server:
         str(audit),
         "--port",
         str(port),
+        "--monai_label",
         *options,
     ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -119,38 +119,3 @@ def server_3d(finished_audit_3d: Path, tmp_path_factory: pytest.TempPathFactory)
     running = start(audit, "--noblind")
     yield running
     running.stop()
-
-
-@pytest.fixture(scope="session")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Headless Chromium with an empty profile."""
-    if not os.environ.get("MEMO_BROWSER") or not os.environ.get("MEMO_CHROMEDRIVER"):
-        pytest.skip("no browser: apt-get install chromium chromium-driver")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = os.environ["MEMO_BROWSER"]
-    for flag in (
-        "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1280,900",
-        f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
-    ):  # fmt: skip
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(os.environ["MEMO_CHROMEDRIVER"]))
-    yield driver
-    driver.quit()
-
-
-@pytest.fixture
-def shot(browser: Any) -> Any:
-    """Save what the page looks like, where MEMO_SCREENSHOTS names a folder."""
-
-    def save(name: str) -> None:
-        folder = os.environ.get("MEMO_SCREENSHOTS")
-        if folder:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            browser.save_screenshot(str(Path(folder) / f"{name}.png"))
-            assert Image.open(Path(folder) / f"{name}.png").width == 1280
-
-    return save

@@ -37,7 +37,9 @@ def wait_for(server: Server, task: str) -> dict[str, Any]:
 def test_info_describes_the_app(server: Server) -> None:
     info = server.request("GET", "/info/").json()
     assert info["name"] == "monai_memo review" and set(info["models"]) == {"evidence", "sample"}
-    assert set(info["strategies"]) == {"blinded", "uncertain"} and set(info["scoring"]) == {"similarity"}
+    assert set(info["strategies"]) == {"blinded", "uncertain", "adjudication"} and set(info["scoring"]) == {
+        "similarity"
+    }
     assert set(info["trainers"]) == {"detector"} and info["labels"] == ["copy", "same_patient", "novel", "unsure"]
     assert info["datastore"]["total"] == 15
 
@@ -56,6 +58,7 @@ def test_blind_answers_hold_no_score_no_path_and_no_ratings_of_others(server: Se
             "/info/", "/datastore/?output=all", "/datastore/?output=train", "/datastore/?output=stats",
             f"/datastore/image/info?image={pair}", f"/datastore/label/info?label={pair}&tag=final",
             f"/datastore/label?label={pair}&tag=final", "/review/progress?rater=other", "/scoring/",
+            "/review/agreement", "/review/ratings.csv", f"/review/pair?pair={pair}",
         )
     }  # fmt: skip
     answers["next"] = server.request("POST", "/activelearning/blinded", json={"rater": "other"}).text
@@ -88,8 +91,8 @@ def test_ids_are_no_paths(server: Server, image: str) -> None:
         assert b"schema_version" not in answer.content and b"similarity" not in answer.content
     assert server.rate(image, rating="copy", rater="a").status_code == 404
     assert server.request("GET", f"/datastore/image/info?image={image}").json() == {}
-    slices = server.request("GET", f"/review/slice?pair={image}&plane=axial&index=1")
-    assert slices.status_code in (400, 404)
+    for name in ("pair", "pixels"):
+        assert server.request("GET", f"/review/{name}?pair={image}").status_code in (400, 404)
 
 
 @pytest.mark.parametrize(
@@ -132,6 +135,22 @@ def test_params_cannot_name_another_image_or_tag(server: Server) -> None:
     for name in ("best", "..%2f"):
         assert server.request("POST", f"/activelearning/{name}", json={"rater": "a"}).status_code == 404
     assert server.request("POST", "/activelearning/blinded", json={}).status_code == 400
+
+
+def test_the_desk_answers_as_in_our_own_server(server: Server) -> None:
+    study = study_of(server)
+    pair = study.sample[0].pair_id
+    told = server.request("GET", f"/review/pair?pair={pair}").json()
+    assert told["shape"] == [32, 32] and told["id"] == pair
+    assert len(server.request("GET", f"/review/pixels?pair={pair}").content) == 2 * 2 * 32 * 32
+    body = {"pair": pair, "rating": "copy", "rater": "desk"}
+    assert server.request("POST", "/review/rating", data=json.dumps(body)).status_code == 415
+    assert server.request("POST", "/review/rating", json={**body, "rating": "perhaps"}).status_code == 400
+    assert server.request("POST", "/review/rating", json=body).status_code == 200
+    label = server.request("GET", f"/datastore/label/info?label={pair}&tag=final").json()
+    assert label["name"] == f"{pair}.json", "MONAI Label's own list of labels follows"
+    assert server.rate(pair, rating="undo", rater="desk").status_code == 200, "its clients share the files"
+    assert server.request("GET", "/review/progress?rater=desk").json()["rated"] == 0
 
 
 def test_evidence_and_a_new_sample(server: Server) -> None:
