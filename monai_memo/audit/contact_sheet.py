@@ -88,7 +88,7 @@ def montage(images: NDArray[np.float32]) -> NDArray[np.uint8]:
     dims = 2 if images.shape[1] == 1 else 3
     tiles = [np.hstack([np.asarray(_grey(plane, TILE[dims])) for plane in image]) for image in images]
     rows, columns = tiles[0].shape
-    across = COLUMNS[dims]
+    across = min(COLUMNS[dims], len(tiles))  # no empty places, which would glare on a dark page
     down = -(-len(tiles) // across)
     sheet = np.full((down * (rows + GAP) - GAP, across * (columns + GAP) - GAP), 255, dtype=np.uint8)
     for place, tile in enumerate(tiles):

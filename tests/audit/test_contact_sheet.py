@@ -76,7 +76,7 @@ def test_the_montage_keeps_small_images_as_they_are_and_shrinks_large_ones() -> 
     assert sheet.shape == (2 * 24 + 2, 4 * 20 + 6)
     np.testing.assert_array_equal(sheet[:24, :20], (small[0, 0] * 255).round())
     assert (sheet[26:, 22:] == 255).all()  # nothing beside the fifth image
-    assert montage(np.zeros((1, 1, 512, 256), dtype=np.float32))[:128, :64].max() == 0
+    assert montage(np.zeros((1, 1, 512, 256), dtype=np.float32)).max() == 0, "as wide as what it shows"
 
 
 def test_the_report_carries_the_sheet_and_its_figure(record: AuditResult, tmp_path: Path) -> None:
