@@ -271,10 +271,12 @@ def _own_references(
     pixels = np.asarray(heldout.pixels)[rows] if some else heldout.pixels
     if some and run.sharing is not None:  # the others know embeddings by name
         vectors = run.sharing.embed(detector, pixels, ALONE)
-    gallery = Gallery(pixels, patient_codes(heldout.cohort.patient_ids)[rows], vectors)
+    patients = patient_codes(heldout.cohort.patient_ids)[rows]
+    gallery = Gallery(pixels, patients, vectors)
     search = _search(run, detector, gallery, symmetries, (ALONE if some else names[1],), "unseen")
     found = search.search(synthetic, run.work / "unseen" / "unseen.npz")
-    return OwnReferences.among(found.similarity[:, 0], len(inputs.training.cohort), len(rows), found.by_places())
+    nearest = found.candidates, found.similarity
+    return OwnReferences.among(nearest, patients, len(inputs.training.cohort), found.by_places())
 
 
 def _compare_embeddings(

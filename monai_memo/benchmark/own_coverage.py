@@ -16,11 +16,12 @@ from monai_memo.statistics.rates import audit_rates
 from monai_memo.statistics.similarities import Floats, Similarities
 
 TRAINING, HELDOUT, SAMPLES = 120, 150, 200
-RATIOS, NEARNESS, COPIES = (1, 2, 4, 10), (0.0, 0.3), (0, 40)
+RATIOS, NEARNESS, COPIES, HUBS = (1, 2, 4, 10), (0.0, 0.3), (0, 40), (0.0, 0.15)
+CANDIDATES = 5  # as a search scores
 
 
 def simulated(
-    rng: np.random.Generator, ratio: int, nearness: float, copies: int = 0
+    rng: np.random.Generator, ratio: int, nearness: float, copies: int = 0, hubs: float = 0.0
 ) -> tuple[Similarities, OwnReferences]:
     """An audit of samples that are nearer to everybody than held-out images are.
 
@@ -29,23 +30,28 @@ def simulated(
         ratio: training images for each held-out image that the samples are looked up among.
         nearness: mean shift of the samples' similarities, on Fisher's scale; each sample has its own.
         copies: how many of the samples are copies.
+        hubs: how much nearer some patients are to all samples than others, standard deviation on Fisher's scale.
     """
 
-    def looked_up(count: int, gallery: int, nearer: Floats | float) -> Floats:
-        return np.asarray(np.tanh(0.2 * rng.standard_normal((gallery, count)) + nearer), dtype=np.float64)
+    def looked_up(count: int, gallery: int, nearer: Floats | float, spread: float = 0.0) -> Floats:
+        patients = spread * rng.standard_normal((gallery, 1))
+        return np.asarray(np.tanh(0.2 * rng.standard_normal((gallery, count)) + nearer + patients), dtype=np.float64)
 
     nearer = nearness * (1 + 0.5 * rng.standard_normal(SAMPLES))
-    to_training = looked_up(SAMPLES, TRAINING, nearer)
+    to_training = looked_up(SAMPLES, TRAINING, nearer, hubs)
     to_training[np.arange(copies) % TRAINING, np.arange(copies)] = 0.999
     sims = Similarities.from_matrices(looked_up(HELDOUT, TRAINING, 0.0), to_training)
-    return sims, OwnReferences(looked_up(SAMPLES, TRAINING // ratio, nearer).max(axis=0), ratio)
+    unseen = looked_up(SAMPLES, TRAINING // ratio, nearer, hubs)
+    images = np.argsort(-unseen, axis=0)[:CANDIDATES].T
+    found = images, np.take_along_axis(unseen.T, images, axis=1)
+    return sims, OwnReferences.among(found, np.arange(len(unseen)), TRAINING)
 
 
-def row(ratio: int, nearness: float, copies: int, audits: int, seed: int) -> str:
+def row(ratio: int, nearness: float, copies: int, hubs: float, audits: int, seed: int) -> str:
     """One row of the table."""
-    rng, found = np.random.default_rng([seed, ratio, int(100 * nearness), copies]), []
+    rng, found = np.random.default_rng([seed, ratio, int(100 * nearness), copies, int(100 * hubs)]), []
     for _ in range(audits):
-        sims, own = simulated(rng, ratio, nearness, copies)
+        sims, own = simulated(rng, ratio, nearness, copies, hubs)
         rates = audit_rates(sims, n_bootstrap=200, own=own)
         above, excess = sims.synthetic_to_training > rates.tau.value, rates.excess_copies
         by_control = sims.synthetic_to_training > rates.tau_control
@@ -58,7 +64,7 @@ def row(ratio: int, nearness: float, copies: int, audits: int, seed: int) -> str
     called, control, detected, shown, covered = 100 * np.mean(found, axis=0)
     share = "-" if np.isnan(detected) else f"{detected:.1f}"
     return (
-        f"| {ratio} | {nearness:g} | {100 * copies / SAMPLES:g} | {control:.1f} | {called:.1f} | {share} "
+        f"| {ratio} | {nearness:g} | {hubs:g} | {100 * copies / SAMPLES:g} | {control:.1f} | {called:.1f} | {share} "
         f"| {shown:.1f} | {covered:.1f} |"
     )
 
@@ -70,14 +76,16 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     print(
-        "| training images for each held-out one | nearness | copies, % | others called by held-out images alone, % "
-        "| others called, % | copies called, % | excess shown in audits, % | interval of the excess covers it, % |"
+        "| training images for each held-out one | nearness | hubs | copies, % "
+        "| others called by held-out images alone, % | others called, % | copies called, % "
+        "| excess shown in audits, % | interval of the excess covers it, % |"
     )
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    print("| --- " * 9 + "|")
     for copies in COPIES:
         for ratio in RATIOS:
             for nearness in NEARNESS:
-                print(row(ratio, nearness, copies, given.audits, given.seed), flush=True)
+                for hubs in HUBS if nearness else (0.0,):
+                    print(row(ratio, nearness, copies, hubs, given.audits, given.seed), flush=True)
 
 
 if __name__ == "__main__":

@@ -136,7 +136,7 @@ def measure(
         own = look(alone, samples)
         sims = Similarities.from_candidates(own, control, patient_codes(names[0]), patient_codes(names[1]))
         comparison = Comparison(sims, own[0][:, 0])
-        references = OwnReferences.among(look(strangers, samples)[1][:, 0], len(training), len(others))
+        references = OwnReferences.among(look(strangers, samples), strangers.gallery.patients, len(training))
         one_tau = float((sims.synthetic_to_training > thresholds(sims)[0]).mean())
         part = None if softening is not None else soft_part(samples, real["heldout"])
         if part is not None:

@@ -78,8 +78,8 @@ class Judge:
         tau_control = tau = float(threshold_copies(similarity, quantile=self.quantile)[0])
         if self.strangers is not None:
             found = self.strangers.search(images)
-            similarity_there, places = found.similarity[:, 0], found.by_places()
-            own = OwnReferences.among(similarity_there, len(self.search), len(self.strangers), places)
+            nearest, whose = (found.candidates, found.similarity), self.strangers.gallery.patients
+            own = OwnReferences.among(nearest, whose, len(self.search), found.by_places())
             tau = max(tau, own.without_copies(tau)[0].threshold(self.quantile))
         # As in an audit: what is called as a whole is not counted again.
         part_tau = float(threshold_copies(np.where(similarity > tau, NOT_SCORED, score), quantile=self.quantile)[0])

@@ -140,8 +140,8 @@ class _Reference:
 
     def own(self, pixels: NDArray[np.floating]) -> OwnReferences:
         """How near images come to these."""
-        similarity = self.look_up(pixels, search=self.unseen)[1][:, 0]
-        return OwnReferences.among(similarity, len(self._prepared[0].cohort), len(self.unseen))
+        found = self.look_up(pixels, search=self.unseen)
+        return OwnReferences.among(found, self.unseen.gallery.patients, len(self._prepared[0].cohort))
 
     def nearest(self, pixels: NDArray[np.floating]) -> NearestPatients:
         """Patients of either cohort."""

@@ -13,6 +13,11 @@ come above a threshold in the held-out gallery, at most ``1 - (1 - p) ** ratio``
 large (equal where all samples are alike, less where they differ: Jensen's inequality). So the quantile is taken at the
 level ``quantile ** (1 / ratio)``, which errs towards fewer calls.
 
+Which held-out patients there are is one draw that moves all samples at once: a patient who is near to most samples
+stands among the training or among the held-out patients. So the threshold is not that of the samples as they are, but
+of samples whose distribution is as wide as other draws of both cohorts would make it. How far the threshold moves with
+the patients is measured by resampling them; the difference of two draws moves by the root of two times that.
+
 Samples that are the very images of held-out patients speak against these, not for chance: somebody trained on them,
 whatever the user believes. Look-alikes reach a little above the threshold of real images, copies far above it: samples
 that agree with a held-out image place by place far above it do not raise the threshold (``without_copies``), or copies
@@ -22,17 +27,47 @@ half of the samples that were copies 0.6 or more.)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom
+from scipy.stats import binom, norm
 
 from monai_memo.statistics.calibration import upper_quantile
 from monai_memo.statistics.similarities import NOT_COMPARED, Floats, Integers, fisher, on_common_scale
 
 FAR_ABOVE = 0.5  # tau, on Fisher's scale: between look-alikes and copies
+RESAMPLES = 100  # of the held-out patients
+UPPER = 0.95  # share of samples below what is followed from resample to resample
+NODES = 21  # at which a normal distribution is put together
 CHANCE, COPIES_P = 0.01, 1e-3  # share of samples that may be so near by chance, and how sure it is that there are more
+
+
+@dataclass(frozen=True)
+class NearestUnseen:
+    """The held-out images that are nearest to each synthetic image, best first.
+
+    Attributes:
+        similarity: ``(n_synthetic, k)``.
+        patients: ``(n_synthetic, k)`` numbers of their patients, not negative.
+    """
+
+    similarity: Floats
+    patients: Integers
+
+    def best_of_resamples(self, draws: int, seed: int) -> Floats:
+        """``(draws, n_synthetic)`` similarity to the nearest of resampled patients.
+
+        A patient is missing from a resample with a probability of 1 / e. Where all of the nearest are missing the least
+        similar of them counts, which is a little too high.
+        """
+        codes, which = np.unique(self.patients, return_inverse=True)
+        kept = np.random.default_rng([seed, 29]).random((draws, len(codes))) > np.exp(-1)
+        least = self.similarity.min(axis=1)
+        which = which.reshape(self.patients.shape)
+        return np.stack([np.where(row[which], self.similarity, least[:, None]).max(axis=1) for row in kept])
 
 
 @dataclass(frozen=True)
@@ -43,11 +78,13 @@ class OwnReferences:
         similarity: ``(n_synthetic,)`` of each to its nearest held-out image.
         ratio: training images for each held-out image that was looked through, at least 1.
         by_places: ``(n_synthetic,)`` the same place by place, in all frequency bands; None where it was not measured.
+        nearest: further ones of them; None: how much the patients matter is not known, and taken for nothing.
     """
 
     similarity: Floats
     ratio: float
     by_places: Floats | None = None
+    nearest: NearestUnseen | None = None
 
     def __post_init__(self) -> None:
         if not len(self.similarity) or not np.isfinite(self.similarity).all():
@@ -57,10 +94,25 @@ class OwnReferences:
 
     @classmethod
     def among(
-        cls, similarity: Floats, n_training: int, n_looked_through: int, by_places: Floats | None = None
+        cls,
+        found: tuple[Integers, Floats],
+        patients: Integers,
+        n_training: int,
+        by_places: Floats | None = None,
     ) -> OwnReferences:
-        """Of samples that were looked up among so many held-out images, for a training cohort of that size."""
-        return cls(similarity, max(1.0, n_training / n_looked_through), by_places)
+        """Of samples that were looked up among held-out images, for a training cohort of a size.
+
+        Args:
+            found: ``(n_synthetic, k)`` images, -1 where there are no more, and similarities, best first.
+            patients: ``(n_looked_through,)`` of the held-out images.
+            n_training: number of training images.
+            by_places: see above.
+        """
+        images, similarity = found
+        known = np.where(images >= 0, similarity, similarity[:, :1])  # one patient again says nothing new
+        whose = patients[np.where(images >= 0, images, images[:, :1]).clip(min=0)]
+        ratio = max(1.0, n_training / len(patients))
+        return cls(similarity[:, 0], ratio, by_places, NearestUnseen(known, whose))
 
     def without_copies(self, tau: float) -> tuple[OwnReferences, int]:
         """Leave out samples that are copies of held-out images.
@@ -83,7 +135,10 @@ class OwnReferences:
         same = self.by_places > np.tanh(fisher(tau) + FAR_ABOVE)
         count = int(np.count_nonzero(same))
         known = binom.sf(count - 1, len(same), CHANCE) < COPIES_P
-        return OwnReferences(np.where(same, NOT_COMPARED, self.similarity), self.ratio), count if known else 0
+        far = self._with(
+            np.where(same, NOT_COMPARED, self.similarity), lambda values: np.where(same[:, None], NOT_COMPARED, values)
+        )
+        return far, count if known else 0
 
     def moved(self, which: NDArray[np.bool_], softened: Floats, heldout: Floats, quantile: float) -> OwnReferences:
         """Soft samples on the scale of the others, as ``on_common_scale`` puts what is compared with them.
@@ -95,10 +150,32 @@ class OwnReferences:
         """
 
         def put(values: Floats) -> Floats:
-            return np.where(which, on_common_scale(values, softened, heldout, quantile), values)
+            chosen = which if values.ndim == 1 else which[:, None]
+            return np.where(chosen, on_common_scale(values, softened, heldout, quantile), values)
 
         places = None if self.by_places is None else put(self.by_places)
-        return OwnReferences(put(self.similarity), self.ratio, places)
+        return replace(self._with(put(self.similarity), put), by_places=places)
+
+    def _with(self, similarity: Floats, put: Callable[[Floats], Floats]) -> OwnReferences:
+        others = self.nearest
+        moved = None if others is None else NearestUnseen(put(others.similarity), others.patients)
+        return replace(self, similarity=similarity, nearest=moved)
+
+    @cached_property
+    def spread(self) -> float:
+        """Standard deviation of the upper twentieth, on Fisher's scale, between draws of held-out patients."""
+        if self.nearest is None:
+            return 0.0
+        best = self.nearest.best_of_resamples(RESAMPLES, 0)
+        return float(fisher(np.quantile(best, UPPER, axis=1)).std())
+
+    @cached_property
+    def _wide(self) -> Floats:
+        """Similarities in another draw of patients, rising; ``NODES`` of each sample, or one where nothing is known."""
+        if self.spread == 0:
+            return np.sort(self.similarity)
+        steps = norm.ppf((np.arange(NODES) + 0.5) / NODES) * 2**0.5 * self.spread
+        return np.sort(np.tanh(fisher(self.similarity)[:, None] + steps), axis=None)
 
     def threshold(self, quantile: float) -> float:
         """The similarity that a share ``quantile`` of the samples would stay below in a gallery of training size.
@@ -111,19 +188,19 @@ class OwnReferences:
             0.95
         """
         level = quantile ** (1 / self.ratio)
-        return float(upper_quantile(self.similarity, np.ones(len(self.similarity)), level)[0])
+        weights = np.full(len(self._wide), len(self.similarity) / len(self._wide))
+        return float(upper_quantile(self._wide, weights, level)[0])
 
     def threshold_draws(self, quantile: float, draws: int, rng: np.random.Generator) -> Floats:
         """Thresholds of resampled samples, ``(draws,)``: order statistics of a resample have a beta distribution."""
         n = len(self.similarity)
         rank = min(float(n), max(1.0, (1 - quantile ** (1 / self.ratio)) * (n + 1)))
-        places = np.minimum(n - 1, (n * rng.beta(rank, n + 1 - rank, draws)).astype(np.int64))
-        return np.asarray(np.sort(self.similarity)[::-1][places], dtype=np.float64)
+        places = (len(self._wide) * rng.beta(rank, n + 1 - rank, draws)).astype(np.int64)
+        return np.asarray(self._wide[::-1][np.minimum(len(self._wide) - 1, places)], dtype=np.float64)
 
     def shares_above(self, taus: Floats) -> Floats:
         """Share of the samples above each threshold that a gallery of training size would show, ``(draws,)``."""
-        ranked = np.sort(self.similarity)
-        found = 1 - np.searchsorted(ranked, taus, side="right") / len(ranked)
+        found = 1 - np.searchsorted(self._wide, taus, side="right") / len(self._wide)
         return np.asarray(1 - (1 - found) ** self.ratio, dtype=np.float64)
 
     def reached(self, similarity: Floats) -> Floats:
@@ -133,8 +210,7 @@ class OwnReferences:
             >>> OwnReferences(np.array([0.1, 0.2, 0.3, 0.4]), ratio=1).reached(np.array([0.25, 0.9])).tolist()
             [0.5, 0.0]
         """
-        ranked = np.sort(self.similarity)
-        share = 1 - np.searchsorted(ranked, similarity, side="left") / len(ranked)
+        share = 1 - np.searchsorted(self._wide, similarity, side="left") / len(self._wide)
         return np.asarray(1 - (1 - share) ** self.ratio, dtype=np.float64)
 
 

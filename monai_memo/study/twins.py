@@ -56,7 +56,7 @@ from monai_memo.workspace.output_folder import OutputFolder
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 4  # raise it when the same unit would come to have another result
+FORMAT = 5  # raise it when the same unit would come to have another result
 OURS = "this search"
 Pixels = NDArray[np.floating]
 Stages = Iterator[tuple[int, Generator]]
@@ -280,8 +280,8 @@ def look_up(samples: NDArray[np.float32], own: Half, twin: Half, strangers: Stra
             (found.candidates, found.similarity), (held.candidates, held.similarity),
             patient_codes(half.prepared.cohort.patient_ids), patient_codes(unseen.cohort.patient_ids),
         )  # fmt: skip
-        there = to_unseen.similarity[:, 0], len(half.pixels), len(strangers.search), to_unseen.by_places()
-        references = OwnReferences.among(*there)
+        whose, nearest_unseen = strangers.search.gallery.patients, (to_unseen.candidates, to_unseen.similarity)
+        references = OwnReferences.among(nearest_unseen, whose, len(half.pixels), to_unseen.by_places())
         rates = audit_rates(sims, n_bootstrap=200, seed=seed, own=references)
         called, by_control = (int((found.similarity[:, 0] > x).sum()) for x in (rates.tau.value, rates.tau_control))
         audits[name] = {

@@ -117,6 +117,59 @@ def test_held_out_patients_are_drawn_whole_up_to_the_size_of_the_training_cohort
     assert len(rows_looked_through(patients, 500, 0, none)) == 120  # better doubtful ones than none at all
 
 
+def with_hubs(rng: np.random.Generator, patients: int = 100) -> tuple[np.ndarray, OwnReferences]:
+    """Samples among training patients and among as many others; every twentieth patient is near to all of them."""
+    galleries = []
+    for _ in range(2):
+        nearer = np.where(rng.random((patients, 1)) < 0.05, rng.uniform(0, 1, (patients, 1)), 0)
+        galleries.append(np.tanh(0.1 * rng.standard_normal((patients, 80)) + nearer).T)
+    images = np.argsort(-galleries[1], axis=1)[:, :5]
+    found = images, np.take_along_axis(galleries[1], images, axis=1)
+    return galleries[0].max(axis=1), OwnReferences.among(found, np.arange(patients), patients)
+
+
+def test_the_draw_of_patients_is_taken_into_the_threshold() -> None:
+    """Patients who are near to most samples stand in one cohort or in the other: chance moves all samples at once."""
+    called: dict[str, list[float]] = {"known": [], "unknown": []}
+    for seed in range(150):
+        similarity, own = with_hubs(np.random.default_rng(seed))
+        called["known"].append(float((similarity > own.threshold(0.95)).mean()))
+        called["unknown"].append(float((similarity > replace(own, nearest=None).threshold(0.95)).mean()))
+    assert np.mean(called["unknown"]) > 0.1
+    assert np.mean(called["known"]) < 0.6 * np.mean(called["unknown"])
+
+
+def test_without_patients_near_to_everybody_the_draw_changes_little() -> None:
+    sims, own = simulated(np.random.default_rng(0), 1, 0.3)
+    alone = replace(own, nearest=None)
+    assert own.spread < 0.03 and alone.spread == 0
+    assert abs(np.arctanh(own.threshold(0.95)) - np.arctanh(alone.threshold(0.95))) < 0.03
+    taus = np.linspace(0.5, 0.9, 5)
+    np.testing.assert_allclose(own.shares_above(taus), alone.shares_above(taus), atol=0.05)
+    draws = own.threshold_draws(0.95, 500, np.random.default_rng(1))
+    assert np.quantile(draws, 0.025) < own.threshold(0.95) < np.quantile(draws, 0.975)
+    assert len(sims.synthetic_to_training) == len(own.similarity)
+
+
+def test_copies_of_held_out_images_do_not_make_the_patients_look_decisive() -> None:
+    rng = np.random.default_rng(2)
+    near = np.sort(rng.uniform(0.5, 0.8, (100, 5)), axis=1)[:, ::-1].copy()
+    near[:10, 0] = 0.999
+    images = np.stack([rng.permutation(60)[:5] for _ in range(100)])
+    images[:10, 0] = 3
+    own = OwnReferences.among((images, near), np.arange(60), 60, near[:, 0])
+    assert own.spread > 0.5
+    assert own.without_copies(0.9)[0].spread < 0.1
+
+
+def test_a_single_candidate_is_enough() -> None:
+    images = np.column_stack([np.arange(20), np.full(20, -1)])
+    similarity = np.column_stack([np.linspace(0.1, 0.8, 20), np.full(20, -1.0)])
+    own = OwnReferences.among((images, similarity), np.arange(20), 20)
+    assert own.spread == 0
+    assert own.threshold(0.9) == replace(own, nearest=None).threshold(0.9)
+
+
 @pytest.mark.parametrize("wrong", [{"ratio": 0.5}, {"similarity": np.array([np.nan])}, {"similarity": np.empty(0)}])
 def test_what_cannot_be_a_reference_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"must be at least 1|finite similarity"):
@@ -130,6 +183,7 @@ def test_the_table_of_simulated_audits_is_printed(
     monkeypatch.setattr("monai_memo.benchmark.own_coverage.RATIOS", (1,))
     main()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()]
-    assert len(rows) == 2 + 4 and {len(row) for row in rows} == {8}
-    assert [row[:3] for row in rows[2:]] == [["1", "0", "0"], ["1", "0.3", "0"], ["1", "0", "20"], ["1", "0.3", "20"]]
-    assert all(float(row[4]) < 15 for row in rows[2:]) and float(rows[3][3]) > 40 and rows[5][5] == "100.0"
+    assert len(rows) == 2 + 6 and {len(row) for row in rows} == {9}
+    kinds = [["0", "0"], ["0.3", "0"], ["0.3", "0.15"]]
+    assert [row[1:4] for row in rows[2:]] == [[*kind, copies] for copies in ("0", "20") for kind in kinds]
+    assert all(float(row[5]) < 15 for row in rows[2:]) and float(rows[3][4]) > 40 and rows[6][6] == "100.0"
