@@ -21,6 +21,7 @@ from monai_memo.audit.inputs import Inputs
 from monai_memo.audit.parts import Count, Estimate, PartialMatch, PartialPart, Verdict
 from monai_memo.audit.run import Run
 from monai_memo.audit.searching import Searched
+from monai_memo.audit.sharing import SharedPartSearch
 from monai_memo.audit.verdict import percent
 from monai_memo.data.prepared import PreparedCohort
 from monai_memo.sealing import fingerprint
@@ -48,7 +49,7 @@ class InPart:
     """What was found.
 
     Attributes:
-        search: of parts.
+        search: of parts; all ranks make it together.
         found: of the synthetic images.
         scores: ``(n_synthetic,)`` that count; those of copies as a whole do not.
         numbers: threshold, count and control.
@@ -56,7 +57,7 @@ class InPart:
         heldout: ``(n_heldout,)`` scores of the held-out images, likewise.
     """
 
-    search: PartSearch
+    search: PartSearch | SharedPartSearch
     found: PartMatches
     scores: NDArray[np.float64]
     numbers: Exceedance
@@ -74,11 +75,12 @@ def copies_in_part(run: Run, inputs: Inputs, searched: Searched, calibrated: Cal
     if not settings.looks_for_parts(searched.detector.recipe.name, len(training.pixels)):
         return None
     with run.timed("search in parts"):
-        # One process does it, so that the record is the same with several ranks.
         runner = Runner(
-            torch.device(run.device), folder=run.work / "verified", seed=settings.seed, progress=settings.progress
-        )
-        search = PartSearch().fit(Gallery.of(training.pixels, training.cohort.patient_ids), runner)
+            torch.device(run.device), folder=run.work / "verified", seed=settings.seed, progress=settings.progress,
+            team=run.team,
+        )  # fmt: skip
+        gallery = Gallery.of(training.pixels, training.cohort.patient_ids)
+        search = PartSearch().fit(gallery, runner) if run.sharing is None else run.sharing.parts(gallery, runner)
         found = {
             name: _look_up(run, search, searched.matched.prepared[name], name) for name in ("heldout", "synthetic")
         }
@@ -99,7 +101,7 @@ def copies_in_part(run: Run, inputs: Inputs, searched: Searched, calibrated: Cal
     )
 
 
-def _look_up(run: Run, search: PartSearch, prepared: PreparedCohort, name: str) -> PartMatches:
+def _look_up(run: Run, search: PartSearch | SharedPartSearch, prepared: PreparedCohort, name: str) -> PartMatches:
     store = run.work / "verified" / f"parts-{fingerprint('parts', [VERSION, prepared.content_sha256])[:32]}.npz"
     return search.search(prepared.pixels, store, f"parts, {name}")
 

@@ -23,6 +23,7 @@ from monai_memo.errors import DetectorError
 from monai_memo.search.copy_search import CopySearch
 from monai_memo.search.gallery import Gallery
 from monai_memo.search.matches import Matches
+from monai_memo.search.parts import PartMatches, PartSearch
 from monai_memo.search.protocols import Search, SearchDescription
 from monai_memo.search.runner import Runner
 from monai_memo.workspace.team import Team
@@ -97,17 +98,47 @@ class Sharing:
             names: of the embeddings that those of the gallery are made of.
         """
         words = {"pixels": self.team.share(gallery.pixels), "patients": self.team.share(gallery.patients)}
-        folder = None if runner.folder is None else str(runner.folder.absolute())
         self.team.tell(
-            {"do": "fit", "seed": runner.seed, "folder": folder, "names": list(names), "knows": gallery.knows, **words}
+            {"do": "fit", "seed": runner.seed, "folder": _text(runner.folder), "names": list(names),
+             "knows": gallery.knows, **words}
         )  # fmt: skip
         return SharedSearch(build_search(gallery, detector, runner, self.batch_size), self.team)
+
+    def parts(self, gallery: Gallery, runner: Runner) -> SharedPartSearch:
+        """Get ready to look regions of images up together."""
+        words = {"pixels": self.team.share(gallery.pixels), "patients": self.team.share(gallery.patients)}
+        self.team.tell({"do": "fit parts", "seed": runner.seed, "folder": _text(runner.folder), **words})
+        return SharedPartSearch(PartSearch().fit(gallery, runner), self.team)
 
     def end(self, result: AuditResult) -> None:
         """The result for all ranks, which then leave what they worked on."""
         self.team.tell({"do": "end"})
         self.team.gather({"record": np.frombuffer(result.to_json().encode(), dtype=np.uint8)})
         self.team.close()
+
+
+def _text(path: str | Path | None) -> str | None:
+    return None if path is None else str(Path(path).absolute())
+
+
+class SharedPartSearch:
+    """A search of regions that all ranks make together when rank 0 is asked for it; see ``search.parts``.
+
+    Args:
+        search: of rank 0.
+        team: the ranks.
+    """
+
+    def __init__(self, search: PartSearch, team: Team) -> None:
+        self.plain, self.team = search, team
+
+    def search(self, queries: Pixels, store: str | Path | None = None, name: str = "parts") -> PartMatches:
+        """See ``PartSearch.search``."""
+        shared = self.team.share(queries)
+        self.team.tell({"do": "parts", "store": _text(store), "queries": shared})
+        found = self.plain.search(queries, store, name)
+        self.team.forget(shared)
+        return found
 
 
 class SharedSearch:
@@ -144,7 +175,7 @@ class SharedSearch:
     ) -> Matches:
         arrays = {"queries": queries, "candidates": candidates, "patients": patients}
         shared = {name: self.team.share(array) for name, array in arrays.items()}
-        self.team.tell({"do": "search", "store": None if store is None else str(Path(store).absolute()), **shared})
+        self.team.tell({"do": "search", "store": _text(store), **shared})
         found = look_up(self.plain, queries, candidates, patients, store)
         for words in shared.values():
             self.team.forget(words)
@@ -178,6 +209,7 @@ class Follower:
         self.team, self.device, self.batch_size = team, device, batch_size
         self._detector: Detector | None = None
         self._search: CopySearch | None = None
+        self._parts: PartSearch | None = None
         self._largest: Gallery | None = None
         self._embeddings: dict[str, NDArray[np.float32]] = {}
 
@@ -192,11 +224,12 @@ class Follower:
         """Follow rank 0 to the end; every rank has the same result."""
         steps: dict[str, Callable[[dict[str, Any]], None]] = {
             "detector": self._bring, "embed": self._embed, "fit": self._fit, "search": self._look_up,
+            "fit parts": self._fit_parts, "parts": self._look_up_parts,
         }  # fmt: skip
         while (words := self.team.hear())["do"] != "end":
             steps[words["do"]](words)
         record = self.team.gather({})[0]["record"].tobytes().decode()
-        self._search = self._largest = None  # and with them the files that they have mapped
+        self._search = self._parts = self._largest = None  # and with them the files that they have mapped
         self.team.close()
         return AuditResult.from_json(record)
 
@@ -212,17 +245,30 @@ class Follower:
             self._embeddings[words["name"]] = found
 
     def _fit(self, words: dict[str, Any]) -> None:
-        pixels, patients = self.team.take(words["pixels"]), self.team.take(words["patients"])
-        assert pixels is not None and patients is not None
-        gallery = Gallery(pixels, patients, np.concatenate([self._embeddings[name] for name in words["names"]]))
+        gallery, runner = self._gallery(words)
+        gallery.embeddings = np.concatenate([self._embeddings[name] for name in words["names"]])
         if words["knows"]:
             assert self._largest is not None
             gallery.knowing(self._largest)
         if self._largest is None or len(gallery) > len(self._largest):
             self._largest = gallery
+        self._search = build_search(gallery, self.detector, runner, self.batch_size)
+
+    def _gallery(self, words: dict[str, Any]) -> tuple[Gallery, Runner]:
+        """That rank 0 speaks of, and how to work in it."""
+        pixels, patients = self.team.take(words["pixels"]), self.team.take(words["patients"])
+        assert pixels is not None and patients is not None
         folder = None if words["folder"] is None else Path(words["folder"])
         runner = Runner(torch.device(self.device), folder=folder, seed=words["seed"], team=self.team)
-        self._search = build_search(gallery, self.detector, runner, self.batch_size)
+        return Gallery(pixels, patients), runner
+
+    def _fit_parts(self, words: dict[str, Any]) -> None:
+        self._parts = PartSearch().fit(*self._gallery(words))
+
+    def _look_up_parts(self, words: dict[str, Any]) -> None:
+        queries = self.team.take(words["queries"])
+        assert self._parts is not None and queries is not None
+        self._parts.search(queries, words["store"])
 
     def _look_up(self, words: dict[str, Any]) -> None:
         assert self._search is not None

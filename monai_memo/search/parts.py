@@ -135,24 +135,32 @@ class PartSearch:
                 f"queries must have shape (n, {', '.join(map(str, self.gallery.pixels.shape[1:]))}) like the images "
                 f"that they are looked up among, got {queries.shape}"
             )
+        runner, mine = self.runner, self.runner.mine(len(queries))
         identity = "" if store is None else self._identity(queries)
-        parts, done = [], 0
+        if store is not None and runner.shard[1] > 1:  # each process keeps its own share
+            identity = fingerprint("share of parts", [identity, mine.start, mine.stop])
+            store = Path(store).with_suffix(f".{mine.start}-{mine.stop}.npz")
+        parts, done = [], mine.start
         if store is not None and is_sealed(store, identity):
             with np.load(store, allow_pickle=False) as kept:
                 parts.append(PartMatches.of(kept))
-            done = len(parts[0])
+            done += len(parts[0])
         saved = done
-        with torch.inference_mode(), self.runner.bar(len(queries), name, done) as bar:
-            for rows in self.runner.blocks(len(queries)):
-                if rows.stop <= done:
+        with torch.inference_mode(), runner.bar(mine.stop - mine.start, name, done - mine.start) as bar:
+            for rows in runner.blocks(len(queries)):
+                if rows.stop <= done or rows.start >= mine.stop:
                     continue
-                parts.append(self._block(as_tensor(queries[rows], self.runner.device)))
+                runner.check()
+                parts.append(self._block(as_tensor(queries[rows], runner.device)))
                 bar.update(rows.stop - rows.start)
-                if store is not None and (rows.stop - saved >= SAVE_EVERY or rows.stop == len(queries)):
+                if store is not None and (rows.stop - saved >= SAVE_EVERY or rows.stop == mine.stop):
                     parts, saved = [PartMatches.concat(parts)], rows.stop
                     arrays: dict[str, Any] = parts[0].arrays()
                     write_sealed(store, lambda temporary: np.savez(temporary, **arrays), identity)  # noqa: B023
-        return PartMatches.concat(parts) if parts else self._nothing()
+        found = PartMatches.concat(parts) if parts else self._nothing()
+        if runner.team is None:
+            return found
+        return PartMatches.concat([PartMatches.of(share) for share in runner.together(found.arrays())])
 
     def _nothing(self) -> PartMatches:
         dims = len(self.shape)

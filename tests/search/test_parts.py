@@ -2,6 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from copy import copy
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +12,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
+from torch.distributed import HashStore
 
 from monai_memo.search.gallery import Gallery
 from monai_memo.search.part_score import Crops, means_in, places_of
-from monai_memo.search.parts import NOT_SCORED, PartSearch
+from monai_memo.search.parts import NOT_SCORED, PartMatches, PartSearch
+from monai_memo.search.runner import Runner
+from monai_memo.workspace.team import Team
 
 Images = NDArray[np.float32]
 
@@ -163,6 +169,42 @@ def test_a_look_up_goes_on_where_it_was_interrupted_and_only_with_the_same_image
     np.testing.assert_allclose(resumed.score, whole.score)
     search.search(unseen[:16] + 0.01, store)
     assert calls == [16, 14, 14, 16]
+
+
+def test_ranks_find_what_one_process_finds_and_go_on_from_what_each_has_kept(
+    search: PartSearch, training: Images, unseen: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queries = np.concatenate([training[:2], unseen[:5]])
+    expected, looked_up = search.search(queries), []
+    original = PartSearch._block
+
+    def block(self: PartSearch, images: torch.Tensor) -> PartMatches:
+        looked_up.append(len(images))
+        return original(self, images)
+
+    monkeypatch.setattr(PartSearch, "_block", block)
+
+    def of_ranks() -> list[PartMatches]:
+        words = HashStore()
+        words.set_timeout(timedelta(seconds=60))
+
+        def rank(number: int) -> PartMatches:
+            team = Team(words, number, 2)
+            team._folder = tmp_path / "ranks"
+            ours = copy(search)
+            ours.runner = Runner(block=2, team=team)
+            return ours.search(queries, tmp_path / "kept.npz")
+
+        with ThreadPoolExecutor(2) as pool:
+            return list(pool.map(rank, range(2)))
+
+    for found in of_ranks():
+        for name, values in found.arrays().items():
+            np.testing.assert_allclose(values, expected.arrays()[name], rtol=1e-4, atol=1e-5)
+    assert sum(looked_up) == len(queries)
+    (tmp_path / "kept.4-7.npz").unlink()  # as of a rank that was killed before it had kept anything
+    assert of_ranks()[0].training.tolist() == expected.training.tolist()
+    assert sum(looked_up) == len(queries) + 3
 
 
 def test_queries_of_another_shape_are_refused(search: PartSearch) -> None:
