@@ -16,7 +16,6 @@ import os
 import platform
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
@@ -31,6 +30,7 @@ from monai_memo.benchmark.audit_cost import time_audit, write_cohorts
 from monai_memo.benchmark.baselines import Found
 from monai_memo.benchmark.classical import classical_baselines
 from monai_memo.benchmark.device_cost import time_search
+from monai_memo.benchmark.fastdup_peer import Fastdup, processor_time
 from monai_memo.benchmark.peers import FlatPixels, PhaseCorrelation
 from monai_memo.benchmark.scores import kind_score
 from monai_memo.benchmark.sizes import compare_sizes
@@ -183,12 +183,14 @@ def compare_peers(given: argparse.Namespace) -> list[dict[str, Any]]:
     methods: list[tuple[str, Callable[[Images], Found]]] = [("this search", found)]
     methods += [(one.name, one) for one in (FlatPixels(gallery), PhaseCorrelation(gallery))]
     methods += [(one.name, one) for one in classical_baselines(gallery)]
+    if given.fastdup:
+        methods.append((Fastdup.name, Fastdup(gallery, given.fastdup, Path(given.out) / "fastdup")))
     rows = []
     for name, method in methods:
-        start = time.process_time()
+        start = processor_time()
         similarity, nearest = method(copies)
         negatives, _ = method(unseen)
-        seconds = time.process_time() - start
+        seconds = processor_time() - start
         score = kind_score(name, similarity, negatives, nearest == chosen)
         tpr = score.tpr["0.01"]
         rows.append({
@@ -286,6 +288,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--ranks", type=int, nargs="+", default=[1], help="of whole audits; a core each")
     parser.add_argument("--detector", help="of whole audits, 2D")
     parser.add_argument("--options", nargs="*", default=[], help="further ones of whole audits: name=value")
+    parser.add_argument("--fastdup", help="Python of an environment with fastdup, for --part peers")
     parser.add_argument("--before", help="checkout of an earlier state, timed in turns")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     given = parser.parse_args(arguments)

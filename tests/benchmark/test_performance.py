@@ -5,15 +5,18 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from monai_memo.benchmark.fastdup_peer import Fastdup
 from monai_memo.benchmark.peers import FlatPixels, PhaseCorrelation
 from monai_memo.benchmark.performance import filled, main, read_images
 from monai_memo.benchmark.sizes import compare_sizes, shrunk
 from monai_memo.data.phantoms import chest_phantom
+from monai_memo.errors import ConfigurationError
 
 CHESTS = np.stack([chest_phantom(i, (32, 32)) for i in range(12)])
 
@@ -52,6 +55,37 @@ def test_images_of_another_size_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "images.npy", CHESTS)
     with pytest.raises(SystemExit, match=r"must be \(n, 1, 64, 64\), got \(12, 1, 32, 32\)"):
         read_images(str(tmp_path / "images.npy"), 2, 64, 4)
+
+
+FAKE = """
+import csv
+from pathlib import Path
+import numpy as np
+from PIL import Image
+def run(input_dir, work_dir, nearest_neighbors_k, **rest):
+    files = sorted(Path(input_dir).rglob("*.png"))
+    values = np.stack([np.asarray(Image.open(one), dtype=float).ravel() for one in files])
+    Path(work_dir).mkdir()
+    with open(Path(work_dir) / "similarity.csv", "w", newline="") as stream:
+        rows = csv.writer(stream)
+        rows.writerow(["from", "to", "distance"])
+        for one, file in enumerate(files):
+            errors = ((values - values[one]) ** 2).sum(axis=1)
+            for other in [row for row in np.argsort(errors) if row != one][:nearest_neighbors_k]:
+                names = [entry.relative_to(Path(input_dir).parent) for entry in (file, files[other])]
+                rows.writerow([*names, 1 / (1 + errors[other])])
+"""
+
+
+def test_fastdup_is_asked_in_an_environment_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "fastdup.py").write_text(FAKE)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    method = Fastdup(CHESTS, sys.executable, tmp_path / "files")
+    similarity, nearest = method(CHESTS[3:5])
+    assert nearest.tolist() == [3, 4] and similarity.tolist() == [1, 1]
+    (tmp_path / "fastdup.py").write_text("raise SystemExit('no licence')")
+    with pytest.raises(ConfigurationError, match="no licence"):
+        method(CHESTS[3:5])
 
 
 def test_peers_find_what_they_are_made_for() -> None:
