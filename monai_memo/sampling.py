@@ -23,7 +23,10 @@ Conditions = Mapping[str, Sequence[Any]]  # by name, one value for each image
 
 @runtime_checkable
 class Generator(Protocol):
-    """Something that gives images for seeds."""
+    """Something that gives images for seeds.
+
+    .. versionadded:: 0.2.0
+    """
 
     def sample(self, seeds: Sequence[int], conditions: Conditions | None = None) -> NDArray[np.float32]:
         """One image for each seed; equal seeds (and conditions) give equal images.

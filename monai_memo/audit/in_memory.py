@@ -42,6 +42,8 @@ def audit_images(
 ) -> AuditResult:
     """``Audit`` of images in memory: arrays, tensors on any device, pictures of Pillow, sequences of these.
 
+    .. versionadded:: 0.2.0
+
     Each cohort says in the log, in ``result.cohorts`` and in the report what it was taken for: how many images of which
     size, grey or in colour, in which range of values. A cohort may also be a folder or table, as ``Audit`` takes it.
     Images are written as files to ``<out>.images``, where ``release`` and ``review`` find them; with ``redacted`` these

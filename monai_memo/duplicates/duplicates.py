@@ -113,6 +113,8 @@ class Found:
 class Duplicates:
     """Find duplicates in one to three cohorts.
 
+    .. versionadded:: 0.2.0
+
     Args:
         options: see ``DuplicatesSettings``.
 

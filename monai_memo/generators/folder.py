@@ -22,6 +22,8 @@ MANIFEST = "manifest.csv"
 class FolderGenerator:
     """A folder of images as a generator: nothing is computed, each seed names an image.
 
+    .. versionadded:: 0.2.0
+
     Where a ``manifest.csv`` (as ``Sampler`` writes it) has a column ``seed``, seeds are those; otherwise they number
     the images from 0 on, in the order of the cohort.
 

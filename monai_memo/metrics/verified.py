@@ -177,6 +177,8 @@ class _Reference:
 class VerifiedCopyRate(ImageMetric):
     """Copy rate of all synthetic images seen since the last ``reset``, by the search of an audit.
 
+    .. versionadded:: 0.2.0
+
     The numbers are those that an audit of the same images, with the same detector and settings, would give; without
     ``reference`` (the default, which is quicker) those of an audit without it, whose tau comes from held-out images
     alone, so that soft look-alikes pass more often. Nothing is read, embedded or looked up before the first

@@ -52,6 +52,8 @@ FILTERED = (
 class Release:
     """One release.
 
+    .. versionadded:: 0.2.0
+
     Args:
         draw: a generator of Python for ``top_up_to``, or a function of seeds, in place of a bundle.
         options: see ``ReleaseSettings``.

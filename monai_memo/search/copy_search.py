@@ -41,6 +41,8 @@ Pixels = NDArray[np.floating]
 class CopySearch:
     """Looks images up in a training cohort.
 
+    .. versionadded:: 0.2.0
+
     Args:
         retrievers: each finds candidates; all of them are scored.
         reranker: scores them.

@@ -54,6 +54,8 @@ def require_finite(pixels: NDArray[np.floating], what: str) -> None:
 class Gallery:
     """Training images with their patients.
 
+    .. versionadded:: 0.2.0
+
     Attributes:
         pixels: ``(n, channels, *spatial)`` in [0, 1], may be memory-mapped; read in blocks.
         patients: ``(n,)`` a number for each image's patient; without them every image is taken for a patient.

@@ -38,6 +38,8 @@ def _memory_of(device: torch.device) -> int:
 class Runner:
     """Device, blocks, shard, folder for what is done, seed and progress of a long computation.
 
+    .. versionadded:: 0.2.0
+
     Attributes:
         device: where tensors live and networks run.
         block: queries that go through a search together; by default 16 on the CPU, 64 on a graphics card, 256 on one
