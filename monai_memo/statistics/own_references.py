@@ -16,7 +16,8 @@ level ``quantile ** (1 / ratio)``, which errs towards fewer calls.
 Which held-out patients there are is one draw that moves all samples at once: a patient who is near to most samples
 stands among the training or among the held-out patients. So the threshold is not that of the samples as they are, but
 of samples whose distribution is as wide as other draws of both cohorts would make it. How far the threshold moves with
-the patients is measured by resampling them; the difference of two draws moves by the root of two times that.
+the patients is measured by resampling them, which shows two thirds of it: a third of the patients is missing, and
+nobody nearer comes in. The difference of two draws moves by the root of two times that.
 
 Samples that are the very images of held-out patients speak against these, not for chance: somebody trained on them,
 whatever the user believes. Look-alikes reach a little above the threshold of real images, copies far above it: samples
@@ -40,6 +41,7 @@ from monai_memo.statistics.similarities import NOT_COMPARED, Floats, Integers, f
 
 FAR_ABOVE = 0.5  # tau, on Fisher's scale: between look-alikes and copies
 RESAMPLES = 100  # of the held-out patients
+SHOWN = 0.64  # of how far new draws move a maximum over many patients (exponential tails), what resamples show of it
 UPPER = 0.95  # share of samples below what is followed from resample to resample
 NODES = 21  # at which a normal distribution is put together
 CHANCE, COPIES_P = 0.01, 1e-3  # share of samples that may be so near by chance, and how sure it is that there are more
@@ -167,7 +169,7 @@ class OwnReferences:
         if self.nearest is None:
             return 0.0
         best = self.nearest.best_of_resamples(RESAMPLES, 0)
-        return float(fisher(np.quantile(best, UPPER, axis=1)).std())
+        return float(fisher(np.quantile(best, UPPER, axis=1)).std() / SHOWN)
 
     @cached_property
     def _wide(self) -> Floats:
@@ -201,6 +203,13 @@ class OwnReferences:
     def shares_above(self, taus: Floats) -> Floats:
         """Share of the samples above each threshold that a gallery of training size would show, ``(draws,)``."""
         found = 1 - np.searchsorted(self._wide, taus, side="right") / len(self._wide)
+        return np.asarray(1 - (1 - found) ** self.ratio, dtype=np.float64)
+
+    def shown_draws(self, taus: Floats, rng: np.random.Generator) -> Floats:
+        """As ``shares_above``, each with another draw of patients, which moves all samples at once."""
+        steps = 2**0.5 * self.spread * rng.standard_normal(len(taus))
+        ranked = np.sort(self.similarity)
+        found = 1 - np.searchsorted(ranked, np.tanh(fisher(taus) - steps), side="right") / len(ranked)
         return np.asarray(1 - (1 - found) ** self.ratio, dtype=np.float64)
 
     def reached(self, similarity: Floats) -> Floats:

@@ -294,7 +294,7 @@ def audit_rates(
     control_count = int(control_called.sum())
     if own is not None and tau > tau_control:  # what chance makes is then read off the synthetic images
         control_rate, control_count = float(own.shares_above(np.array([tau]))[0]), 1
-        control_shown = own.shares_above(taus)
+        control_shown = own.shown_draws(taus, rng_own)
         control_draws = np.maximum(control_draws, control_shown)
 
     def interval(value: float, draws: Floats) -> Interval:

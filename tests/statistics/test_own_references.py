@@ -139,6 +139,16 @@ def test_the_draw_of_patients_is_taken_into_the_threshold() -> None:
     assert np.mean(called["known"]) < 0.6 * np.mean(called["unknown"])
 
 
+def test_the_excess_allows_for_another_draw_of_patients() -> None:
+    shown = []
+    for seed in range(40):
+        sims, own = simulated(np.random.default_rng(seed), 1, 0.3, hubs=0.15)
+        rates = [audit_rates(sims, n_bootstrap=100, own=one).excess_copies for one in (own, replace(own, nearest=None))]
+        shown.append([one.low > 0 for one in rates])
+    known, unknown = np.mean(shown, axis=0)
+    assert known < 0.1 and known <= unknown
+
+
 def test_without_patients_near_to_everybody_the_draw_changes_little() -> None:
     sims, own = simulated(np.random.default_rng(0), 1, 0.3)
     alone = replace(own, nearest=None)
