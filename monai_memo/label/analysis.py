@@ -218,13 +218,12 @@ class Analysis:
     def agreement(self, raters: Sequence[str] | None = None, quick: bool = False) -> dict[str, Any]:
         """Cohen's kappa of every two of these raters (all); Fleiss' kappa of three or more.
 
-        What settled a disagreement plays no part.
+        What settled a disagreement plays no part. ``four`` has all four ratings as categories; ``two`` has copy or same
+        patient against novel, without unsure.
 
         Args:
             raters: all by default.
             quick: values without intervals.
-
-        ``four`` has all four ratings as categories; ``two`` has copy or same patient against novel, without unsure.
         """
         four = {rating: code for code, rating in enumerate(RATINGS)}
         two = {rating: int(rating in DEFINITIONS["copy_or_same_patient"]) for rating in RATINGS if rating != UNSURE}
