@@ -118,6 +118,7 @@ def review_server(audit: str | Path, **options: Any) -> None:
         command, environment = server_command(folder, host, settings.port, configuration)
         _tell(host, settings.port)
         os.execve(command[0], command, environment)
+        return
     try:
         with our_server(folder, settings) as server:
             _tell(host, server.server_port)
