@@ -60,11 +60,16 @@ def _number(value: float | None, form: str = ".2f") -> str:
     return "-" if value is None else format(value, form)
 
 
+def _kid(value: float) -> str:
+    """The cubic kernel of features far from those of real images grows without bound."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3f}"
+
+
 def verdict_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rule, part by part."""
     lines = [
         "| patients | arm | seeds | excess over the reference control, % | over the held-out control, % | halved "
-        "| KID minus plain's (x 1000) | at most | as good | gradient energy of plain's | verdict |",
+        "| KID minus plain's | at most | as good | gradient energy of plain's | verdict |",
         "| ---: | --- | --- | --- | --- | --- | --- | ---: | --- | ---: | --- |",
     ]
     yes = {True: "yes", False: "no", None: "-"}
@@ -73,11 +78,11 @@ def verdict_table(rows: Sequence[Mapping[str, Any]]) -> str:
             lines.append(f"| {row['n_patients']} | {row['arm']} | 0 of {row['of']} " + "| - " * 8 + "|")
             continue
         plain = row["arm"] == PLAIN
-        value, low, high = (1000 * part for part in row["kid_difference"])
+        value, low, high = row["kid_difference"]
         cells = [
             row["n_patients"], row["arm"], f"{len(row['seeds'])} of {row['of']}", _percent(row["excess_reference"]),
             _percent(row["excess_control"]), "-" if plain else yes[row["halved"]],
-            "-" if plain else f"{value:.0f} ({low:.0f} to {high:.0f})", f"{1000 * row['kid_margin']:.0f}",
+            "-" if plain else f"{_kid(value)} ({_kid(low)} to {_kid(high)})", _kid(row["kid_margin"]),
             "-" if plain else yes[row["as_good"]], f"{row['gradient_of_plain']:.2f}",
             VERDICT[row["passed"]] if row["passed"] or plain else f"{VERDICT[row['passed']]}: {row['why']}",
         ]  # fmt: skip
@@ -88,7 +93,7 @@ def verdict_table(rows: Sequence[Mapping[str, Any]]) -> str:
 def score_table(units: Sequence[Unit], real: Mapping[int, Mapping[str, float]]) -> str:
     """Means over seeds of every number, with those of real images."""
     names = {
-        "kid": "KID x 1000", "fid": "FID", "precision": "precision", "recall": "recall", "density": "density",
+        "kid": "KID", "fid": "FID", "precision": "precision", "recall": "recall", "density": "density",
         "coverage": "coverage", "ms_ssim": "MS-SSIM of pairs", "gradient_ratio": "gradient energy of real",
         "balanced_accuracy": "classifier: balanced accuracy", "auc": "AUC",
     }  # fmt: skip
@@ -101,7 +106,7 @@ def score_table(units: Sequence[Unit], real: Mapping[int, Mapping[str, float]]) 
     def cells_of(values: Mapping[str, float | None]) -> list[str]:
         found = {name: values.get(name) for name in names}
         kid = found.pop("kid")
-        texts = [_number(None if kid is None else 1000 * kid, ".0f"), _number(found.pop("fid"), ".1f")]
+        texts = ["-" if kid is None else _kid(kid), _number(found.pop("fid"), ",.1f")]
         return texts + [_number(value) for value in found.values()]
 
     for size in sorted({int(unit["n_patients"]) for unit in units}):
@@ -156,7 +161,7 @@ def copies_and_quality(units: Sequence[Unit], rows: Sequence[Mapping[str, Any]])
         for number, name in enumerate(dict.fromkeys(unit["arm"] for unit in here)):
             chosen = [unit for unit in here if unit["arm"] == name]
             excess = np.array([100 * unit["excess_reference"][0] for unit in chosen])
-            kid = np.array([1000 * unit["scores"]["kid"] for unit in chosen])
+            kid = np.array([unit["scores"]["kid"] for unit in chosen])
             reach = [[[part.mean() - part.min()], [part.max() - part.mean()]] for part in (excess, kid)]
             colour, marker = f"C{number % 10}", "s" if name == PLAIN else "o"
             axes.errorbar(
@@ -167,9 +172,11 @@ def copies_and_quality(units: Sequence[Unit], rows: Sequence[Mapping[str, Any]])
         if plain:
             half = 50 * mean_excess(plain, "excess_reference").value
             axes.axvline(half, color="0.6", ls="--", lw=0.8)
-            level = 1000 * (np.mean([unit["scores"]["kid"] for unit in plain]) + margins.get(size, 0.0))
+            level = np.mean([unit["scores"]["kid"] for unit in plain]) + margins.get(size, 0.0)
             axes.axhline(level, color="0.6", ls="--", lw=0.8)
-        axes.set(title=f"{size} patients", xlabel="excess over the reference control, %", ylabel="KID x 1000")
+        axes.set(title=f"{size} patients", xlabel="excess over the reference control, %", ylabel="KID")
+        if max(unit["scores"]["kid"] for unit in here) > 10:
+            axes.set_yscale("symlog", linthresh=1.0)  # samples far from real images would hide the others
         axes.legend(frameon=False, fontsize=7)
     figure.tight_layout()
     return figure
