@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from monai_memo.detector.recipe import Recipe as Recipe
     from monai_memo.detector.training import train_detector as train_detector
     from monai_memo.errors import MemoError as MemoError
+    from monai_memo.generators.anything import load_generator as load_generator
     from monai_memo.generators.folder import FolderGenerator as FolderGenerator
     from monai_memo.generators.latent_diffusion import LatentDiffusion as LatentDiffusion
     from monai_memo.generators.sampler import Sampler as Sampler
@@ -70,6 +71,7 @@ _MODULES = {
     "VerifiedCopyRate": "monai_memo.metrics.verified",
     "Views": "monai_memo.views",
     "audit_images": "monai_memo.audit.in_memory",
+    "load_generator": "monai_memo.generators.anything",
     "split_by_patient": "monai_memo.data.cohort",
     "train_detector": "monai_memo.detector.training",
 }

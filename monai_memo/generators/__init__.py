@@ -1,6 +1,6 @@
 # Copyright (c) monai_memo contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Latent diffusion models: training, sampling, evaluation, and weights from elsewhere."""
+"""Generators: latent diffusion models (training, sampling, evaluation), and whatever else draws images for seeds."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from monai_memo.lazy import lazily
 
 if TYPE_CHECKING:
+    from monai_memo.generators.anything import load_generator as load_generator
     from monai_memo.generators.autoencoder_losses import AutoencoderObjective as AutoencoderObjective
     from monai_memo.generators.autoencoder_trainer import AutoencoderTrainer as AutoencoderTrainer
     from monai_memo.generators.bundle_model import assemble as assemble
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from monai_memo.generators.cohorts import GeneratorCohorts as GeneratorCohorts
     from monai_memo.generators.cohorts import prepare_cohorts as prepare_cohorts
     from monai_memo.generators.cohorts import split_cohorts as split_cohorts
+    from monai_memo.generators.diffusers import DiffusersGenerator as DiffusersGenerator
     from monai_memo.generators.evaluation import GeneratorEvaluation as GeneratorEvaluation
     from monai_memo.generators.folder import FolderGenerator as FolderGenerator
     from monai_memo.generators.latent_diffusion import LatentDiffusion as LatentDiffusion
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from monai_memo.generators.scores import diversity as diversity
     from monai_memo.generators.scores import reconstruction_scores as reconstruction_scores
     from monai_memo.generators.subvolumes import cut_subvolumes as cut_subvolumes
+    from monai_memo.generators.torchscript import TorchScriptGenerator as TorchScriptGenerator
     from monai_memo.generators.weights import load_weights as load_weights
     from monai_memo.generators.weights import save_weights as save_weights
     from monai_memo.sampling import Generator as Generator
@@ -42,12 +45,14 @@ _MODULES = {
     "AutoencoderObjective": "monai_memo.generators.autoencoder_losses",
     "AutoencoderTrainer": "monai_memo.generators.autoencoder_trainer",
     "CopyRateHandlers": "monai_memo.generators.monitoring",
+    "DiffusersGenerator": "monai_memo.generators.diffusers",
     "FolderGenerator": "monai_memo.generators.folder",
     "GeneratorCohorts": "monai_memo.generators.cohorts",
     "GeneratorEvaluation": "monai_memo.generators.evaluation",
     "LatentDiffusion": "monai_memo.generators.latent_diffusion",
     "Latents": "monai_memo.generators.latents",
     "Sampler": "monai_memo.generators.sampler",
+    "TorchScriptGenerator": "monai_memo.generators.torchscript",
     "WeightsSaver": "monai_memo.generators.saving",
     "assemble": "monai_memo.generators.bundle_model",
     "cut_subvolumes": "monai_memo.generators.subvolumes",
@@ -56,6 +61,7 @@ _MODULES = {
     "encode_latents": "monai_memo.generators.latents",
     "latent_shape": "monai_memo.generators.latents",
     "load_bundle": "monai_memo.generators.bundle_model",
+    "load_generator": "monai_memo.generators.anything",
     "load_weights": "monai_memo.generators.weights",
     "prepare_cohorts": "monai_memo.generators.cohorts",
     "reconstruction_scores": "monai_memo.generators.scores",

@@ -39,7 +39,7 @@ def kl_divergence(mean: Tensor, sigma: Tensor) -> Tensor:
 
 
 class AutoencoderObjective(Inferer):
-    """Reconstruction (L1), KL and, if asked for, perceptual term.
+    """Reconstruction (L1), KL (of a VQ-VAE: distance to the codebook) and, if asked for, perceptual term.
 
     Args:
         kl_weight: of the KL term per image.
@@ -67,10 +67,12 @@ class AutoencoderObjective(Inferer):
             self.perceptual = _perceptual(perceptual_network, perceptual_weights_file)
         self._mean: Tensor | None = None
         self._sigma: Tensor | None = None
+        self._quantization: Tensor | None = None
 
     def __call__(self, inputs: Tensor, network: nn.Module, *_: object, **__: object) -> Tensor:
-        """Reconstruction ``(batch, channels, *spatial)``. Remembers mean and standard deviation for ``loss``."""
-        reconstruction, self._mean, self._sigma = network(inputs)
+        """Reconstruction ``(batch, channels, *spatial)``. Remembers the further outputs for ``loss``."""
+        reconstruction, *further = network(inputs)
+        self._mean, self._sigma, self._quantization = (*further, None) if len(further) == 2 else (None, None, *further)
         result: Tensor = reconstruction
         return result
 
@@ -80,10 +82,13 @@ class AutoencoderObjective(Inferer):
         Raises:
             RuntimeError: no batch was run before.
         """
-        if self._mean is None or self._sigma is None:
-            raise RuntimeError("run the network through this objective before asking for its loss")
         total = nn.functional.l1_loss(reconstruction.float(), target.float())
-        total = total + self.kl_weight * kl_divergence(self._mean.float(), self._sigma.float())
+        if self._mean is not None and self._sigma is not None:
+            total = total + self.kl_weight * kl_divergence(self._mean.float(), self._sigma.float())
+        elif self._quantization is not None:
+            total = total + self._quantization.float()
+        else:
+            raise RuntimeError("run the network through this objective before asking for its loss")
         if self.perceptual is not None:
             self.perceptual.to(target.device)
             total = total + self.perceptual_weight * self.perceptual(reconstruction.float(), target.float())

@@ -12,6 +12,7 @@ from monai.networks.schedulers import Scheduler
 from torch import Tensor
 
 from monai_memo.errors import ConfigurationError
+from monai_memo.generators.schedulers import RECTIFIED, process_of
 from monai_memo.generators.settings import AUGMENTATIONS
 from monai_memo.views import Views
 
@@ -65,6 +66,7 @@ class LatentBatch(DiffusionPrepareBatch):
 
     The target is what the scheduler takes for the network's output: the noise, or the velocity (Salimans & Ho, arXiv
     2202.00512), with which small errors of the network at the noisiest timesteps do not become large ones of the image.
+    With an ``RFlowScheduler`` it is what leads from the noise straight to the image.
 
     Args:
         scale_factor: brings latents to unit variance.
@@ -77,13 +79,23 @@ class LatentBatch(DiffusionPrepareBatch):
     def __init__(self, scale_factor: float, scheduler: Scheduler) -> None:
         super().__init__(scheduler.num_train_timesteps)
         self.scale_factor, self.scheduler = scale_factor, scheduler
-        kind = str(getattr(scheduler, "prediction_type", "epsilon"))
-        if kind not in ("epsilon", "v_prediction"):
+        kind = process_of(scheduler)
+        if kind not in ("epsilon", "v_prediction", RECTIFIED):
             raise ConfigurationError(f"prediction_type must be epsilon or v_prediction, got {kind!r}")
-        self.velocity = kind == "v_prediction"
+        self.velocity, self.rectified = kind == "v_prediction", kind == RECTIFIED
+
+    def get_timesteps(self, images: Tensor) -> Tensor:
+        """One for each image, as the scheduler draws them."""
+        if self.rectified:
+            found: Tensor = self.scheduler.sample_timesteps(images)
+            return found
+        drawn: Tensor = super().get_timesteps(images)
+        return drawn
 
     def get_target(self, images: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """What the network should say, in the shape of ``images``."""
+        if self.rectified:  # along the line from noise to image: Liu et al., arXiv 2209.03003
+            return images - noise
         target: Tensor = self.scheduler.get_velocity(images, noise, timesteps) if self.velocity else noise
         return target
 

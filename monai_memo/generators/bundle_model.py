@@ -12,25 +12,32 @@ from typing import Any
 
 import torch
 from monai.bundle import ConfigParser
-from monai.networks.nets import AutoencoderKL, DiffusionModelUNet
+from monai.networks.nets import DiffusionModelUNet
 from monai.networks.schedulers import Scheduler
 
 from monai_memo.errors import GeneratorError
+from monai_memo.generators.conditioned import Conditioned, conditioned
+from monai_memo.generators.first_stage import FirstStage, PixelSpace
 from monai_memo.generators.latent_diffusion import LatentDiffusion
 from monai_memo.generators.latents import check_latents
+from monai_memo.generators.schedulers import RECTIFIED, process_of
 from monai_memo.generators.weights import load_state, load_weights, read_record, state_dict_of, weights_sha256
 
 logger = logging.getLogger(__name__)
 
 # What bundles call things: this library first, then the model zoo.
-DIFFUSION_KEYS = ("network_def", "diffusion_def", "diffusion_unet_def")
+DIFFUSION_KEYS = ("diffusion_def", "diffusion_unet_def", "network_def")  # of some the last is the autoencoder
+SCHEDULER_KEYS = ("noise_scheduler", "scheduler")
 AUTOENCODER_FILES = ("autoencoder_file", "load_autoencoder_path", "trained_autoencoder_path")
-DIFFUSION_FILES = ("diffusion_file", "load_diffusion_path", "trained_diffusion_path")
+DIFFUSION_FILES = ("diffusion_file", "load_diffusion_path", "trained_diffusion_path", "ckpt_path")
+GENERATIVE = "generative."
+OF_MONAI = {"scripts.rectified_flow.RFlowScheduler": "monai.networks.schedulers.RFlowScheduler"}
+ENDINGS = (".json", ".yaml", ".yml")
 
 
 def assemble(
-    autoencoder: AutoencoderKL,
-    diffusion: DiffusionModelUNet,
+    autoencoder: FirstStage,
+    diffusion: DiffusionModelUNet | Conditioned,
     scheduler: Scheduler,
     autoencoder_file: str | Path,
     diffusion_file: str | Path,
@@ -57,18 +64,21 @@ def assemble(
     check_latents(autoencoder, diffusion, latent_shape)
     load_weights(autoencoder, autoencoder_file, "autoencoder weights")
     record = read_record(diffusion_file, "diffusion weights")
-    load_state(diffusion, state_dict_of(record), diffusion_file).eval()
+    network = diffusion.network if isinstance(diffusion, Conditioned) else diffusion
+    load_state(network, state_dict_of(record), diffusion_file).eval()
     known = record.get("autoencoder_sha256")
     if known is not None and known != weights_sha256(autoencoder):
         raise GeneratorError(
             f"{diffusion_file} was trained with another autoencoder than {autoencoder_file}: its latents mean "
             "something else. Name the autoencoder that it was trained with."
         )
-    trained, sampled = record.get("prediction_type"), getattr(scheduler, "prediction_type", None)
+    trained, sampled = record.get("prediction_type"), process_of(scheduler)
     if trained is not None and trained != sampled:
+        wanted = "sampler to rflow" if trained == RECTIFIED else f"prediction_type to {trained}"
+        wanted = "sampler to ddim, ddpm or pndm" if sampled == RECTIFIED else wanted
         raise GeneratorError(
             f"{diffusion_file} was trained with prediction_type {trained}, the sampling scheduler has {sampled}: set "
-            f"prediction_type to {trained}"
+            f"{wanted}"
         )
     factor = record.get("scale_factor") if scale_factor is None else scale_factor
     if factor is None:
@@ -91,8 +101,9 @@ def load_bundle(
 
     Read are ``configs/inference.json`` and the profile (``"small"``) if one is named, for ``autoencoder_def``,
     ``network_def``, ``noise_scheduler``, ``latent_shape``, the paths of both weights files and, if there,
-    ``scale_factor``. The bundle is not run, but expressions in its config are evaluated: load only bundles that you
-    trust. Switches against copying are those of ``generators.guarded.load_guarded``.
+    ``scale_factor``, ``conditioning`` and what MAISI's network wants to know; without ``autoencoder_def`` the model
+    draws images themselves. The bundle is not run, but expressions in its config are evaluated: load only bundles that
+    you trust. Switches against copying are those of ``generators.guarded.load_guarded``.
 
     Args:
         profile: name of a further config file.
@@ -109,14 +120,19 @@ def load_bundle(
             raise GeneratorError(f"{folder} has no {' or '.join(keys)}: it is no latent diffusion model")
         return config.get_parsed_content(found)
 
+    shape = [int(n) for n in (first("latent_shape") if "latent_shape" in config else first("noise").shape[1:])]
+    in_pixels = "autoencoder_def" not in config
+    factor = config.get("scale_factor", None)
+    if isinstance(factor, str) and "checkpoint" in factor:  # it stands in the weights' file, which is read here
+        factor = None
     return assemble(
-        first("autoencoder_def"),
-        first(*DIFFUSION_KEYS),
-        first("noise_scheduler"),
-        first(*AUTOENCODER_FILES),
+        PixelSpace(signed=False) if in_pixels else first("autoencoder_def"),
+        conditioned(first(*DIFFUSION_KEYS), config, shape[0]),
+        first(*SCHEDULER_KEYS),
+        "" if in_pixels else first(*AUTOENCODER_FILES),
         first(*DIFFUSION_FILES),
-        first("latent_shape"),
-        first("scale_factor") if "scale_factor" in config else None,
+        shape,
+        None if factor is None else first("scale_factor"),
         num_inference_steps,
         batch_size,
         device,
@@ -130,7 +146,13 @@ def config_files(folder: str | Path, name: str, profile: str | None = None) -> l
     """
     configs = Path(folder) / "configs"
     common = [path for path in [configs / "common.json"] if path.is_file()]
-    return [*common, configs / f"{name}.json", *([configs / f"{profile}.json"] if profile else [])]
+    return [*common, config_file(folder, name), *([config_file(folder, profile)] if profile else [])]
+
+
+def config_file(folder: str | Path, name: str) -> Path:
+    """A config of a bundle, in JSON or YAML; where there is none, as JSON would have it."""
+    paths = [Path(folder) / "configs" / f"{name}{ending}" for ending in ENDINGS]
+    return next((path for path in paths if path.is_file()), paths[0])
 
 
 def read_bundle(folder: str | Path, profile: str | None = None, **overrides: Any) -> ConfigParser:
@@ -148,12 +170,23 @@ def read_bundle(folder: str | Path, profile: str | None = None, **overrides: Any
 
 
 def _without_requirements(config: Any) -> Any:
-    """``_requires_`` makes a zoo bundle load its weights, in its own way, as soon as its scheduler is built."""
+    """``_requires_`` makes a zoo bundle load its weights, in its own way, as soon as its scheduler is built.
+
+    Classes of monai-generative, whose schedulers cannot be imported beside newer MONAI, and those that the zoo keeps in
+    a bundle's own scripts are taken from MONAI, which has them as well.
+    """
     plain = json.loads(json.dumps(config))
 
     def strip(node: Any) -> Any:
         if isinstance(node, dict):
-            return {key: strip(value) for key, value in node.items() if key != "_requires_"}
+            kept = {key: strip(value) for key, value in node.items() if key != "_requires_"}
+            target = str(kept.get("_target_", ""))
+            if target.startswith(GENERATIVE):
+                kept["_target_"] = f"monai.{target.removeprefix(GENERATIVE)}"
+                kept |= {"channels": kept.pop("num_channels")} if "num_channels" in kept else {}
+            elif target in OF_MONAI:
+                kept["_target_"] = OF_MONAI[target]
+            return kept
         return [strip(value) for value in node] if isinstance(node, list) else node
 
     return strip(plain)

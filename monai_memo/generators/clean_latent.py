@@ -12,6 +12,7 @@ from monai.networks.schedulers import Scheduler
 from torch import Tensor, nn
 
 from monai_memo.errors import ConfigurationError
+from monai_memo.generators.schedulers import is_rectified, process_of
 
 Predict = Callable[[Tensor], Tensor]  # noisy latents to predicted clean ones
 
@@ -47,10 +48,14 @@ class CorrectedDiffusion(nn.Module):
 
     def __init__(self, network: nn.Module, scheduler: Scheduler, correction: Correction) -> None:
         super().__init__()
+        if is_rectified(scheduler):
+            raise ConfigurationError(
+                "repel and dissimilarity need a noise schedule with betas: sampler rflow has none, leave them out"
+            )
         self.network, self.correction = network, correction
         self.alphas: Tensor
         self.register_buffer("alphas", torch.as_tensor(scheduler.alphas_cumprod).clone().float())
-        kind = str(getattr(scheduler, "prediction_type", "epsilon"))
+        kind = process_of(scheduler)
         if kind not in ("epsilon", "v_prediction"):
             raise ConfigurationError(f"prediction_type must be epsilon or v_prediction, got {kind!r}")
         self.velocity = kind == "v_prediction"

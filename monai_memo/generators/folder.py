@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from monai_memo.data.cohort import Cohort, CohortImage
 from monai_memo.data.loading import Preprocessing
+from monai_memo.data.reading import read_header
 from monai_memo.data.tables import read_table
 from monai_memo.errors import ConfigurationError
 from monai_memo.sampling import Conditions, refuse_conditions
@@ -29,18 +30,20 @@ class FolderGenerator:
 
     Args:
         source: folder, or table with a column ``image``.
-        preprocessing: that brings files to one size and to [0, 1], such as a detector's.
+        preprocessing: that brings files to one size and to [0, 1], such as a detector's; by default to the size of the
+            first image.
 
     Raises:
         CohortError: no images there, or a table that cannot be read.
         ConfigurationError: a seed that is no whole number, or two images with one seed.
     """
 
-    def __init__(self, source: str | Path, preprocessing: Preprocessing) -> None:
-        self.source, self.preprocessing = Path(source), preprocessing
+    def __init__(self, source: str | Path, preprocessing: Preprocessing | None = None) -> None:
+        self.source = Path(source)
         manifest = self.source / MANIFEST if self.source.is_dir() else self.source
         seeds = _seeds_in(manifest)
         images = Cohort.from_source(manifest if seeds else self.source, "synthetic").images
+        self.preprocessing = preprocessing or _own_size(images[0])
         self.by_seed = bool(seeds)
         self.images: dict[int, CohortImage] = {}
         for number, image in enumerate(images):
@@ -62,6 +65,11 @@ class FolderGenerator:
             known = "seeds stand in its manifest.csv" if self.by_seed else f"they go from 0 to {len(self.images) - 1}"
             raise ConfigurationError(f"{self.source} has no image for the seed {absent[0]}: {known}")
         return np.stack([self.preprocessing(self.images[int(seed)]) for seed in seeds]).astype(np.float32, copy=False)
+
+
+def _own_size(image: CohortImage) -> Preprocessing:
+    header = read_header(image)
+    return Preprocessing(header.spatial_dims, header.shape)
 
 
 def _seeds_in(table: Path) -> dict[Path, int]:

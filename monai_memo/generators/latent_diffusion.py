@@ -11,37 +11,38 @@ from typing import Any
 import numpy as np
 import torch
 from monai.inferers import Inferer, LatentDiffusionInferer
-from monai.networks.nets import AutoencoderKL, DiffusionModelUNet
+from monai.networks.nets import DiffusionModelUNet
 from monai.networks.schedulers import Scheduler
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from monai_memo.errors import ConfigurationError
+from monai_memo.generators.conditioned import Conditioned
+from monai_memo.generators.first_stage import FirstStage, moments, reconstruction
 from monai_memo.generators.latents import check_latents
+from monai_memo.generators.schedulers import set_timesteps
 from monai_memo.generators.weights import parameters_of, weights_sha256
 from monai_memo.sampling import Conditions, refuse_conditions
 from monai_memo.settings import Whole, value_of
 
 
 class MeanReconstruction(Inferer):
-    """Inferer for an AutoencoderKL: decode the mean of the latents, without noise."""
+    """Inferer for a first stage: decode the mean of the latents, without noise."""
 
     def __call__(self, inputs: Tensor, network: nn.Module, *_: Any, **__: Any) -> Tensor:
         """Reconstruction of ``(batch, channels, *spatial)``."""
-        autoencoder: Any = getattr(network, "module", network)
-        result: Tensor = autoencoder.reconstruct(inputs)
-        return result
+        return reconstruction(getattr(network, "module", network), inputs)
 
 
 class LatentDiffusion:
-    """Autoencoder, diffusion model, sampling scheduler and scale factor.
+    """First stage (autoencoder, VQ-VAE or none), diffusion model, sampling scheduler and scale factor.
 
     All methods take and give NumPy arrays ``(n, channels, *spatial)`` float32 in [0, 1]. With a deterministic scheduler
     they are seeded image by image and do not depend on the batch size; one that draws noise at every step (DDPM) is
     seeded batch by batch.
 
     Args:
-        autoencoder, diffusion: trained networks.
+        autoencoder, diffusion: trained networks; a ``first_stage.PixelSpace`` for diffusion of the images themselves.
         scheduler: for sampling; DDIM makes it deterministic after the first noise.
         scale_factor: that the diffusion model was trained with.
         latent_shape: ``(channels, *spatial)``.
@@ -55,8 +56,8 @@ class LatentDiffusion:
 
     def __init__(
         self,
-        autoencoder: AutoencoderKL,
-        diffusion: DiffusionModelUNet,
+        autoencoder: FirstStage,
+        diffusion: DiffusionModelUNet | Conditioned,
         scheduler: Scheduler,
         scale_factor: float,
         latent_shape: Sequence[int],
@@ -66,9 +67,11 @@ class LatentDiffusion:
     ) -> None:
         check_latents(autoencoder, diffusion, latent_shape)
         self.autoencoder, self.diffusion = autoencoder, diffusion
+        self.conditioned = diffusion if isinstance(diffusion, Conditioned) else None
         self.scheduler = copy.deepcopy(scheduler)
         most = int(self.scheduler.num_train_timesteps)
-        self.scheduler.set_timesteps(value_of("num_inference_steps", num_inference_steps, Whole(1, most)))
+        steps: int = value_of("num_inference_steps", num_inference_steps, Whole(1, most))
+        set_timesteps(self.scheduler, steps, [int(n) for n in latent_shape])
         self.latent_shape, self.batch_size = (
             tuple(int(n) for n in latent_shape),
             value_of("batch_size", batch_size, Whole(1, 65_536)),
@@ -100,14 +103,18 @@ class LatentDiffusion:
 
         Args:
             seeds: not negative; equal seeds give equal images. ``sample_seeds`` makes some.
-            conditions: these models have none.
+            conditions: of models with conditions (``conditioned.Conditioned``), by name; those that are not given are
+                as the bundle's config has them.
 
         Raises:
-            ConfigurationError: conditions.
+            ConfigurationError: conditions that the model does not know.
         """
-        refuse_conditions(conditions)
+        if self.conditioned is None:
+            refuse_conditions(conditions)
 
         def draw(chosen: range) -> Tensor:
+            if self.conditioned is not None:
+                self.conditioned.choose(conditions, chosen)
             return self._denoise(starting_noise([seeds[i] for i in chosen], self.latent_shape), self.scheduler)
 
         return self._in_batches(len(seeds), draw, seeds)
@@ -116,8 +123,7 @@ class LatentDiffusion:
         """What the autoencoder makes of images: encode (mean) and decode."""
 
         def reconstruct(chosen: range) -> Tensor:
-            result: Tensor = self.autoencoder.reconstruct(self._tensor(images, chosen))
-            return result
+            return reconstruction(self.autoencoder, self._tensor(images, chosen))
 
         return self._in_batches(len(images), reconstruct)
 
@@ -148,7 +154,7 @@ class LatentDiffusion:
         noise = torch.randn((len(images), *self.latent_shape), generator=draws)
 
         def draw(chosen: range) -> Tensor:
-            latents = self.autoencoder.encode(self._tensor(images, chosen))[0] * self.scale_factor
+            latents = moments(self.autoencoder, self._tensor(images, chosen))[0] * self.scale_factor
             part = noise[chosen.start : chosen.stop].to(self.device)
             start = torch.full((len(chosen),), level, device=self.device)
             return self._denoise(scheduler.add_noise(latents, part, start), scheduler)
@@ -159,6 +165,7 @@ class LatentDiffusion:
         return torch.from_numpy(np.asarray(images[chosen.start : chosen.stop], dtype=np.float32)).to(self.device)
 
     def _denoise(self, noise: Tensor, scheduler: Scheduler) -> Tensor:
+        scheduler = copy.deepcopy(scheduler)  # multistep ones remember the batch before
         inferer = LatentDiffusionInferer(scheduler, scale_factor=self.scale_factor)
         result: Tensor = inferer.sample(
             input_noise=noise.to(self.device),

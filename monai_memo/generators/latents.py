@@ -13,12 +13,14 @@ from typing import Any, ClassVar
 import ignite.distributed as idist
 import numpy as np
 import torch
-from monai.networks.nets import AutoencoderKL, DiffusionModelUNet
+from monai.networks.nets import DiffusionModelUNet
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from monai_memo.errors import ConfigurationError, GeneratorError
+from monai_memo.generators.conditioned import Conditioned
+from monai_memo.generators.first_stage import FirstStage, moments
 from monai_memo.generators.weights import weights_sha256
 from monai_memo.progress import following
 from monai_memo.sealing import fingerprint, is_sealed, read_sealed_json, write_sealed, write_sealed_json
@@ -27,8 +29,17 @@ from monai_memo.views import Views
 logger = logging.getLogger(__name__)
 
 
-def latent_shape(image_size: Sequence[int], channels: int, levels: int) -> list[int]:
+def latent_shape(
+    image_size: Sequence[int], channels: int, levels: int, first_stage: str = "autoencoder", image_channels: int = 1
+) -> list[int]:
     """``[channels, *spatial]`` of an autoencoder's latents: each level after the first halves the image.
+
+    Args:
+        image_size: pixels or voxels per axis.
+        channels: of the latents.
+        levels: of the autoencoder.
+        first_stage: ``"none"`` where the images themselves stand in place of latents.
+        image_channels: of the images.
 
     Raises:
         ConfigurationError: an image that cannot be halved evenly so often.
@@ -37,6 +48,8 @@ def latent_shape(image_size: Sequence[int], channels: int, levels: int) -> list[
         >>> latent_shape([64, 32], channels=4, levels=3)
         [4, 16, 8]
     """
+    if first_stage == "none":
+        return [image_channels, *image_size]
     factor = 2 ** (levels - 1)
     if levels < 1 or any(length % factor for length in image_size):
         raise ConfigurationError(
@@ -45,7 +58,7 @@ def latent_shape(image_size: Sequence[int], channels: int, levels: int) -> list[
     return [channels, *(length // factor for length in image_size)]
 
 
-def check_latents(autoencoder: AutoencoderKL, diffusion: DiffusionModelUNet, shape: Sequence[int]) -> None:
+def check_latents(autoencoder: FirstStage, diffusion: DiffusionModelUNet | Conditioned, shape: Sequence[int]) -> None:
     """Refuse an autoencoder and a diffusion model that do not fit together, before hours are spent on them.
 
     Args:
@@ -54,9 +67,10 @@ def check_latents(autoencoder: AutoencoderKL, diffusion: DiffusionModelUNet, sha
     Raises:
         GeneratorError: another number of channels, or a size that the diffusion model cannot halve and double again.
     """
-    if getattr(autoencoder, "latent_channels", shape[0]) != shape[0]:
+    own = getattr(autoencoder, "latent_channels", getattr(autoencoder, "embedding_dim", shape[0]))
+    if own != shape[0]:
         raise GeneratorError(
-            f"the autoencoder has {autoencoder.latent_channels} latent channels, latent_shape is {list(shape)}. "
+            f"the autoencoder has {own} latent channels, latent_shape is {list(shape)}. "
             "Set latent_channels to what the autoencoder was trained with."
         )
     wanted = getattr(diffusion, "in_channels", shape[0])
@@ -112,7 +126,7 @@ def scale_factor_of(values: NDArray[np.floating]) -> float:
 
 def encode_latents(
     pixels: NDArray[np.floating],
-    autoencoder: AutoencoderKL,
+    autoencoder: FirstStage,
     folder: str | Path,
     name: str,
     shape: Sequence[int],
@@ -169,7 +183,7 @@ def encode_latents(
 
 def _encode(
     pixels: NDArray[np.floating],
-    autoencoder: AutoencoderKL,
+    autoencoder: FirstStage,
     shape: Sequence[int],
     views: Views | None,
     variants: int,
@@ -179,7 +193,7 @@ def _encode(
     progress: bool,
 ) -> NDArray[np.float16]:
     values = np.empty((len(pixels), variants, 2, *shape), dtype=np.float16)
-    encode: Any = autoencoder.to(device).eval().encode
+    stage = autoencoder.to(device).eval()
     generator = torch.Generator().manual_seed(seed)
     starts = range(0, len(pixels), batch_size)
     with torch.inference_mode():
@@ -187,7 +201,7 @@ def _encode(
             images = torch.from_numpy(np.asarray(pixels[start : start + batch_size], dtype=np.float32)).to(device)
             for variant in range(variants):
                 seen = images if variant == 0 or views is None else views(images, generator)
-                both = torch.stack(encode(seen), dim=1)
+                both = torch.stack(moments(stage, seen), dim=1)
                 if tuple(both.shape[2:]) != tuple(shape):
                     raise GeneratorError(
                         f"the autoencoder gives latents of {tuple(both.shape[2:])}, latent_shape is {tuple(shape)}. "

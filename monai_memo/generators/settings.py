@@ -33,6 +33,8 @@ from monai_memo.settings import (
     require,
 )
 
+FIRST_STAGES = ("autoencoder", "vqvae", "none")
+SAMPLERS = ("ddim", "ddpm", "pndm", "rflow")
 AUGMENTATIONS = ("none", "flips", "flips and rotations")
 
 Channels = Annotated[int, Whole(1, 65_536)]
@@ -86,6 +88,8 @@ class GeneratorSettings(Settings):
         image_size: pixels or voxels per axis.
         spacing: in mm.
         image_format: of samples.
+        first_stage: what the diffusion model sees: latents of an autoencoder or of a VQ-VAE, or the images themselves.
+        codebook_size: entries of the VQ-VAE's codebook.
         latent_channels, autoencoder_channels, diffusion_channels, discriminator_channels: of the networks.
         autoencoder_res_blocks, diffusion_res_blocks: per level.
         autoencoder_norm_groups, diffusion_norm_groups: they divide all channels.
@@ -104,7 +108,9 @@ class GeneratorSettings(Settings):
         ema_momentum: of the averaged weights.
         latent_variants: augmented latents of each image.
         num_train_timesteps: of the noise scheduler.
-        prediction_type: what the network predicts.
+        sampler: how noise is removed: ddim, ddpm or pndm, which sample the same models; or rflow, which trains another
+            kind of model, a rectified flow.
+        prediction_type: what the network predicts; a rectified flow always its velocity.
         beta_start, beta_end: of the noise schedule.
         num_inference_steps: of sampling, at most ``num_train_timesteps``.
         repel: share of unseen patients that may lie within the shields around training latents, which samples leave.
@@ -150,6 +156,8 @@ class GeneratorSettings(Settings):
     image_size: Annotated[tuple[int, ...], Several(Whole(8, 4096), 2, 3, example="64,64")] | None = None
     spacing: Spacing | None = None
     image_format: Annotated[str, Text(10)] | None = None
+    first_stage: Annotated[str, Choice(*FIRST_STAGES)] | None = None
+    codebook_size: Annotated[int, Whole(2, 1_000_000)] | None = None
     latent_channels: Channels | None = None
     autoencoder_channels: ChannelsByLevel | None = None
     autoencoder_res_blocks: Blocks | None = None
@@ -180,6 +188,7 @@ class GeneratorSettings(Settings):
     ema_momentum: LearningRate | None = None
     latent_variants: Annotated[int, Whole(1, 1000)] | None = None
     num_train_timesteps: InferenceSteps | None = None
+    sampler: Annotated[str, Choice(*SAMPLERS)] | None = None
     prediction_type: Annotated[str, Choice("epsilon", "v_prediction")] | None = None
     beta_start: LearningRate | None = None
     beta_end: LearningRate | None = None
@@ -223,6 +232,11 @@ class GeneratorSettings(Settings):
             self.repel is None or self.dissimilarity is None,
             "repel and dissimilarity both push samples away from training images: take one",
         )
+        for switch in ("ambient_above", "repel", "dissimilarity"):
+            require(
+                self.sampler != "rflow" or not getattr(self, switch),
+                f"{switch} needs a noise schedule with betas, which sampler rflow does not have: leave one of them out",
+            )
         for part in ("autoencoder", "diffusion"):
             channels, groups = getattr(self, f"{part}_channels"), getattr(self, f"{part}_norm_groups")
             require(

@@ -164,4 +164,6 @@ def load_weights(network: Network, path: str | Path, what: str = "weights") -> N
         ...
         monai_memo.errors.GeneratorError: no weights at nowhere.pt. Train them first, or name the file.
     """
+    if not network.state_dict():  # there is nothing to load, as in ``first_stage.PixelSpace``
+        return network.eval()
     return load_state(network, state_dict_of(read_record(path, what)), path).eval()

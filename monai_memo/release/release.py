@@ -21,6 +21,7 @@ from monai_memo.audit.verdict import percent
 from monai_memo.data.clean_files import write_clean
 from monai_memo.data.cohort import CohortImage, SkippedImage
 from monai_memo.errors import ConfigurationError, MemoError, OutputError, UnusableImageError
+from monai_memo.generators.anything import load_generator
 from monai_memo.label.audit_folder import AuditFolder
 from monai_memo.label.generator import check_bundle
 from monai_memo.progress import Progress
@@ -30,7 +31,7 @@ from monai_memo.release.rules import UNREADABLE, Choice, Row, Rule, choose
 from monai_memo.release.settings import ReleaseSettings
 from monai_memo.release.statement import Released, Statement, lowered, statement_of, with_warning
 from monai_memo.release.tables import ratings_of, require_complete, require_unchanged, rows_of
-from monai_memo.release.topping import Wanted, drawer, shapes_of, top_up, with_surplus
+from monai_memo.release.topping import Wanted, drawer, runs_by_itself, shapes_of, top_up, with_surplus
 from monai_memo.release.writing import IMAGES, PRIVATE_FILES, Files, private_folder, write_private, write_public
 from monai_memo.sampling import Generator
 from monai_memo.statistics.calibration import require_heldout
@@ -72,7 +73,10 @@ class Release:
         if self.settings.top_up_to is not None and self.settings.generator is None and draw is None:
             raise ConfigurationError("top_up_to needs something to draw from: name a bundle with --generator")
         if self.settings.generator is not None:
-            check_bundle(self.settings.generator)
+            if runs_by_itself(self.settings.generator):
+                check_bundle(self.settings.generator)
+            else:
+                self.draw = draw or load_generator(self.settings.generator)
         self.out = Path(self.settings.out)
         self.audit = AuditFolder(Path(self.settings.audit), self.settings.train, self.settings.synthetic)
         self.audit.require_named()

@@ -54,7 +54,8 @@ class ReleaseSettings(Settings):
             can have been missed. With more of them the bound gets lower, and it takes longer.
         top_up_to: draw further images from the generator until so many are released; each is looked up like the others
             before it enters.
-        generator: for ``top_up_to``: folder of a generator bundle.
+        generator: for ``top_up_to``: folder of a generator bundle, of one of the model zoo, or of a pipeline of
+            diffusers.
         most_draws: for ``top_up_to``: images that are drawn at most; by default ten for each that is missing.
         train, heldout, synthetic: where the cohorts are, if not where the audit's record says.
         title: name of the data set.

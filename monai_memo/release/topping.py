@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import shutil
 from collections import Counter
@@ -21,6 +22,9 @@ from monai_memo.data.prepared import prepare
 from monai_memo.data.reading import read_image
 from monai_memo.data.writing import save_image
 from monai_memo.errors import CohortError, ConfigurationError, MemoError, UnusableImageError
+from monai_memo.generators.anything import load_generator
+from monai_memo.generators.bundle_model import config_file
+from monai_memo.generators.diffusers import INDEX
 from monai_memo.label.generator import check_bundle, sample_from_bundle
 from monai_memo.progress import Progress
 from monai_memo.release.looks import Look
@@ -97,17 +101,35 @@ class Wanted:
     shapes: frozenset[Shape] = frozenset()
 
 
+def runs_by_itself(folder: str | Path) -> bool:
+    """Whether a folder is to be run as a bundle, which draws so many samples from a seed into a folder.
+
+    Pipelines of diffusers and bundles of the model zoo, which take neither number nor seed, are asked in Python.
+    """
+    if (Path(folder) / INDEX).is_file():
+        return False
+    config = config_file(folder, "inference")
+    if not config.is_file() or config_file(folder, "common").is_file():
+        return True
+    try:
+        return config.suffix == ".json" and "n_samples" in json.loads(config.read_text(encoding="utf-8"))
+    except ValueError:
+        return True  # what is wrong is told when it is run
+
+
 def drawer(bundle: str | None, draw: Generator | Callable[[Sequence[int]], Any] | None, dims: int) -> Draw:
     """Writes images of a generator to a folder.
 
     Args:
-        bundle: folder of a generator bundle.
+        bundle: folder of a generator bundle, or of what else ``generators.load_generator`` takes.
         draw: a generator of Python, which goes before.
         dims: 2 or 3.
 
     Raises:
         ConfigurationError: no bundle, or nothing that draws.
     """
+    if draw is None and not runs_by_itself(str(bundle)):
+        draw = load_generator(str(bundle))
     if draw is None:
         root = check_bundle(str(bundle))
 

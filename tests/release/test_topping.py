@@ -17,6 +17,7 @@ from monai_memo.errors import ConfigurationError, MemoError
 from monai_memo.release.release import Release
 from monai_memo.release.topping import shapes_of
 from tests.audit.small import SIZE
+from tests.generators.test_protocol import tiny_bundle
 from tests.release.conftest import options
 
 QUICK = {"second_look": False, "second_detector": None}
@@ -171,3 +172,11 @@ def test_cohorts_of_several_sizes_let_each_of_them_in(clinic: Path, tmp_path: Pa
     (tmp_path / "both" / "broken.png").write_bytes(b"\x89PNG no")
     images = Cohort.from_source(tmp_path / "both", "synthetic").images
     assert shapes_of(images, progress=False) == {(1, *SIZE), (1, 48, 40)}
+
+
+def test_a_bundle_of_the_model_zoo_is_asked_for_images_by_its_folder(clinic: Path, tmp_path: Path) -> None:
+    given = options(
+        clinic, tmp_path / "out", top_up_to=26, most_draws=2, generator=tiny_bundle(tmp_path / "zoo"), **QUICK
+    )
+    with pytest.raises(ConfigurationError, match=r"of 2 images that were drawn 0 may enter.*2 of the size 1 x 16 x 16"):
+        Release(**given).run()

@@ -1,0 +1,56 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""One door for every kind of generator: a function, a folder of images, a bundle, a pipeline, a TorchScript file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from monai_memo.errors import ConfigurationError
+from monai_memo.generators.bundle_model import config_file
+from monai_memo.generators.diffusers import INDEX, DiffusersGenerator
+from monai_memo.generators.folder import FolderGenerator
+from monai_memo.generators.guarded import load_guarded
+from monai_memo.generators.torchscript import TorchScriptGenerator
+from monai_memo.image_arrays import Images
+from monai_memo.sampling import Generator, as_generator
+
+TABLES = (".csv", ".tsv", ".json")
+
+
+def load_generator(source: Generator | Callable[[Sequence[int]], Images] | str | Path, **options: object) -> Generator:
+    """A ``Generator`` of whatever people have.
+
+    Args:
+        source: a function of seeds or an object with ``sample``; or a path: the folder of a MONAI bundle
+            (``configs/inference.json`` or ``.yaml``), of a pipeline of ``diffusers`` (``model_index.json``) or of
+            images, a table of images, or a TorchScript file.
+        options: of ``load_bundle``, ``DiffusersGenerator.from_folder``, ``FolderGenerator`` or
+            ``TorchScriptGenerator``.
+
+    Raises:
+        MemoError: nothing there that draws images; the message says what was looked for.
+
+    Example:
+        >>> import numpy as np
+        >>> load_generator(lambda seeds: np.zeros((len(seeds), 1, 8, 8))).sample([1, 2]).shape
+        (2, 1, 8, 8)
+    """
+    if not isinstance(source, str | Path):
+        if options:
+            raise ConfigurationError(f"{', '.join(options)}: a generator of Python takes no options")
+        return as_generator(source)
+    path, given = Path(source), cast(dict[str, Any], options)
+    if path.is_file():
+        if path.suffix.lower() in TABLES:
+            return FolderGenerator(path, **given)
+        return TorchScriptGenerator(path, **given)
+    if not path.is_dir():
+        raise ConfigurationError(f"there is no generator at {path}: name a folder or a file")
+    if (path / INDEX).is_file():
+        return DiffusersGenerator.from_folder(path, **given)
+    if config_file(path, "inference").is_file():
+        return load_guarded(path, **given)
+    return FolderGenerator(path, **given)
