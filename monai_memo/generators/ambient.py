@@ -75,7 +75,7 @@ class AmbientBatch(LatentBatch):
             raise ConfigurationError(f"ambient_above must lie between 0 and 1, got {above!r}")
         if self.rectified:
             raise ConfigurationError(
-                "ambient_above needs a noise schedule with betas: sampler rflow has none, leave it out"
+                "ambient_above needs a noise schedule with betas: scheduler rflow has none, leave it out"
             )
         self.level = min(int(above * scheduler.num_train_timesteps), int(scheduler.num_train_timesteps) - 2)
 

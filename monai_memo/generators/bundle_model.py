@@ -74,8 +74,8 @@ def assemble(
         )
     trained, sampled = record.get("prediction_type"), process_of(scheduler)
     if trained is not None and trained != sampled:
-        wanted = "sampler to rflow" if trained == RECTIFIED else f"prediction_type to {trained}"
-        wanted = "sampler to ddim, ddpm or pndm" if sampled == RECTIFIED else wanted
+        wanted = "scheduler to rflow" if trained == RECTIFIED else f"prediction_type to {trained}"
+        wanted = "scheduler to ddim, ddpm or pndm" if sampled == RECTIFIED else wanted
         raise GeneratorError(
             f"{diffusion_file} was trained with prediction_type {trained}, the sampling scheduler has {sampled}: set "
             f"{wanted}"

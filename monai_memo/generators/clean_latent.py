@@ -50,7 +50,7 @@ class CorrectedDiffusion(nn.Module):
         super().__init__()
         if is_rectified(scheduler):
             raise ConfigurationError(
-                "repel and dissimilarity need a noise schedule with betas: sampler rflow has none, leave them out"
+                "repel and dissimilarity need a noise schedule with betas: scheduler rflow has none, leave them out"
             )
         self.network, self.correction = network, correction
         self.alphas: Tensor

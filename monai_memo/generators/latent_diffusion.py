@@ -20,7 +20,7 @@ from monai_memo.errors import ConfigurationError
 from monai_memo.generators.conditioned import Conditioned
 from monai_memo.generators.first_stage import FirstStage, moments, reconstruction
 from monai_memo.generators.latents import check_latents
-from monai_memo.generators.schedulers import set_timesteps
+from monai_memo.generators.schedulers import identity_of, set_timesteps
 from monai_memo.generators.weights import parameters_of, weights_sha256
 from monai_memo.sampling import Conditions, refuse_conditions
 from monai_memo.settings import Whole, value_of
@@ -92,7 +92,7 @@ class LatentDiffusion:
         return {
             "networks": [[network, weights_sha256(network)] for network in (self.autoencoder, self.diffusion)],
             "scale_factor": self.scale_factor,
-            "scheduler": self.scheduler,
+            "scheduler": identity_of(self.scheduler),
             "timesteps": self.scheduler.timesteps,
             "batch_size": self.batch_size,
             "device": self.device,

@@ -9,11 +9,24 @@ from collections.abc import Sequence
 from typing import Any
 
 from monai.networks.schedulers import DDIMScheduler, DDPMScheduler, PNDMScheduler, RFlowScheduler, Scheduler
+from torch import nn
 
 from monai_memo.errors import ConfigurationError
-from monai_memo.generators.settings import SAMPLERS
+from monai_memo.generators.settings import SCHEDULERS
 
 RECTIFIED = "rflow"  # what weights say of themselves that were trained by a rectified flow
+
+
+class RectifiedFlow(RFlowScheduler):
+    """``RFlowScheduler`` with uniform timesteps, and a whole ``torch.nn.Module``, which MONAI's leaves unfinished.
+
+    Args:
+        num_train_timesteps: into which the way from noise to image is divided.
+    """
+
+    def __init__(self, num_train_timesteps: int = 1000) -> None:
+        nn.Module.__init__(self)
+        super().__init__(num_train_timesteps=num_train_timesteps)
 
 
 def sampling_scheduler(
@@ -31,9 +44,9 @@ def sampling_scheduler(
         ConfigurationError: another name.
     """
     if name == "rflow":
-        return RFlowScheduler(num_train_timesteps=num_train_timesteps)
-    if name not in SAMPLERS:
-        raise ConfigurationError(f"sampler must be one of {', '.join(SAMPLERS)}, got {name!r}")
+        return RectifiedFlow(num_train_timesteps)
+    if name not in SCHEDULERS:
+        raise ConfigurationError(f"scheduler must be one of {', '.join(SCHEDULERS)}, got {name!r}")
     betas: dict[str, Any] = {"schedule": "scaled_linear_beta", "beta_start": beta_start, "beta_end": beta_end}
     if name == "pndm":
         # Without the Runge-Kutta steps, whose timesteps cannot begin in the middle (SDEdit).
@@ -62,6 +75,14 @@ def process_of(scheduler: Scheduler) -> str:
 def is_rectified(scheduler: Scheduler) -> bool:
     """Whether noise and image are mixed along a straight line, without betas."""
     return isinstance(scheduler, RFlowScheduler)
+
+
+def identity_of(scheduler: Scheduler) -> object:
+    """What decides the images of a scheduler, in the types that ``monai_memo.sealing.fingerprint`` takes."""
+    if not is_rectified(scheduler):
+        return scheduler
+    plain = {name: value for name, value in vars(scheduler).items() if isinstance(value, bool | int | float | str)}
+    return {"kind": RECTIFIED, **{name: str(value) for name, value in sorted(plain.items()) if name[0] != "_"}}
 
 
 def set_timesteps(scheduler: Scheduler, steps: int, latent_shape: Sequence[int]) -> None:

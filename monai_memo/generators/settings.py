@@ -34,7 +34,7 @@ from monai_memo.settings import (
 )
 
 FIRST_STAGES = ("autoencoder", "vqvae", "none")
-SAMPLERS = ("ddim", "ddpm", "pndm", "rflow")
+SCHEDULERS = ("ddim", "ddpm", "pndm", "rflow")
 AUGMENTATIONS = ("none", "flips", "flips and rotations")
 
 Channels = Annotated[int, Whole(1, 65_536)]
@@ -108,8 +108,8 @@ class GeneratorSettings(Settings):
         ema_momentum: of the averaged weights.
         latent_variants: augmented latents of each image.
         num_train_timesteps: of the noise scheduler.
-        sampler: how noise is removed: ddim, ddpm or pndm, which sample the same models; or rflow, which trains another
-            kind of model, a rectified flow.
+        scheduler: how noise is removed: ddim, ddpm or pndm, which sample the same models; or rflow, which trains
+            another kind of model, a rectified flow.
         prediction_type: what the network predicts; a rectified flow always its velocity.
         beta_start, beta_end: of the noise schedule.
         num_inference_steps: of sampling, at most ``num_train_timesteps``.
@@ -188,7 +188,7 @@ class GeneratorSettings(Settings):
     ema_momentum: LearningRate | None = None
     latent_variants: Annotated[int, Whole(1, 1000)] | None = None
     num_train_timesteps: InferenceSteps | None = None
-    sampler: Annotated[str, Choice(*SAMPLERS)] | None = None
+    scheduler: Annotated[str, Choice(*SCHEDULERS)] | None = None
     prediction_type: Annotated[str, Choice("epsilon", "v_prediction")] | None = None
     beta_start: LearningRate | None = None
     beta_end: LearningRate | None = None
@@ -234,8 +234,8 @@ class GeneratorSettings(Settings):
         )
         for switch in ("ambient_above", "repel", "dissimilarity"):
             require(
-                self.sampler != "rflow" or not getattr(self, switch),
-                f"{switch} needs a noise schedule with betas, which sampler rflow does not have: leave one of them out",
+                self.scheduler != "rflow" or not getattr(self, switch),
+                f"{switch} needs a noise schedule with betas, which scheduler rflow does not have: leave one out",
             )
         for part in ("autoencoder", "diffusion"):
             channels, groups = getattr(self, f"{part}_channels"), getattr(self, f"{part}_norm_groups")

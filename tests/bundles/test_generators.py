@@ -339,7 +339,7 @@ def test_a_bundle_of_the_model_zoo_is_sampled_by_its_folder(tmp_path: Path) -> N
     (tmp_path / "models").mkdir()
     common = record("chest_xray_ldm", "inference")
     numbers = {key: value for key, value in TINY.items() if key.startswith(("auto", "diff", "latent_ch", "num_train"))}
-    kept = ("spatial_dims", "image_channels", "prediction_type", "beta_start", "beta_end", "sampler", "first_stage")
+    kept = ("spatial_dims", "image_channels", "prediction_type", "beta_start", "beta_end", "scheduler", "first_stage")
     kept += ("codebook_size",)
     kept += ("autoencoder_def", "network_def", "noise_scheduler")
     zoo = {
@@ -425,7 +425,7 @@ def test_two_ranks_draw_the_files_of_one(tmp_path: Path) -> None:
 def test_other_first_stages_and_samplers_train_and_sample_by_one_word_of_the_config(
     first_stage: str, sampler: str, chests: Path, tmp_path: Path
 ) -> None:
-    chosen = {"first_stage": first_stage, "sampler": sampler, "codebook_size": 8, "num_inference_steps": 4}
+    chosen = {"first_stage": first_stage, "scheduler": sampler, "codebook_size": 8, "num_inference_steps": 4}
     settings = values("chest_xray_ldm", chests, tmp_path, autoencoder_epochs=1, diffusion_epochs=1, **chosen)
     if first_stage == "none":
         with pytest.raises(Exception) as caught:
@@ -440,10 +440,10 @@ def test_other_first_stages_and_samplers_train_and_sample_by_one_word_of_the_con
     run("chest_xray_ldm", "inference", "infer", **{**settings, "output_dir": str(tmp_path / "samples"), "n_samples": 2})
     assert len(list((tmp_path / "samples").glob("*.png"))) == 2
     other = "ddim" if sampler == "rflow" else "ddpm"
-    again = {**settings, "output_dir": str(tmp_path / "again"), "n_samples": 1, "sampler": other}
+    again = {**settings, "output_dir": str(tmp_path / "again"), "n_samples": 1, "scheduler": other}
     if sampler == "rflow":
         with pytest.raises(Exception) as caught:
             run("chest_xray_ldm", "inference", **again)
-        assert isinstance(cause(caught), GeneratorError) and "set sampler to rflow" in str(cause(caught))
+        assert isinstance(cause(caught), GeneratorError) and "set scheduler to rflow" in str(cause(caught))
     else:
         run("chest_xray_ldm", "inference", **again)

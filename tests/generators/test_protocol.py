@@ -48,7 +48,7 @@ def tiny_bundle(folder: Path) -> Path:
         "spatial_dims": 2, "image_channels": 1, "latent_channels": 2, "autoencoder_channels": [4, 8],
         "autoencoder_res_blocks": 1, "autoencoder_norm_groups": 4, "diffusion_channels": [8, 8],
         "diffusion_attention": [False, True], "diffusion_head_channels": [0, 8], "diffusion_res_blocks": 1,
-        "diffusion_norm_groups": 4, "sampler": "ddim",
+        "diffusion_norm_groups": 4, "scheduler": "ddim",
         "first_stage": "autoencoder", "codebook_size": 8, "num_train_timesteps": 20,
         "prediction_type": "epsilon", "beta_start": 0.0015,
         "beta_end": 0.0205, "latent_shape": [2, 8, 8], "autoencoder_file": str(folder / "autoencoder.pt"),

@@ -21,7 +21,7 @@ from monai_memo.generators.clean_latent import CorrectedDiffusion
 from monai_memo.generators.first_stage import PixelSpace, chosen, reconstruction, trainable, vector_quantized
 from monai_memo.generators.latent_diffusion import LatentDiffusion
 from monai_memo.generators.latents import encode_latents, latent_shape
-from monai_memo.generators.schedulers import SAMPLERS, process_of, sampling_scheduler, training_scheduler
+from monai_memo.generators.schedulers import SCHEDULERS, process_of, sampling_scheduler, training_scheduler
 from monai_memo.generators.weights import save_weights
 from tests.generators.conftest import tiny_autoencoder, tiny_diffusion
 
@@ -32,7 +32,7 @@ def scheduler(name: str, steps: int = 20, prediction: str = "epsilon") -> Any:
     return sampling_scheduler(name, steps, prediction, *BETAS)
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", SCHEDULERS)
 def test_every_sampler_gives_equal_images_for_equal_seeds_in_every_batch(name: str) -> None:
     torch.manual_seed(0)
     networks = tiny_autoencoder(), tiny_diffusion()
@@ -73,7 +73,7 @@ def test_switches_that_need_betas_refuse_a_rectified_flow() -> None:
         AmbientBatch(1.0, flow, 0.5)
     with pytest.raises(ConfigurationError, match="repel and dissimilarity need a noise schedule with betas"):
         CorrectedDiffusion(tiny_diffusion(), flow, None)  # type: ignore[arg-type]
-    with pytest.raises(ConfigurationError, match="sampler must be one of ddim, ddpm, pndm, rflow, got 'euler'"):
+    with pytest.raises(ConfigurationError, match="scheduler must be one of ddim, ddpm, pndm, rflow, got 'euler'"):
         scheduler("euler")
 
 
@@ -83,7 +83,7 @@ def test_weights_say_which_sampler_they_were_trained_for(tmp_path: Path) -> None
         save_weights(tmp_path / "a.pt", autoencoder),
         save_weights(tmp_path / "d.pt", diffusion, prediction_type="rflow"),
     )
-    with pytest.raises(GeneratorError, match=r"was trained with prediction_type rflow.*set sampler to rflow"):
+    with pytest.raises(GeneratorError, match=r"was trained with prediction_type rflow.*set scheduler to rflow"):
         assemble(autoencoder, diffusion, scheduler("ddim", 60), *files, [2, 8, 8])
     assert assemble(autoencoder, diffusion, scheduler("rflow", 60), *files, [2, 8, 8]).sample([1]).shape == (
         1,
@@ -92,7 +92,7 @@ def test_weights_say_which_sampler_they_were_trained_for(tmp_path: Path) -> None
         16,
     )
     save_weights(files[1], diffusion, prediction_type="epsilon")
-    with pytest.raises(GeneratorError, match="set sampler to ddim, ddpm or pndm"):
+    with pytest.raises(GeneratorError, match="set scheduler to ddim, ddpm or pndm"):
         assemble(autoencoder, diffusion, scheduler("rflow", 60), *files, [2, 8, 8])
 
 
