@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -175,8 +176,8 @@ def test_cohorts_of_several_sizes_let_each_of_them_in(clinic: Path, tmp_path: Pa
 
 
 def test_a_bundle_of_the_model_zoo_is_asked_for_images_by_its_folder(clinic: Path, tmp_path: Path) -> None:
-    given = options(
-        clinic, tmp_path / "out", top_up_to=26, most_draws=2, generator=tiny_bundle(tmp_path / "zoo"), **QUICK
-    )
+    config = tiny_bundle(tmp_path / "zoo") / "configs" / "inference.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "num_train_timesteps": 60}))
+    given = options(clinic, tmp_path / "out", top_up_to=26, most_draws=2, generator=tmp_path / "zoo", **QUICK)
     with pytest.raises(ConfigurationError, match=r"of 2 images that were drawn 0 may enter.*2 of the size 1 x 16 x 16"):
         Release(**given).run()
