@@ -59,17 +59,23 @@ class NearestUnseen:
     similarity: Floats
     patients: Integers
 
-    def best_of_resamples(self, draws: int, seed: int) -> Floats:
+    def best_of_resamples(self, draws: int, rng: np.random.Generator, together: bool = True) -> Floats:
         """``(draws, n_synthetic)`` similarity to the nearest of resampled patients.
 
         A patient is missing from a resample with a probability of 1 / e. Where all of the nearest are missing the least
         similar of them counts, which is a little too high.
+
+        Args:
+            together: one resample for all synthetic images, or one for each of them.
         """
         codes, which = np.unique(self.patients, return_inverse=True)
-        kept = np.random.default_rng([seed, 29]).random((draws, len(codes))) > np.exp(-1)
-        least = self.similarity.min(axis=1)
-        which = which.reshape(self.patients.shape)
-        return np.stack([np.where(row[which], self.similarity, least[:, None]).max(axis=1) for row in kept])
+        least, which = self.similarity.min(axis=1), which.reshape(self.patients.shape)
+        found = []
+        for _ in range(draws):
+            kept = (rng.random(len(codes)) if together else rng.random((len(which), len(codes)))) > np.exp(-1)
+            here = kept[which] if together else np.take_along_axis(kept, which, axis=1)
+            found.append(np.where(here, self.similarity, least[:, None]).max(axis=1))
+        return np.stack(found)
 
 
 @dataclass(frozen=True)
@@ -165,11 +171,19 @@ class OwnReferences:
 
     @cached_property
     def spread(self) -> float:
-        """Standard deviation of the upper twentieth, on Fisher's scale, between draws of held-out patients."""
+        """Standard deviation of the upper twentieth, on Fisher's scale, between draws of held-out patients.
+
+        Of resamples for each synthetic image alone half is taken off: that is as random as the images are, and counted
+        with them. (In simulation the interval of the excess held in 92 % so, and in 88 % with all of it taken off.)
+        """
         if self.nearest is None:
             return 0.0
-        best = self.nearest.best_of_resamples(RESAMPLES, 0)
-        return float(fisher(np.quantile(best, UPPER, axis=1)).std() / SHOWN)
+        rng = np.random.default_rng(29)
+        together, alone = (
+            float(fisher(np.quantile(self.nearest.best_of_resamples(RESAMPLES, rng, way), UPPER, axis=1)).var())
+            for way in (True, False)
+        )
+        return max(0.0, together - alone / 2) ** 0.5 / SHOWN
 
     @cached_property
     def _wide(self) -> Floats:
