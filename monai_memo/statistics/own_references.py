@@ -70,11 +70,14 @@ class NearestUnseen:
         """
         codes, which = np.unique(self.patients, return_inverse=True)
         least, which = self.similarity.min(axis=1), which.reshape(self.patients.shape)
+        first = (which[:, :, None] == which[:, None, :]).argmax(axis=2)  # of the same patient
         found = []
         for _ in range(draws):
-            kept = (rng.random(len(codes)) if together else rng.random((len(which), len(codes)))) > np.exp(-1)
-            here = kept[which] if together else np.take_along_axis(kept, which, axis=1)
-            found.append(np.where(here, self.similarity, least[:, None]).max(axis=1))
+            if together:
+                kept = rng.random(len(codes))[which]
+            else:
+                kept = np.take_along_axis(rng.random(which.shape), first, axis=1)
+            found.append(np.where(kept > np.exp(-1), self.similarity, least[:, None]).max(axis=1))
         return np.stack(found)
 
 
