@@ -23,10 +23,11 @@ from monai_memo.detector.training import train_detector
 def levels_of_loggers() -> Iterator[None]:
     """What a test, or a library called by it, sets for one logger does not change what the next test can read."""
     loggers = {name: logging.getLogger(name) for name in list(logging.root.manager.loggerDict)}
-    before = {name: logger.level for name, logger in loggers.items()}
+    before = {name: (logger.level, logger.disabled) for name, logger in loggers.items()}
     yield
-    for name, level in before.items():
+    for name, (level, disabled) in before.items():
         loggers[name].setLevel(level)
+        loggers[name].disabled = disabled  # import-linter's configuration silences all that it does not know
 
 
 @pytest.fixture(scope="session")

@@ -52,13 +52,17 @@ class Among:
 
     def __init__(self, pixel: int) -> None:
         self.pixel = pixel
+        self.gallery = SimpleNamespace(patients=np.arange(40))
 
     def __len__(self) -> int:
         return 40
 
     def search(self, images: np.ndarray) -> SimpleNamespace:
         found = images[:, 0, 0, self.pixel].astype(float)
-        return SimpleNamespace(similarity=found[:, None], score=found, by_places=lambda: found - 1)
+        nearest = np.arange(len(images))[:, None] % 40
+        return SimpleNamespace(
+            similarity=found[:, None], candidates=nearest, score=found, by_places=lambda: found - 1
+        )  # fmt: skip
 
 
 def test_images_that_are_as_near_to_held_out_patients_are_not_called() -> None:
