@@ -384,7 +384,7 @@ def on_two_ranks(bundle: str, names: Sequence[str], folder: Path, **settings: An
     )
 
 
-@pytest.mark.parametrize("stage", ["autoencoder", "diffusion"])
+@pytest.mark.parametrize("stage", [pytest.param("autoencoder", marks=pytest.mark.slow), "diffusion"])
 def test_two_ranks_train_one_model(
     stage: str, chests: Path, trained: Path, detector_file: Path, tmp_path: Path
 ) -> None:
