@@ -205,6 +205,7 @@ def test_bad_images_are_skipped_named_and_counted(demo_folder: Path, detector_fi
     assert victim.name in report and "nan.npy" in report
 
 
+@pytest.mark.slow  # tests/data holds it for each kind of damage
 def test_corrupt_volume_is_skipped(demo_folder_3d: Path, detector_file_3d: Path, tmp_path: Path) -> None:
     folder = copy_of(demo_folder_3d, tmp_path / "in")
     nibabel.save(
