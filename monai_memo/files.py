@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import hashlib
+import io
 import json
 import math
 import mmap
@@ -13,7 +15,7 @@ import os
 import re
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -87,6 +89,24 @@ def write_text(path: str | Path, text: str) -> Path:
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     return Path(path)
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object] | Mapping[str, object]]) -> str:
+    r"""A table as text, with a line of column names.
+
+    Args:
+        rows: values in the order of the columns, or by their names; what a row does not have stays empty.
+
+    Example:
+        >>> csv_text(["image", "patient_id"], [["1.png", "p"], {"image": "2.png"}])
+        'image,patient_id\n1.png,p\n2.png,\n'
+    """
+    stream = io.StringIO()
+    table = csv.writer(stream, lineterminator="\n")
+    table.writerow(columns)
+    for row in rows:
+        table.writerow([row.get(name, "") for name in columns] if isinstance(row, Mapping) else row)
+    return stream.getvalue()
 
 
 def write_json(path: str | Path, record: Any) -> Path:

@@ -97,18 +97,18 @@ class Sharing:
             gallery: if it is ``knowing`` another one, that was the largest so far.
             names: of the embeddings that those of the gallery are made of.
         """
-        words = {"pixels": self.team.share(gallery.pixels), "patients": self.team.share(gallery.patients)}
-        self.team.tell(
-            {"do": "fit", "seed": runner.seed, "folder": _text(runner.folder), "names": list(names),
-             "knows": gallery.knows, **words}
-        )  # fmt: skip
+        self._tell_of(gallery, runner, {"do": "fit", "names": list(names), "knows": gallery.knows})
         return SharedSearch(build_search(gallery, detector, runner, self.batch_size), self.team)
 
     def parts(self, gallery: Gallery, runner: Runner) -> SharedPartSearch:
         """Get ready to look regions of images up together."""
-        words = {"pixels": self.team.share(gallery.pixels), "patients": self.team.share(gallery.patients)}
-        self.team.tell({"do": "fit parts", "seed": runner.seed, "folder": _text(runner.folder), **words})
+        self._tell_of(gallery, runner, {"do": "fit parts"})
         return SharedPartSearch(PartSearch().fit(gallery, runner), self.team)
+
+    def _tell_of(self, gallery: Gallery, runner: Runner, words: dict[str, Any]) -> None:
+        """Have the others do something in a gallery, as ``runner`` does it."""
+        shared = {"pixels": self.team.share(gallery.pixels), "patients": self.team.share(gallery.patients)}
+        self.team.tell({**words, "seed": runner.seed, "folder": _text(runner.folder), **shared})
 
     def end(self, result: AuditResult) -> None:
         """The result for all ranks, which then leave what they worked on."""

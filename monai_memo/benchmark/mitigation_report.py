@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from monai_memo.benchmark.mitigation_rule import PLAIN, SCORES, Unit, mean_excess
+from monai_memo.files import csv_text
 
 matplotlib.use("Agg")
 VERDICT = {True: "**passes**", False: "fails", None: "-"}
@@ -38,11 +37,7 @@ def to_csv(units: Sequence[Unit]) -> str:
     """Every unit with every number."""
     rows = [unit_row(unit) for unit in units]
     columns = list(dict.fromkeys(name for row in sorted(rows, key=len, reverse=True) for name in row))
-    stream = io.StringIO()
-    table = csv.DictWriter(stream, columns, lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    return stream.getvalue()
+    return csv_text(columns, rows)
 
 
 def _percent(interval: Sequence[float]) -> str:

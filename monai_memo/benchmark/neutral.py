@@ -10,8 +10,8 @@ see what was done to an image, and would let noise pass.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +103,19 @@ def _in_blocks(function: object, images: Pixels, block: int = 128) -> Tensor:
     return torch.cat(parts)
 
 
+def _descend(
+    network: nn.Module, n: int, loss_of: Callable[[Tensor, torch.Generator], Tensor], steps: Iterable[int], seed: int
+) -> None:
+    """Train a network, by the loss of some of ``n`` images with random draws."""
+    optimizer = torch.optim.AdamW(network.parameters(), RATE)
+    for step in steps:
+        draws = torch.Generator().manual_seed(seed * 1_000_003 + int(step))
+        loss = loss_of(torch.randint(n, (BATCH,), generator=draws), draws)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+
 def train_features(
     pixels: Pixels,
     labels: NDArray[np.integer] | None,
@@ -133,27 +146,21 @@ def train_features(
     else:
         images = _tensor(pixels)
         targets = None if labels is None else torch.from_numpy(np.asarray(labels, dtype=np.int64))
-        optimizer = torch.optim.AdamW(network.parameters(), RATE)
-        for step in following(range(steps), "train features", shown=progress):
-            draws = torch.Generator().manual_seed(seed * 1_000_003 + int(step))
-            rows = torch.randint(len(images), (BATCH,), generator=draws)
+
+        def loss_of(rows: Tensor, draws: torch.Generator) -> Tensor:
             kinds = torch.randint(len(ALTERATIONS), (BATCH,), generator=draws)
             found = network(altered(_flipped(images[rows], draws), kinds, draws))
             loss = functional.cross_entropy(found[:, : len(ALTERATIONS)], kinds)
-            if targets is not None:
-                whole = kinds != ALTERATIONS.index("blend")  # a blend has two labels
-                loss = loss + functional.cross_entropy(found[whole, len(ALTERATIONS) :], targets[rows][whole])
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-        write_sealed(path, partial(_save, {"network": network.state_dict()}), identity)
+            if targets is None:
+                return loss
+            whole = kinds != ALTERATIONS.index("blend")  # a blend has two labels
+            return loss + functional.cross_entropy(found[whole, len(ALTERATIONS) :], targets[rows][whole])
+
+        _descend(network, len(images), loss_of, following(range(steps), "train features", shown=progress), seed)
+        write_sealed(path, lambda temporary: save_torch(temporary, {"network": network.state_dict()}), identity)
     network.eval()
     found = _in_blocks(network.features, pixels)
     return Features(network, found.mean(dim=0), found.std(dim=0).clamp_min(1e-6))
-
-
-def _save(record: dict[str, dict[str, Tensor]], path: Path) -> None:
-    save_torch(path, record)
 
 
 @dataclass(frozen=True)
@@ -175,15 +182,12 @@ def train_classifier(pixels: Pixels, positive: NDArray[np.bool_], seed: int, ste
     images, targets = _tensor(pixels), torch.from_numpy(np.asarray(positive, dtype=np.float32))
     share = float(targets.mean())
     weights = torch.where(targets > 0, 0.5 / max(share, 1e-6), 0.5 / max(1 - share, 1e-6))
-    optimizer = torch.optim.AdamW(network.parameters(), RATE)
-    for step in range(steps or CLASSIFIER_STEPS):
-        draws = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        rows = torch.randint(len(images), (BATCH,), generator=draws)
+
+    def loss_of(rows: Tensor, draws: torch.Generator) -> Tensor:
         found = network(_flipped(images[rows], draws))[:, 0]
-        loss = functional.binary_cross_entropy_with_logits(found, targets[rows], weight=weights[rows])
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+        return functional.binary_cross_entropy_with_logits(found, targets[rows], weight=weights[rows])
+
+    _descend(network, len(images), loss_of, range(steps or CLASSIFIER_STEPS), seed)
     return Classifier(network.eval())
 
 

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from monai_memo.errors import ConfigurationError
-from monai_memo.files import write_text, write_with
+from monai_memo.files import csv_text, write_text, write_with
 from monai_memo.image_arrays import SHORTEST, Images, take_images
 
 TABLE = "images.csv"
@@ -76,14 +75,13 @@ def write_images(
             _write(folder / name, _png(original if original.dtype == np.uint8 else np.round(_unit(array) * 255)))
         else:
             _write(folder / name, _npy(array[0]))
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    known = patients is not None
-    rows.writerow(["image", "patient_id"] if known else ["image"])
-    rows.writerows([name, str(who)] if known else [name] for name, who in zip(names, patients or names, strict=True))
+    if patients is None:
+        text = csv_text(["image"], ([name] for name in names))
+    else:
+        text = csv_text(["image", "patient_id"], ([name, str(who)] for name, who in zip(names, patients, strict=True)))
     table = folder / TABLE
-    if not table.is_file() or table.read_text(encoding="utf-8") != text.getvalue():
-        write_text(table, text.getvalue())
+    if not table.is_file() or table.read_text(encoding="utf-8") != text:
+        write_text(table, text)
     return Written(table, taken.sentence, (*(folder / name for name in names), table))
 
 

@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +13,7 @@ from PIL import Image
 
 from monai_memo.data.cohort import Cohort
 from monai_memo.errors import ConfigurationError
-from monai_memo.files import write_text, write_with
+from monai_memo.files import csv_text, write_text, write_with
 
 
 def save_image(path: str | Path, image: np.ndarray) -> Path:
@@ -70,13 +68,8 @@ def write_cohort(cohort: Cohort, path: str | Path, further: Sequence[tuple[Path,
 
 def cohort_table(cohort: Cohort, further: Sequence[tuple[Path, str]] = ()) -> str:
     """The text that ``write_cohort`` writes."""
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
     if not cohort.patients_known and not further:
-        rows.writerow(["image"])
-        rows.writerows([str(image.path.resolve())] for image in cohort.images)
-        return text.getvalue()
-    rows.writerow(["image", "patient_id"])
-    rows.writerows([str(image.path.resolve()), image.patient_id] for image in cohort.images)
-    rows.writerows([str(extra.resolve()), patient] for extra, patient in further)
-    return text.getvalue()
+        return csv_text(["image"], ([str(image.path.resolve())] for image in cohort.images))
+    rows = [[str(image.path.resolve()), image.patient_id] for image in cohort.images]
+    rows += [[str(extra.resolve()), patient] for extra, patient in further]
+    return csv_text(["image", "patient_id"], rows)

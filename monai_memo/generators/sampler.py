@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from torch.utils.data import Dataset
 
 from monai_memo.data.writing import save_image
 from monai_memo.errors import ConfigurationError, OutputError
-from monai_memo.files import sha256_of, write_text
+from monai_memo.files import csv_text, sha256_of, write_text
 from monai_memo.generators.latent_diffusion import sample_seeds, starting_noise
 from monai_memo.progress import Progress
 from monai_memo.sampling import Generator, Identified
@@ -200,8 +199,4 @@ class Sampler:
         return path.is_file() and sha256_of(path) == row[3]
 
     def _write(self, rows: list[tuple[str, ...]]) -> None:
-        stream = io.StringIO()
-        table = csv.writer(stream, lineterminator="\n")
-        table.writerow(COLUMNS)
-        table.writerows(rows)
-        write_text(self.manifest, stream.getvalue())
+        write_text(self.manifest, csv_text(COLUMNS, rows))

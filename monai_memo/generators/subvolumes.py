@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 from collections.abc import Iterator, Sequence
 from itertools import product
@@ -19,7 +17,7 @@ from monai_memo.data.loading import AXIS_LABELS
 from monai_memo.data.reading import read_image, with_affine
 from monai_memo.data.writing import save_image
 from monai_memo.errors import CohortError, ConfigurationError, UnusableImageError
-from monai_memo.files import write_text
+from monai_memo.files import csv_text, write_text
 from monai_memo.progress import following
 
 logger = logging.getLogger(__name__)
@@ -84,11 +82,7 @@ def cut_subvolumes(
             rows.append((name, image.patient_id, image.image_id))
     if not rows:
         raise CohortError(f"no sub-volume of {list(size)} voxels in {source} is more than background")
-    stream = io.StringIO()
-    table = csv.writer(stream, lineterminator="\n")
-    table.writerow(["image", "patient_id", "volume"])
-    table.writerows(rows)
-    return write_text(folder / "index.csv", stream.getvalue())
+    return write_text(folder / "index.csv", csv_text(["image", "patient_id", "volume"], rows))
 
 
 def _grid(shape: Sequence[int], size: Sequence[int], step: Sequence[int]) -> Iterator[tuple[int, ...]]:

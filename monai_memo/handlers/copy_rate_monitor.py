@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import time
 from collections.abc import Mapping
@@ -22,7 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from monai_memo.detector.detector import Detector
 from monai_memo.errors import ConfigurationError
-from monai_memo.files import write_text
+from monai_memo.files import csv_text, write_text
 from monai_memo.metrics.copy_rate import CopyRate
 from monai_memo.metrics.images import embed_images
 from monai_memo.metrics.verified import VerifiedCopyRate
@@ -235,11 +233,7 @@ class CopyRateMonitor:
 
     def _write_table(self, path: Path) -> None:
         columns = list(dict.fromkeys(name for row in self.history for name in row))
-        stream = io.StringIO()
-        table = csv.DictWriter(stream, columns, lineterminator="\n")
-        table.writeheader()
-        table.writerows(self.history)
-        write_text(path, stream.getvalue())
+        write_text(path, csv_text(columns, self.history))
 
     def close(self) -> None:
         """End the writing of TensorBoard's events; a later audit takes it up again."""

@@ -4,14 +4,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from monai_memo.errors import ConfigurationError, MemoError
-from monai_memo.files import write_text
+from monai_memo.files import csv_text, write_text
 from monai_memo.label.audit_folder import AuditFolder
 from monai_memo.label.prepare import FINAL, open_study
 from monai_memo.label.ratings import Entry, all_ratings, settled, standing_by_rater
@@ -45,13 +43,8 @@ def rating_table(study: Study, history: Mapping[str, Sequence[Entry]], kind: str
         kind: ``"named"``: everything. ``"redacted"``: raters and pairs are numbered, and no image is named.
             ``"page"``: without images and similarities.
     """
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
     further = {BEHIND_SERVERS: (), FOR_OTHERS: OF_THE_AUDIT[2:], FOR_US: OF_THE_AUDIT}[kind]
-    writer.writerow([*HEAD, *further])
-    for row in _rows(study, history, kind == FOR_OTHERS):
-        writer.writerow([row[name] for name in (*HEAD, *further)])
-    return stream.getvalue()
+    return csv_text([*HEAD, *further], _rows(study, history, kind == FOR_OTHERS))
 
 
 def _rows(study: Study, history: Mapping[str, Sequence[Entry]], pseudonymous: bool) -> Iterator[dict[str, Any]]:

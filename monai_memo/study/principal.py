@@ -13,7 +13,6 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -213,7 +212,7 @@ class PrincipalTraining:
                 return network.eval()
             self._train(network, self._variants(), heldout, asked)
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_sealed(path, partial(_save, {"network": network.state_dict()}), identity)
+        write_sealed(path, lambda temporary: save_torch(temporary, {"network": network.state_dict()}), identity)
         return network.eval()
 
     def _train(
@@ -259,7 +258,3 @@ class PrincipalTraining:
                 break
         if kept is not None:
             network.load_state_dict(kept)
-
-
-def _save(record: Mapping[str, Any], path: Path) -> None:
-    save_torch(path, dict(record))

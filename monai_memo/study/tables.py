@@ -4,13 +4,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai_memo.files import write_text
+from monai_memo.files import csv_text, write_text
 
 RUN = ("generator", "n_patients", "augmentation", "network", "steps", "seed")
 SIZES = ("parameters", "n_training_images", "n_heldout_images", "n_synthetic", "n_unusable", "softened")
@@ -90,9 +88,5 @@ def write_tables(folder: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """Write ``study.csv`` and ``study.md``."""
     rows = [flat(record) for record in records]
     columns = list(dict.fromkeys(name for row in sorted(rows, key=len, reverse=True) for name in row))
-    stream = io.StringIO()
-    table = csv.DictWriter(stream, columns, lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    write_text(folder / "study.csv", stream.getvalue())
+    write_text(folder / "study.csv", csv_text(columns, rows))
     write_text(folder / "study.md", markdown(records))

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -36,6 +36,15 @@ def opened(browser: Any, served: Served, rater: str = "paula") -> str:
     browser.get_log("browser")
     open_page(browser, served.url, rater)
     return str(wait(browser, lambda: shown_pair(browser)))
+
+
+@pytest.fixture
+def narrow(browser: Any) -> Iterator[None]:
+    """A phone's screen, 390 pixels wide."""
+    size = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    yield
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def test_both_images_stand_side_by_side_with_one_window(browser: Any, pictures: Served, shot: Shot) -> None:
@@ -189,18 +198,14 @@ def test_full_screen_and_help_by_key(browser: Any, pictures: Served, shot: Shot)
     wait(browser, lambda: visible(browser, "toolbar"))
 
 
+@pytest.mark.usefixtures("narrow")
 def test_a_narrow_screen_shows_one_image_below_the_other(browser: Any, pictures: Served, shot: Shot) -> None:
-    size = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    try:
-        opened(browser, pictures)
-        shot("2d_narrow")
-        panels = [[int(number) for number in panel.split(",")] for panel in state(browser)["panels"].split()]
-        assert panels[0][0] == panels[1][0] and panels[1][1] > panels[0][1]
-        assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
-        assert shade(browser, 1, 0.5, 0.8) > shade(browser, 1, 0.5, 0.2) + 60
-    finally:
-        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    opened(browser, pictures)
+    shot("2d_narrow")
+    panels = [[int(number) for number in panel.split(",")] for panel in state(browser)["panels"].split()]
+    assert panels[0][0] == panels[1][0] and panels[1][1] > panels[0][1]
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+    assert shade(browser, 1, 0.5, 0.8) > shade(browser, 1, 0.5, 0.2) + 60
 
 
 def test_three_planes_are_linked(browser: Any, volumes: Served, shot: Shot) -> None:
@@ -242,16 +247,12 @@ def test_three_planes_are_linked(browser: Any, volumes: Served, shot: Shot) -> N
     assert severe(browser) == []
 
 
+@pytest.mark.usefixtures("narrow")
 def test_volumes_on_a_narrow_screen(browser: Any, volumes: Served, shot: Shot) -> None:
-    size = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    try:
-        opened(browser, volumes)
-        shot("3d_narrow")
-        assert len(state(browser)["panels"].split()) == 6
-        assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
-    finally:
-        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    opened(browser, volumes)
+    shot("3d_narrow")
+    assert len(state(browser)["panels"].split()) == 6
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
 
 
 def test_agreement_stands_on_the_first_page_and_disagreements_are_settled(
