@@ -25,7 +25,8 @@ class DemoSettings(AuditOptions):
 
     Attributes:
         out: folder; the images go to ``<out>/images``, the audit to ``<out>/audit``.
-        modality: ``"chest"`` (2D), ``"knee"`` or ``"coronary"`` (3D).
+        modality: ``"chest"``, ``"ultrasound"``, ``"pet"`` or ``"dermoscopy"`` (2D, the last one in colour), ``"knee"``,
+            ``"coronary"`` or ``"pet_volume"`` (3D).
         n_train, n_heldout, n_synthetic: images of each cohort.
         copy_share: share of the synthetic images that are planted copies of training images.
         seed: of every random step.

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from monai_memo.data.phantoms import chest_phantom as chest_phantom
     from monai_memo.data.phantoms import coronary_phantom as coronary_phantom
     from monai_memo.data.phantoms import knee_phantom as knee_phantom
+    from monai_memo.data.phantoms import pet_phantom as pet_phantom
+    from monai_memo.data.phantoms import pet_volume_phantom as pet_volume_phantom
+    from monai_memo.data.phantoms import skin_phantom as skin_phantom
+    from monai_memo.data.phantoms import ultrasound_phantom as ultrasound_phantom
     from monai_memo.data.planting import plant as plant
     from monai_memo.data.prepared import PreparedCohort as PreparedCohort
     from monai_memo.data.prepared import prepare as prepare
@@ -41,12 +45,16 @@ _MODULES = {
     "coronary_phantom": "monai_memo.data.phantoms",
     "guess_preprocessing": "monai_memo.data.loading",
     "knee_phantom": "monai_memo.data.phantoms",
+    "pet_phantom": "monai_memo.data.phantoms",
+    "pet_volume_phantom": "monai_memo.data.phantoms",
     "plant": "monai_memo.data.planting",
     "prepare": "monai_memo.data.prepared",
     "read_image": "monai_memo.data.reading",
     "save_image": "monai_memo.data.writing",
+    "skin_phantom": "monai_memo.data.phantoms",
     "spatial_dims_of": "monai_memo.data.reading",
     "split_by_patient": "monai_memo.data.cohort",
+    "ultrasound_phantom": "monai_memo.data.phantoms",
     "write_cohort": "monai_memo.data.writing",
     "write_demo_cohorts": "monai_memo.data.demo_cohorts",
 }

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from monai_memo.data.phantoms import PHANTOMS
+from monai_memo.data.phantoms import PHANTOMS, VOLUMES
 from monai_memo.data.planting import plant_mixture
 from monai_memo.data.writing import save_image
 from monai_memo.errors import ConfigurationError
@@ -51,7 +51,8 @@ def write_demo_cohorts(
     one; the others are phantoms of further patients.
 
     Args:
-        modality: ``"chest"`` (2D, PNG), ``"knee"`` or ``"coronary"`` (3D, NIfTI).
+        modality: ``"chest"``, ``"ultrasound"``, ``"pet"`` or ``"dermoscopy"`` (in colour; all 2D, PNG), ``"knee"``,
+            ``"coronary"`` or ``"pet_volume"`` (3D, NIfTI).
         size: pixels or voxels per axis; 64 in 2D, 32 in 3D by default.
 
     Returns:
@@ -71,7 +72,7 @@ def write_demo_cohorts(
     made = {"kind": KIND, "arguments": [modality, n_train, n_heldout, n_synthetic, copy_share, seed, size]}
     _require_ours(folder, made)
     write_json(folder / MARKER, made)
-    dims = 2 if modality == "chest" else 3
+    dims = 3 if modality in VOLUMES else 2
     shape = (size or (64 if dims == 2 else 32),) * dims
     ending = "png" if dims == 2 else "nii.gz"
     first = 1_000_000 * seed

@@ -11,48 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 
+from monai_memo.data.pet_phantom import pet_phantom, pet_volume_phantom
+from monai_memo.data.phantom_shapes import Volume, finish, grid, posed, rngs, soft, texture
+from monai_memo.data.skin_phantom import skin_phantom
+from monai_memo.data.ultrasound_phantom import ultrasound_phantom
 from monai_memo.settings import MODALITIES
-
-Volume = NDArray[np.float32]
-
-
-def _grid(size: Sequence[int]) -> list[NDArray[np.float64]]:
-    """Coordinates from -1 to 1 along each axis."""
-    return list(np.meshgrid(*(np.linspace(-1, 1, length) for length in size), indexing="ij"))
-
-
-def _texture(size: Sequence[int], smooth: float, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Smooth noise with standard deviation 1; ``smooth`` in shares of the length."""
-    noise = ndimage.gaussian_filter(rng.standard_normal(size), [smooth * length for length in size], mode="wrap")
-    return np.asarray((noise - noise.mean()) / noise.std())
-
-
-def _soft(inside: NDArray[np.float64], edge: float = 0.06) -> NDArray[np.float64]:
-    """1 inside (negative values), 0 outside, with a soft edge."""
-    return np.asarray(1 / (1 + np.exp(np.clip(inside / edge, -40, 40))))
-
-
-def _posed(
-    grid: list[NDArray[np.float64]], rng: np.random.Generator, turn: float, move: float
-) -> list[NDArray[np.float64]]:
-    """Turn and shift the coordinates a little, as patients never lie the same way."""
-    angle = rng.normal(0, turn)
-    first, second, *rest = grid
-    turned = [np.cos(angle) * first - np.sin(angle) * second, np.sin(angle) * first + np.cos(angle) * second, *rest]
-    return [axis + rng.normal(0, move) for axis in turned]
-
-
-def _rngs(patient: int, visit: int, kind: int) -> tuple[np.random.Generator, np.random.Generator]:
-    """Randomness of the person, and of the visit (pose and noise)."""
-    return np.random.default_rng([kind, patient]), np.random.default_rng([kind, patient, visit + 1])
-
-
-def _finish(image: NDArray[np.float64], rng: np.random.Generator, noise: float) -> Volume:
-    image = image + noise * rng.standard_normal(image.shape)
-    return np.clip(image, 0, 1).astype(np.float32)[None]
 
 
 def chest_phantom(patient: int, size: Sequence[int] = (64, 64), visit: int = 0) -> Volume:
@@ -61,41 +26,39 @@ def chest_phantom(patient: int, size: Sequence[int] = (64, 64), visit: int = 0) 
     Returns:
         ``(1, rows, columns)`` in [0, 1].
     """
-    person, exam = _rngs(patient, visit, 1)
-    y, x = _posed(_grid(size), exam, turn=0.03, move=0.02)
+    person, exam = rngs(patient, visit, 1)
+    y, x = posed(grid(size), exam, turn=0.03, move=0.02)
     width, height = person.normal(0.78, 0.06), person.normal(0.05, 0.05)
-    body = _soft(
-        (np.abs(x) / (width + 0.12 + 0.12 * _soft(0.45 + y, 0.1))) ** 4 + (np.maximum(-y - 0.75, 0) * 2.5) ** 2 - 1
+    body = soft(
+        (np.abs(x) / (width + 0.12 + 0.12 * soft(0.45 + y, 0.1))) ** 4 + (np.maximum(-y - 0.75, 0) * 2.5) ** 2 - 1
     )
-    image = 0.55 * body + 0.08 * body * _texture(size, 0.12, person)
+    image = 0.55 * body + 0.08 * body * texture(size, 0.12, person)
     for side in (-1, 1):
         centre_x, centre_y = side * person.normal(0.40, 0.03), height + person.normal(0.0, 0.04)
         wide, tall = person.normal(0.29, 0.03), person.normal(0.62, 0.06)
         lean = person.normal(0.12, 0.05) * side
         u = (x - centre_x - lean * (y - centre_y)) / wide
         v = (y - centre_y) / tall
-        lung = _soft(u**2 + np.abs(v) ** 3 - 1, 0.10) * _soft(y - person.normal(0.52, 0.06) - 0.25 * u * side, 0.05)
-        image -= lung * (person.normal(0.36, 0.03) - 0.05 * _texture(size, 0.04, person))
+        lung = soft(u**2 + np.abs(v) ** 3 - 1, 0.10) * soft(y - person.normal(0.52, 0.06) - 0.25 * u * side, 0.05)
+        image -= lung * (person.normal(0.36, 0.03) - 0.05 * texture(size, 0.04, person))
     spacing, tilt, phase = person.normal(0.165, 0.012), person.normal(0.28, 0.08), person.uniform(0, 1)
     rib = np.abs(((y + tilt * np.abs(x) ** 1.6) / spacing + phase) % 1 - 0.5)
-    image += (
-        person.normal(0.10, 0.02) * _soft(rib - 0.16, 0.05) * body * _soft(np.abs(x) - width + 0.02) * _soft(y - 0.55)
-    )
+    image += person.normal(0.10, 0.02) * soft(rib - 0.16, 0.05) * body * soft(np.abs(x) - width + 0.02) * soft(y - 0.55)
     for side in (-1, 1):
         slope, top = person.normal(0.22, 0.06), person.normal(-0.72, 0.04)
-        image += 0.14 * _soft(np.abs(y - top + slope * (side * x - 0.1)) - 0.035, 0.02) * _soft(-side * x + 0.08) * body
+        image += 0.14 * soft(np.abs(y - top + slope * (side * x - 0.1)) - 0.035, 0.02) * soft(-side * x + 0.08) * body
     spine = person.normal(0.09, 0.01)
     vertebra = 0.85 + 0.15 * np.cos(2 * np.pi * (y / person.normal(0.17, 0.01) + person.uniform()))
-    image += 0.26 * _soft(np.abs(x - 0.04 * np.sin(2 * y + person.uniform(0, 6))) - spine, 0.03) * vertebra * body
+    image += 0.26 * soft(np.abs(x - 0.04 * np.sin(2 * y + person.uniform(0, 6))) - spine, 0.03) * vertebra * body
     heart_x, heart_y = person.normal(0.13, 0.04), person.normal(0.26, 0.05)
     heart = ((x - heart_x) / person.normal(0.30, 0.04)) ** 2 + ((y - heart_y) / person.normal(0.34, 0.04)) ** 2
-    image += person.normal(0.26, 0.03) * _soft(heart - 1, 0.15)
+    image += person.normal(0.26, 0.03) * soft(heart - 1, 0.15)
     for _ in range(int(person.integers(0, 4))):
         spot_y, spot_x = person.uniform(-0.45, 0.4), person.uniform(0.25, 0.6) * person.choice([-1, 1])
         image += person.uniform(0.1, 0.25) * np.exp(
             -((y - spot_y) ** 2 + (x - spot_x) ** 2) / person.uniform(0.004, 0.03)
         )
-    return _finish(image, exam, 0.02)
+    return finish(image, exam, 0.02)
 
 
 def knee_phantom(patient: int, size: Sequence[int] = (32, 32, 32), visit: int = 0) -> Volume:
@@ -104,10 +67,10 @@ def knee_phantom(patient: int, size: Sequence[int] = (32, 32, 32), visit: int = 
     Returns:
         ``(1, x, y, z)`` in [0, 1]; z runs from the tibia up to the femur.
     """
-    person, exam = _rngs(patient, visit, 2)
-    x, y, z = _posed(_grid(size), exam, turn=0.05, move=0.03)
-    leg = _soft((x / person.normal(0.88, 0.05)) ** 2 + (y / person.normal(0.82, 0.05)) ** 2 - 1, 0.08)
-    image = leg * (0.35 + 0.10 * _texture(size, 0.07, person))
+    person, exam = rngs(patient, visit, 2)
+    x, y, z = posed(grid(size), exam, turn=0.05, move=0.03)
+    leg = soft((x / person.normal(0.88, 0.05)) ** 2 + (y / person.normal(0.82, 0.05)) ** 2 - 1, 0.08)
+    image = leg * (0.35 + 0.10 * texture(size, 0.07, person))
     joint = person.normal(0.0, 0.08)
     shaft, gap = person.normal(0.40, 0.04), person.normal(0.07, 0.015)
     for above in (1, -1):
@@ -116,8 +79,8 @@ def knee_phantom(patient: int, size: Sequence[int] = (32, 32, 32), visit: int = 
         edge = np.sqrt((x / 1.15) ** 2 + (y + person.normal(0.05, 0.05)) ** 2) - flare
         condyle = gap - distance + 0.12 * (1 - np.cos(np.pi * np.clip(x / 0.6, -1, 1))) * (above == 1)
         surface = np.maximum(edge, condyle)
-        marrow = person.normal(0.80, 0.04) + 0.07 * _texture(size, 0.05, person)
-        bone = _soft(surface, 0.04)
+        marrow = person.normal(0.80, 0.04) + 0.07 * texture(size, 0.05, person)
+        bone = soft(surface, 0.04)
         image = image * (1 - bone) + bone * marrow
         image -= 0.45 * np.exp(-((surface / 0.045) ** 2)) * leg
         image += 0.35 * np.exp(-(((surface - 0.07) / 0.035) ** 2)) * np.exp(-((distance / 0.25) ** 2)) * leg
@@ -129,11 +92,11 @@ def knee_phantom(patient: int, size: Sequence[int] = (32, 32, 32), visit: int = 
         + ((y - person.normal(0.68, 0.03)) / 0.14) ** 2
         + ((z - joint - person.normal(0.3, 0.06)) / 0.28) ** 2
     ) - 1
-    image = image * (1 - _soft(cap, 0.2)) + 0.75 * _soft(cap, 0.2)
+    image = image * (1 - soft(cap, 0.2)) + 0.75 * soft(cap, 0.2)
     for _ in range(4):
         vessel_x, vessel_y, bend = person.uniform(-0.6, 0.6), person.uniform(-0.75, -0.4), person.normal(0, 0.2)
         image -= 0.3 * np.exp(-((x - vessel_x - bend * z) ** 2 + (y - vessel_y) ** 2) / 0.004) * leg
-    return _finish(image, exam, 0.02)
+    return finish(image, exam, 0.02)
 
 
 def coronary_phantom(patient: int, size: Sequence[int] = (32, 32, 32), visit: int = 0) -> Volume:
@@ -142,17 +105,17 @@ def coronary_phantom(patient: int, size: Sequence[int] = (32, 32, 32), visit: in
     Returns:
         ``(1, x, y, z)`` in [0, 1].
     """
-    person, exam = _rngs(patient, visit, 3)
-    x, y, z = _posed(_grid(size), exam, turn=0.06, move=0.03)
+    person, exam = rngs(patient, visit, 3)
+    x, y, z = posed(grid(size), exam, turn=0.06, move=0.03)
     centre, axes = person.normal(0, 0.06, 3), person.normal(0.66, 0.05, 3)
     heart = sum(((c - m) / a) ** 2 for c, m, a in zip((x, y, z), centre, axes, strict=True)) - 1
-    image = 0.12 + 0.03 * _texture(size, 0.05, person) + 0.38 * _soft(heart, 0.1) + 0.04 * _texture(size, 0.08, person)
+    image = 0.12 + 0.03 * texture(size, 0.05, person) + 0.38 * soft(heart, 0.1) + 0.04 * texture(size, 0.08, person)
     for _ in range(4):
         middle, radii = centre + person.normal(0, 0.25, 3), person.uniform(0.16, 0.32, 3)
         chamber = sum(((c - m) / r) ** 2 for c, m, r in zip((x, y, z), middle, radii, strict=True)) - 1
-        image += person.normal(0.22, 0.03) * _soft(chamber, 0.2) * _soft(heart, 0.1)
+        image += person.normal(0.22, 0.03) * soft(chamber, 0.2) * soft(heart, 0.1)
     aorta = np.hypot(x - person.normal(-0.1, 0.06) - 0.2 * z, y - person.normal(0.05, 0.06)) - person.normal(0.17, 0.02)
-    image += 0.3 * _soft(aorta, 0.03) * _soft(-z)
+    image += 0.3 * soft(aorta, 0.03) * soft(-z)
     vessels = np.zeros(tuple(size))
     for _ in range(int(person.integers(4, 7))):
         direction = person.normal(size=3)
@@ -169,10 +132,18 @@ def coronary_phantom(patient: int, size: Sequence[int] = (32, 32, 32), visit: in
             vessels[voxel] = 1.0 if person.uniform() > 0.03 else 2.5
     image += 1.5 * ndimage.gaussian_filter(vessels, 0.022 * min(size))
     spine = np.hypot(x - person.normal(0, 0.05), y + person.normal(0.92, 0.03)) - person.normal(0.2, 0.02)
-    image += 0.5 * _soft(spine, 0.04)
-    return _finish(image, exam, 0.02)
+    image += 0.5 * soft(spine, 0.04)
+    return finish(image, exam, 0.02)
 
 
 PHANTOMS: Mapping[str, Callable[..., Volume]] = dict(
-    zip(MODALITIES, (chest_phantom, knee_phantom, coronary_phantom), strict=True)
-)
+    zip(
+        MODALITIES,
+        (
+            chest_phantom, knee_phantom, coronary_phantom, ultrasound_phantom, pet_phantom, pet_volume_phantom,
+            skin_phantom,
+        ),
+        strict=True,
+    )
+)  # fmt: skip
+VOLUMES = ("knee", "coronary", "pet_volume")

@@ -43,7 +43,7 @@ from monai_memo.settings.values import Whole as Whole
 
 RECIPES = ("default", "paper")
 CALIBRATIONS = ("size_matched", "paper")
-MODALITIES = ("chest", "knee", "coronary")  # of phantoms
+MODALITIES = ("chest", "knee", "coronary", "ultrasound", "pet", "pet_volume", "dermoscopy")  # of phantoms
 
 Boolean = Annotated[bool, Flag()]
 Seed = Annotated[int, Whole(0, 2**63 - 1)]
