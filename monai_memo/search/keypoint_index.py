@@ -35,6 +35,9 @@ class KeypointIndex:
     owner: NDArray[np.int32]
     frames: NDArray[np.float32]
 
+    def __len__(self) -> int:
+        return 0 if self.file is None else len(self.owner)
+
     @classmethod
     def of(cls, kept: Tensor, runner: Runner) -> KeypointIndex:
         """Index keypoints; several processes share out which list each of them goes into.

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from monai_memo.search.gallery import Gallery, as_tensor, grey
 from monai_memo.search.keypoint_index import KeypointIndex, packed, unpacked
+from monai_memo.search.keypoint_table import UP_TO, KeypointTable
 from monai_memo.search.keypoints import INVERTED, MIRRORED, VARIANTS, Keypoints, keypoints_of, variants_of
 from monai_memo.search.placed import Placed
 from monai_memo.search.runner import AHEAD, CPU, Runner
@@ -59,7 +60,7 @@ class LookedUp:
 class LocalFeatureRetriever:
     """Keypoints; of pictures only.
 
-    They are found and looked up on the CPU, and paired on the runner's device.
+    They are found on the CPU, and looked up and paired on the runner's device.
 
     Args:
         candidates: of each query.
@@ -88,6 +89,10 @@ class LocalFeatureRetriever:
         on_cpu = replace(runner, device=CPU)
         self.packed = gallery.derive("keypoints", make, on_cpu) if kept is None else kept
         gallery.derived["keypoints"] = self.packed
+        self.table: KeypointTable | None = None
+        if runner.waits and self.size <= UP_TO:
+            self.table = KeypointTable(self.packed, runner)
+            return
         self.index = KeypointIndex.of(self.packed, on_cpu) if gallery.keypoints is None else gallery.keypoints
         gallery.keypoints = self.index
 
@@ -138,16 +143,17 @@ class LocalFeatureRetriever:
             which = np.repeat(given, VARIANTS, axis=1)
             return which, np.tile(np.arange(VARIANTS), (n, given.shape[1]))
         which, variants = (np.full((n, self.wanted), fill, dtype=np.int64) for fill in (-1, 0))
-        if self.index.file is None:
+        index = self.index if self.table is None else self.table
+        if len(index) == 0:
             return which, variants
         counts = points.counts.clamp(max=VOTERS).numpy()
         rows = np.flatnonzero(counts >= FEWEST)
         if not len(rows):
             return which, variants
         voters, query, variant = self._voters(descriptors, rows, counts)
-        found = self.index.nearest(voters, self.neighbours)
+        found = index.nearest(voters, self.neighbours)
         theirs = torch.cat([frames[row, :, : counts[row]].flatten(0, 1) for row in rows]).numpy()
-        codes, votes = self._counted(found, query, variant, theirs)
+        codes, votes = self._counted(index, found, query, variant, theirs)
         row = codes // (VARIANTS * self.size)
         order = np.lexsort((codes, -votes, row))
         place = np.arange(len(order)) - np.searchsorted(row[order], row[order])  # within the query
@@ -167,6 +173,7 @@ class LocalFeatureRetriever:
 
     def _counted(
         self,
+        index: KeypointIndex | KeypointTable,
         found: NDArray[np.int64],
         query: NDArray[np.int64],
         variant: NDArray[np.int64],
@@ -184,8 +191,8 @@ class LocalFeatureRetriever:
         """
         mine, target = np.repeat(np.arange(len(found)), found.shape[1]), found.ravel()
         mine, target = mine[target >= 0], target[target >= 0]
-        there, here = self.index.frames[target], frames[mine]
-        code = (query[mine] * self.size + self.index.owner[target]) * VARIANTS + variant[mine]
+        there, here = index.frames[target], frames[mine]
+        code = (query[mine] * self.size + index.owner[target]) * VARIANTS + variant[mine]
         codes, group = np.unique(code, return_inverse=True)
         angle = np.remainder(there[:, 3] - here[:, 3], 2 * np.pi) * (ANGLES / (2 * np.pi))
         size = np.log2(there[:, 2] / here[:, 2]) * 2 + SIZES / 2
@@ -204,7 +211,8 @@ class LocalFeatureRetriever:
         points, descriptors, frames, which, variants = (getattr(found, part.name) for part in fields(found))
         n, k = which.shape
         device = runner.device
-        theirs = unpacked(self.packed[torch.from_numpy(which.clip(min=0).ravel())])
+        kept = self.packed if self.table is None else self.table.kept
+        theirs = unpacked(kept[torch.from_numpy(which.clip(min=0).ravel()).to(kept.device)])
         rows, kinds = torch.arange(n).repeat_interleave(k), torch.from_numpy(variants.ravel())
         here = Keypoints(descriptors[rows, kinds], frames[rows, kinds], points.counts[rows])
         parts = [

@@ -22,6 +22,7 @@ from torch import Tensor
 from monai_memo.registration.affine import resized, within_reach
 from monai_memo.registration.filters import smooth
 from monai_memo.search.gallery import Gallery, grey
+from monai_memo.search.inverted_file import InvertedFile, pays
 from monai_memo.search.protocols import Scored
 from monai_memo.search.runner import Runner
 
@@ -60,7 +61,7 @@ class WholeImages:
     """All training images and their mirror images, searched by mean squared error.
 
     Up to ``EXACT_UP_TO`` images (more on a graphics card) every error is calculated. In larger galleries images of 16
-    pixels (8 voxels) are compared first; the errors of the nearest ones are then exact.
+    pixels (8 voxels) are compared first, in very large ones by an inverted file; errors of the nearest ones are exact.
 
     Args:
         layout: compare small, blurred versions of equal brightness and contrast: what is left of a copy under strong
@@ -84,7 +85,11 @@ class WholeImages:
         self.patients = torch.from_numpy(gallery.patients).to(runner.device)
         self.most = int(np.bincount(gallery.patients).max())
         self.columns = self._columns(self.vectors)
-        self.norms = self.columns.float().pow(2).sum(dim=0)
+        self.file = InvertedFile(self.columns.T, runner) if pays(self.size, runner) else None
+        if self.file is None:
+            self.norms = self.columns.float().pow(2).sum(dim=0)
+        else:
+            self.columns = self.columns[:, :0]  # the file has them
         self._crowding = torch.full((self.size,), torch.nan, dtype=torch.float64, device=runner.device)
         if runner.waits:
             self._fill(torch.arange(self.size, device=runner.device))
@@ -92,7 +97,8 @@ class WholeImages:
     @property
     def exact(self) -> bool:
         """Whether all errors are calculated."""
-        return self.layout or self.size <= (EXACT_ON_CARD if self.runner.waits else EXACT_UP_TO)
+        most = EXACT_ON_CARD if self.runner.waits else EXACT_UP_TO
+        return self.size <= most or (self.layout and not pays(self.size, self.runner))
 
     def vectors_of(self, images: Tensor) -> Tensor:
         """``(n, 1, *spatial)`` to ``(n, values)``, scaled so that distances are mean squared errors."""
@@ -110,7 +116,7 @@ class WholeImages:
 
     def _columns(self, vectors: Tensor) -> Tensor:
         """``(values, n)`` of what is looked through: all values, or those of small images."""
-        if self.exact:
+        if self.exact or self.layout:
             return vectors.T
         small = tuple(min(length, SKETCH[self.dims]) for length in self.shape)
         parts = [resized(part.float().view(-1, 1, *self.shape), small).flatten(1) for part in vectors.split(4096)]
@@ -154,11 +160,7 @@ class WholeImages:
     def _nearest(self, vectors: Tensor, wanted: int) -> tuple[Tensor, Tensor]:
         """Squared errors and indices of the nearest images, as they lie and mirrored, lowest error first."""
         sides = torch.stack([vectors, self.mirrored(vectors)], dim=1)  # a mirrored query for a mirrored gallery
-        looked = self._columns(sides.flatten(0, 1)).T.to(self.columns.dtype)
-        errors = self.norms - 2 * (looked @ self.columns).float()
-        errors = errors.view(len(vectors), 2 * self.size)  # the query's own norm changes no order
-        short = min(wanted if self.exact else max(wanted, SHORTLIST), errors.shape[1])
-        places = errors.topk(short, dim=1, largest=False).indices
+        places = self._short(self._columns(sides.flatten(0, 1)).T, wanted if self.exact else max(wanted, SHORTLIST))
         # Differences of large sums are too coarse for near copies: the errors that count are taken pixel by pixel.
         rows, side = places % self.size, places // self.size
         exact = torch.stack([
@@ -167,6 +169,25 @@ class WholeImages:
         ])  # fmt: skip
         errors, order = exact.sort(dim=1, stable=True)
         return errors[:, :wanted], rows.gather(1, order)[:, :wanted]
+
+    def _short(self, looked: Tensor, count: int) -> Tensor:
+        """Places of the nearest images by what is looked through, those of the second side behind all of the first.
+
+        Args:
+            looked: ``(2 n, values)``, both sides of each query one after the other.
+
+        Returns:
+            ``(n, count)``, fewer in tiny galleries.
+        """
+        n = len(looked) // 2
+        if self.file is None:
+            errors = self.norms - 2 * (looked.to(self.columns.dtype) @ self.columns).float()
+            errors = errors.view(n, 2 * self.size)  # the query's own norm changes no order
+            return errors.topk(min(count, errors.shape[1]), dim=1, largest=False).indices
+        errors, places = self.file.nearest(looked, min(count, self.size))
+        places.view(n, 2, -1)[:, 1] += self.size
+        order = errors.view(n, -1).topk(min(count, 2 * errors.shape[1]), dim=1, largest=False).indices
+        return places.view(n, -1).gather(1, order)
 
     def crowding(self, candidates: Tensor, own: Tensor | None = None) -> Tensor:
         """What is subtracted for other patients' images near to the candidates, ``(n, r)`` like these.

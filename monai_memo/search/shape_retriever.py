@@ -8,7 +8,8 @@ half a small pixel off, the template of one chest is as near to a hundred others
 sizes and, for 2D images, turned as well, are tried at twice the resolution.
 
 Up to ``exact_up_to`` images (more on a graphics card) both searches look at all of them. In larger galleries templates
-are compared by their principal components first, and only the best go on to exact templates and to shifts.
+are compared by their principal components first, in very large ones by an inverted file, and only the best go on to
+exact templates and to shifts.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from monai_memo.registration.affine import linear_transforms, resized, views
 from monai_memo.registration.coarse import CoarseRegistration
 from monai_memo.registration.filters import local_contrast, structured
 from monai_memo.search.gallery import Gallery, grey
+from monai_memo.search.inverted_file import InvertedFile, pays
 from monai_memo.search.runner import Runner
 
 LENGTH = {2: 16, 3: 10}
@@ -36,6 +38,7 @@ SHIFTED_ROTATIONS = {2: (-20.0, -10.0, 10.0, 20.0), 3: ()}  # degrees; three pla
 TEMPLATES, SHIFTED = 16, 8
 EXACT_UP_TO, POOL, SHORTLIST, COMPONENTS = 2048, 2048, 256, 64
 EXACT_ON_CARD = 65_536
+PROBED, VOTED = 32, 100  # groups of an inverted file that each version of a query is compared with; images it names
 COLUMNS, ON_CARD = 128, 4096  # training images that are correlated at once: what a processor keeps at hand; on a card
 
 
@@ -129,7 +132,9 @@ class ShapeRetriever:
             return
         covariance = sum(part.T @ part for part in self.vectors.split(65536))
         self.components = torch.linalg.eigh(covariance).eigenvectors[:, -COMPONENTS:].contiguous()
-        self.sketches = (self.vectors @ self.components).T.contiguous()
+        sketches = self.vectors @ self.components
+        self.file = InvertedFile(sketches, runner, products=True, probed=PROBED) if pays(self.size, runner) else None
+        self.sketches = sketches.T.contiguous() if self.file is None else None
 
     def __call__(self, queries: Tensor, runner: Runner) -> Tensor:
         """``(batch, templates + shifted)`` candidates."""
@@ -141,7 +146,7 @@ class ShapeRetriever:
             by_template = self._best(versions, self.vectors.T, runner).topk(min(self.templates, self.size)).indices
             by_shift = self._shifts(features, runner).topk(min(self.shifted, self.size)).indices
             return torch.cat([by_template, by_shift], dim=1)
-        pool = self._best(versions @ self.components, self.sketches, runner).topk(min(self.pool, self.size)).indices
+        pool = self._sketched(versions @ self.components, runner).topk(min(self.pool, self.size)).indices
         short = pool[:, :SHORTLIST]
         scores = torch.stack([
             (one @ self.vectors[which].T).amax(dim=0) for one, which in zip(versions, short, strict=True)
@@ -153,6 +158,19 @@ class ShapeRetriever:
         ])  # fmt: skip
         by_shift = pool.gather(1, peaks.topk(min(self.shifted, pool.shape[1])).indices)
         return torch.cat([by_template, by_shift], dim=1)
+
+    def _sketched(self, versions: Tensor, runner: Runner) -> Tensor:
+        """``(batch, n)`` highest inner product of any version with each image's components.
+
+        By an inverted file only for the images that a version names; all others come after them.
+        """
+        if self.file is None:
+            assert self.sketches is not None
+            return self._best(versions, self.sketches, runner)
+        result = versions.new_full((len(versions), self.size), -torch.inf)
+        products, places = self.file.nearest(versions.flatten(0, 1), min(VOTED, self.size))
+        shape = (len(versions), -1)
+        return result.scatter_reduce_(1, places.view(shape), products.view(shape), "amax")
 
     @staticmethod
     def _best(versions: Tensor, columns: Tensor, runner: Runner) -> Tensor:
