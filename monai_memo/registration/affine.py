@@ -23,7 +23,18 @@ REACH_DEGREES, REACH_ZOOM, REACH_SHIFT = 26.0, 1.3, 0.4  # of transforms that ar
 
 def half_lengths(shape: Sequence[int], device: torch.device | None = None) -> Tensor:
     """Half-length of each axis, last axis first, in units of half the longest axis."""
+    return _half_lengths(tuple(shape), device)
+
+
+@lru_cache(maxsize=64)
+def _half_lengths(shape: tuple[int, ...], device: torch.device | None) -> Tensor:
     return torch.tensor([length / max(shape) for length in reversed(shape)]).to(device)
+
+
+@lru_cache(maxsize=256)
+def kept_on(device: torch.device, constant: Tensor) -> Tensor:
+    """A tensor that nobody changes, brought to a device once: a card would wait for each copy."""
+    return constant.to(device)
 
 
 def identity(dims: int, device: torch.device | None = None) -> Tensor:
@@ -110,11 +121,12 @@ def resized(images: Tensor, shape: Sequence[int]) -> Tensor:
     return small
 
 
-def mirror(dims: int) -> Tensor:
+@lru_cache(maxsize=64)
+def mirror(dims: int, device: torch.device | None = None) -> Tensor:
     """``(dims, dims)`` mirror image: last axis in 2D (coordinate 0), first axis in 3D (coordinate 2)."""
     sides = torch.ones(dims)
     sides[0 if dims == 2 else 2] = -1
-    return torch.diag(sides)
+    return torch.diag(sides).to(device)
 
 
 def within_reach(thetas: Tensor) -> Tensor:
@@ -129,7 +141,7 @@ def within_reach(thetas: Tensor) -> Tensor:
     linear, shift = thetas[..., :-1], thetas[..., -1]
     dims = linear.shape[-1]
     mirrored = torch.linalg.det(linear) < 0
-    linear = torch.where(mirrored[..., None, None], linear @ mirror(dims).to(linear.device), linear)
+    linear = torch.where(mirrored[..., None, None], linear @ mirror(dims, linear.device), linear)
     zoom = torch.linalg.det(linear).abs().clamp(min=1e-6) ** (1 / dims)
     trace = linear.diagonal(dim1=-2, dim2=-1).sum(dim=-1) / zoom
     cosine = trace / 2 if dims == 2 else (trace - 1) / 2

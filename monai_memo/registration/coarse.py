@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from monai_memo.registration.affine import half_lengths, linear_transforms, resized, views
+from monai_memo.registration.affine import half_lengths, kept_on, linear_transforms, resized, views
 from monai_memo.registration.correlation import ShiftCorrelation
 from monai_memo.registration.filters import local_contrast
 
@@ -47,7 +47,7 @@ class CoarseRegistration:
 
     def kernels(self, features: Tensor, linear: Tensor) -> Tensor:
         """Queries' features ``(batch, *coarse)`` under linear transforms ``(v, dims, dims)``, see there."""
-        turned = views(features, linear.to(features.device))
+        turned = views(features, kept_on(features.device, linear))
         spectra = self.correlation.spectra(turned.flatten(0, 1))
         return self.correlation.kernels(spectra.unflatten(0, turned.shape[:2]))
 
@@ -75,7 +75,7 @@ class CoarseRegistration:
         # To (batch, k, best, s_1, ..., s_d):
         maps = maps.permute(0, maps.ndim - 1, dims, dims + 1, *range(dims - 1, 0, -1))
         which = which.transpose(1, 2)
-        inverse = self.inverses.to(features.device)[which]
+        inverse = kept_on(features.device, self.inverses)[which]
         return torch.cat([inverse, self._moves(maps.contiguous()).unsqueeze(-1)], dim=-1)
 
     def _moves(self, maps: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ class CoarseRegistration:
         moves, stride = [], 1
         for order in range(dims):
             axis = dims - 1 - order
-            offsets, count = self.correlation.offsets[axis].to(maps.device), maps.shape[3 + axis]
+            offsets, count = kept_on(maps.device, self.correlation.offsets[axis]), maps.shape[3 + axis]
             along = (place // stride) % count
             before = flat.gather(3, torch.where(along > 0, place - stride, place))
             after = flat.gather(3, torch.where(along < count - 1, place + stride, place))

@@ -61,7 +61,7 @@ class ShiftCorrelation:
         standard = tapered / tapered.pow(2).sum(dim=axes, keepdim=True).sqrt().clamp(min=1e-6)
         spectra: Tensor = torch.fft.rfftn(standard, dim=axes)
         for axis, kept in enumerate(self.frequencies):
-            chosen = torch.tensor([one % self.shape[axis] for one in kept]).to(images.device)
+            chosen = _numbers(tuple(one % self.shape[axis] for one in kept), images.device)
             spectra = spectra.index_select(axis + 1, chosen)
         return spectra
 
@@ -130,16 +130,8 @@ class ShiftCorrelation:
         return _phase(self.shape[axis], most, tuple(self.frequencies[axis]), device)
 
     def _inverse(self, axis: int, device: torch.device) -> Tensor:
-        """Real matrix of the inverse transform along a further axis; the last one sums up to real numbers."""
-        phase = self._phase(axis, device)  # columns below: each frequency's real, then its imaginary part
-        if axis < self.dims - 1:
-            real = torch.stack([phase.real, -phase.imag], dim=2).flatten(1)
-            imaginary = torch.stack([phase.imag, phase.real], dim=2).flatten(1)
-            return torch.cat([real, imaginary])
-        length, kept = self.shape[axis], torch.tensor(self.frequencies[axis]).to(device)
-        # Half of the spectrum is stored: all but the frequencies that are their own mirror image count twice.
-        twice = torch.where((kept == 0) | (2 * kept == length), 1.0, 2.0) / math.prod(self.shape)
-        return torch.stack([phase.real * twice, -phase.imag * twice], dim=2).flatten(1)
+        most = round(self.reach * self.shape[axis])
+        return _inverse(self.shape, axis, most, tuple(self.frequencies[axis]), device)
 
 
 @lru_cache(maxsize=64)
@@ -159,3 +151,26 @@ def _phase(length: int, most: int, frequencies: tuple[int, ...], device: torch.d
         torch.arange(-most, most + 1, dtype=torch.float64), torch.tensor(frequencies, dtype=torch.float64)
     )
     return torch.exp(2j * math.pi * angle / length).to(torch.complex64).to(device)
+
+
+@lru_cache(maxsize=64)
+def _numbers(values: tuple[int, ...], device: torch.device) -> Tensor:
+    """Brought to a device once: a card would wait for each copy."""
+    return torch.tensor(values).to(device)
+
+
+@lru_cache(maxsize=64)
+def _inverse(
+    shape: tuple[int, ...], axis: int, most: int, frequencies: tuple[int, ...], device: torch.device
+) -> Tensor:
+    """Real matrix of the inverse transform along a further axis; the last one sums up to real numbers."""
+    length = shape[axis]
+    phase = _phase(length, most, frequencies, device)  # columns below: each frequency's real, then its imaginary part
+    if axis < len(shape) - 1:
+        real = torch.stack([phase.real, -phase.imag], dim=2).flatten(1)
+        imaginary = torch.stack([phase.imag, phase.real], dim=2).flatten(1)
+        return torch.cat([real, imaginary])
+    kept = _numbers(frequencies, device)
+    # Half of the spectrum is stored: all but the frequencies that are their own mirror image count twice.
+    twice = torch.where((kept == 0) | (2 * kept == length), 1.0, 2.0) / math.prod(shape)
+    return torch.stack([phase.real * twice, -phase.imag * twice], dim=2).flatten(1)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import combinations
 
 import torch
@@ -18,16 +19,17 @@ LARGE = {2: 64, 3: 32}  # pixels along the shortest axis, from which every secon
 MOST_PER_STEP = 0.12  # change of any parameter in one Gauss-Newton step
 
 
-def _basis(dims: int, affine: bool) -> Tensor:
+@lru_cache(maxsize=16)
+def _basis(dims: int, affine: bool, device: torch.device) -> Tensor:
     """``(parameters, dims, dims)`` directions in which a theta may move besides shifts."""
     if affine:
-        return torch.eye(dims * dims).view(-1, dims, dims)
+        return torch.eye(dims * dims).view(-1, dims, dims).to(device)
     directions = [torch.eye(dims)]
     for first, second in combinations(range(dims), 2):
         turn = torch.zeros(dims, dims)
         turn[first, second], turn[second, first] = -1.0, 1.0
         directions.append(turn)
-    return torch.stack(directions)
+    return torch.stack(directions).to(device)
 
 
 def refine(
@@ -59,7 +61,7 @@ def refine(
         [torch.gradient(candidate[:, 0], dim=axis + 1)[0] * max(shape) / 2 for axis in reversed(range(dims))], dim=1
     )
     layers = torch.cat([candidate, slopes], dim=1)
-    basis = _basis(dims, affine).to(query.device)
+    basis = _basis(dims, affine, query.device)
     mixing, units = basis.flatten(1), [shape[dims - 1 - row] / max(shape) for row in range(dims)]
     query = query[seen]
     kept, window = query.shape[2:], WINDOW / points

@@ -7,13 +7,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import suppress
+from functools import lru_cache
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from monai_memo.registration.affine import identity, warp
+from monai_memo.registration.affine import identity, kept_on, warp
 from monai_memo.search.checks import checked_vectors
 from monai_memo.search.gallery import Gallery, as_tensor
 from monai_memo.search.protocols import Encoder
@@ -23,7 +24,8 @@ SHIFT, ROTATION, ZOOM = 0.16, 12.0, 1.15  # of half the length; degrees; factor
 NEIGHBOURS = 24
 
 
-def query_views(dims: int) -> list[Tensor]:
+@lru_cache(maxsize=4)
+def query_views(dims: int) -> tuple[Tensor, ...]:
     """``(dims, dims + 1)`` transforms under which a query is looked up besides its own."""
     unmoved = identity(dims)
     views = []
@@ -46,7 +48,7 @@ def query_views(dims: int) -> list[Tensor]:
             view[first, first] = view[second, second] = cosine
             view[first, second], view[second, first] = -sine, sine
             views.append(view)
-    return views
+    return tuple(views)
 
 
 def correlation_form(vectors: Tensor) -> Tensor:
@@ -111,7 +113,7 @@ class EmbeddingRetriever:
         nearest = [(self.encode(queries) @ self.vectors.T).topk(k, dim=1).indices]
         best: Tensor | None = None
         for view in query_views(queries.ndim - 2):
-            moved, inside = warp(queries, view.to(queries.device).expand(len(queries), -1, -1))
+            moved, inside = warp(queries, kept_on(queries.device, view).expand(len(queries), -1, -1))
             similarity = self.encode(moved * inside) @ self.vectors.T
             best = similarity if best is None else torch.maximum(best, similarity)
         assert best is not None

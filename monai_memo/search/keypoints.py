@@ -92,18 +92,23 @@ def keypoints_of(images: NDArray[np.floating], per_image: int = PER_IMAGE, threa
         per_image: strongest keypoints kept.
         threads: that work on different images.
     """
-    with ThreadPoolExecutor(threads) as pool:
-        found = list(pool.map(lambda image: _described(image, per_image), images))
+    greys = np.round(255 * np.asarray(images, dtype=np.float32).clip(0, 1)).astype(np.uint8)
+    own = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # else each of these threads would start as many again, which took longer, measured
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            found = list(pool.map(lambda grey: _described(grey, per_image), greys))
+    finally:
+        cv2.setNumThreads(own)
     descriptors, frames, counts = (np.stack(part) for part in zip(*found, strict=True))
     return Keypoints(torch.from_numpy(descriptors), torch.from_numpy(frames), torch.from_numpy(counts))
 
 
 def _described(
-    image: NDArray[np.floating], per_image: int
+    grey: NDArray[np.uint8], per_image: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]:
     descriptors = np.zeros((per_image, VALUES), dtype=np.uint8)
     frames = np.zeros((per_image, 4), dtype=np.float32)
-    grey = np.round(255 * np.asarray(image, dtype=np.float32).clip(0, 1)).astype(np.uint8)
     factor = LENGTH / max(grey.shape)
     how = cv2.INTER_CUBIC if factor > 1 else cv2.INTER_AREA
     sized = cv2.resize(grey, None, fx=factor, fy=factor, interpolation=how)

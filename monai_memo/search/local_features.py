@@ -37,6 +37,7 @@ NEAR, TURNED, RESIZED = 0.08, 0.6, 0.5  # half lengths, radians, logarithm: how 
 CLOSE = (0.1, 0.08, 0.06, 0.05)  # half lengths, off the transform as it gets better
 FEWEST = 3  # pairs that a transform rests on
 LARGEST_ZOOM = 2.5
+MOST_THREADS = 8  # beside a card: more of them only keep the one waiting that gives it its work
 BYTES_PER_PAIR = 40  # of keypoints, while images are compared
 
 
@@ -108,7 +109,7 @@ class LocalFeatureRetriever:
         """
         threads = 1
         if runner.waits:  # several blocks at a time share the cores; the number holds for this thread alone
-            threads = max(1, _threads() // AHEAD)
+            threads = max(1, min(_threads() // AHEAD, MOST_THREADS))
             faiss.omp_set_num_threads(threads)
         images = grey(as_tensor(queries, CPU))[:, 0].numpy()
         return self._looked_up(keypoints_of(images, threads=threads), None)

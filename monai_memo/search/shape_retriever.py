@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from monai_memo.registration.affine import linear_transforms, resized, views
+from monai_memo.registration.affine import kept_on, linear_transforms, resized, views
 from monai_memo.registration.coarse import CoarseRegistration
 from monai_memo.registration.filters import local_contrast, structured
 from monai_memo.search.gallery import Gallery, grey
@@ -74,7 +74,7 @@ class Templates:
     def versions(self, images: Tensor, mask: Tensor) -> Tensor:
         """``(batch, versions, values)``: each image turned, zoomed and shifted in every way."""
         dims, most = self.dims, max(SHIFTS[self.dims])
-        turned = views(self.features(images, mask), self.linear.to(images.device))
+        turned = views(self.features(images, mask), kept_on(images.device, self.linear))
         padded = functional.pad(turned, [most] * (2 * dims))
         moved = []
         for shift in product(SHIFTS[dims], repeat=dims):

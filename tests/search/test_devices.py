@@ -15,9 +15,9 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from monai_memo.data.phantoms import chest_phantom, knee_phantom
-from monai_memo.registration import affine, correlation, filters
+from monai_memo.registration import affine, correlation, filters, gauss_newton
 from monai_memo.search.copy_search import CopySearch
-from monai_memo.search.embedding_retriever import EmbeddingRetriever
+from monai_memo.search.embedding_retriever import EmbeddingRetriever, query_views
 from monai_memo.search.gallery import Gallery
 from monai_memo.search.keypoints import Keypoints
 from monai_memo.search.local_features import transforms_of
@@ -33,7 +33,11 @@ CARD = "cuda:0" if torch.cuda._is_compiled() else "meta"
 @pytest.fixture
 def fake_card() -> Iterator[None]:
     """Tensors on another device, without content: a tensor on the wrong device is an error, asking for values too."""
-    tables = (affine._positions, affine.linear_transforms, correlation._taper, correlation._phase, filters.gaussian)
+    tables = (
+        affine._positions, affine.linear_transforms, affine.mirror, affine.kept_on, affine._half_lengths,
+        correlation._taper, correlation._phase, correlation._inverse, correlation._numbers, filters.gaussian,
+        gauss_newton._basis, query_views,
+    )  # fmt: skip
     for table in tables:
         table.cache_clear()
     with FakeTensorMode(allow_non_fake_inputs=True):
