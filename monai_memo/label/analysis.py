@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from monai_memo.label.names import rater_key
 from monai_memo.label.ratings import RATINGS, Entry, settled, standing_by_rater
 from monai_memo.label.study import Study, StudyPair
 from monai_memo.statistics.agreement import cohen_kappa, fleiss_kappa, stratified_bootstrap
@@ -72,11 +73,11 @@ class Analysis:
         self.standing: Standing = {pair_id: standing_by_rater(entries) for pair_id, entries in history.items()}
         # One rater's name may be written in several ways.
         written = sorted({rater for ratings in self.standing.values() for rater in ratings}, reverse=True)
-        self._names = {name.casefold(): name for name in written}
-        self.raters = sorted(set(self._names.values()), key=str.casefold)
+        self._names = {rater_key(name): name for name in written}
+        self.raters = sorted(set(self._names.values()), key=rater_key)
 
     def _of(self, pair: StudyPair) -> dict[str, Entry]:
-        return {self._names[name.casefold()]: entry for name, entry in self.standing.get(pair.pair_id, {}).items()}
+        return {self._names[rater_key(name)]: entry for name, entry in self.standing.get(pair.pair_id, {}).items()}
 
     def _majority(self, pair: StudyPair, positive: Sequence[str]) -> bool | None:
         return decision(self.history.get(pair.pair_id, ()), positive)
@@ -100,8 +101,8 @@ class Analysis:
         """How many pairs raters differ on, how many of them were settled, and by whom."""
         disputed = self.disputed()
         found = [entry for pair_id in disputed if (entry := settled(self.history.get(pair_id, ()))) is not None]
-        names = {entry.rater.casefold(): entry.rater for entry in found}
-        return {"disputed": len(disputed), "settled": len(found), "by": sorted(names.values(), key=str.casefold)}
+        names = {rater_key(entry.rater): entry.rater for entry in found}
+        return {"disputed": len(disputed), "settled": len(found), "by": sorted(names.values(), key=rater_key)}
 
     def _rates(self, decide: Callable[[StudyPair], bool | None]) -> dict[str, Any]:
         """The detector against one decision for each pair of the sample."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -20,11 +21,12 @@ from urllib.parse import parse_qs
 from monai_memo.errors import ConfigurationError, MemoError
 from monai_memo.label.export import BEHIND_SERVERS, rating_table
 from monai_memo.label.forms import checked_json
-from monai_memo.label.native import FIGURES, LEVELS, LOWEST, MOST_VALUE, NativePair, packed, read_told
+from monai_memo.label.names import checked_rater
+from monai_memo.label.native import FIGURES, LEVELS, LOWEST, MOST_VALUE, NativePair, packed, read_told, require_whole
 from monai_memo.label.pairs import ENDING
 from monai_memo.label.pictures import stored_pair
 from monai_memo.label.prepare import DATASTORE, IMAGES
-from monai_memo.label.ratings import ADJUDICATION, checked_rater, checked_strategy
+from monai_memo.label.ratings import ADJUDICATION, DamagedRatingsError, RatedMeanwhileError, checked_strategy
 from monai_memo.label.store import RatingStore, UnknownPairError
 
 logger = logging.getLogger(__name__)
@@ -39,7 +41,16 @@ FILES = {
 }
 HTML, JSON, TABLE = "text/html; charset=utf-8", "application/json", "text/csv; charset=utf-8"
 FIGURE_TYPE = "application/octet-stream"
-RATING_FIELDS = ("pair", "rating", "rater", "strategy", "seconds", "evidence")
+RATING_FIELDS = ("pair", "rating", "rater", "strategy", "seconds", "evidence", "replaces")
+
+DAMAGED = (
+    "The file with the ratings of this pair is damaged. Nothing was stored and nothing was overwritten; go on with the "
+    "other pairs. Tell whoever runs the server: its window names the file, which a backup restores."
+)
+UNREADABLE = (
+    "The images of this pair cannot be read. It is left out until the server is started again; go on with the other "
+    "pairs. Tell whoever runs the server: its window names the file."
+)
 
 
 @dataclass(frozen=True)
@@ -57,8 +68,8 @@ class Answer:
 
     @classmethod
     def of(cls, record: Any, status: int = 200) -> Answer:
-        """JSON."""
-        return cls(status, JSON, json.dumps(record, ensure_ascii=False).encode("utf-8"))
+        """JSON. Half a pair of UTF-16, which a client may have sent, goes back as the escape that JSON has for it."""
+        return cls(status, JSON, json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace"))
 
     @classmethod
     def refusal(cls, status: int, reason: str) -> Answer:
@@ -104,11 +115,21 @@ class Desk:
             return _nothing()
         except UnknownPairError as error:
             return Answer.refusal(404, str(error))
+        except RatedMeanwhileError as error:
+            return Answer.refusal(409, str(error))
         except ConfigurationError as error:
             return Answer.refusal(400, str(error))
-        except (MemoError, OSError) as error:
+        except DamagedRatingsError as error:
             logger.error("%s", error)  # with its path, for whoever runs the server
+            return Answer.refusal(500, DAMAGED)
+        except (MemoError, OSError) as error:
+            logger.error("%s", error)
             return Answer.refusal(500, "the server cannot read or write a file of this review; its window says which")
+        except Exception as error:  # a mistake of ours is answered too, and told without what was sent
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{place.name}, line {place.lineno}"
+            logger.error("a request was not answered: %s in %s", type(error).__name__, where)
+            return Answer.refusal(500, "the server made a mistake; its window says where")
 
     def _progress(self, given: dict[str, str]) -> Answer:
         rater, strategy = checked_rater(given.get("rater")), checked_strategy(given.get("strategy", "blinded"))
@@ -117,8 +138,9 @@ class Desk:
             {
                 **self.store.progress(rater, strategy),
                 "dimension": study.spatial_dims,
-                "further": len(study.uncertain) - len(self.store.rated_by(rater, [p.pair_id for p in study.uncertain])),
+                "further": len(self.store.waiting(rater, "uncertain")),
                 "open": len(self.store.waiting(rater, ADJUDICATION)),
+                "left_out": self.store.left_out(),
             }
         )
 
@@ -135,9 +157,12 @@ class Desk:
         return pair.pair_id
 
     def _pair(self, given: dict[str, str]) -> Answer:
-        pair_id = self._known(given)
-        if (self.review / IMAGES / f"{pair_id}{FIGURES}").is_file():
+        return self._unless_damaged(self._known(given), self._told)
+
+    def _told(self, pair_id: str) -> Answer:
+        if self._figures(pair_id).is_file():
             told = read_told(self.review / IMAGES, pair_id)
+            require_whole(self._figures(pair_id), tuple(told["shape"]))
         else:
             native = self._of_an_earlier_version(pair_id)
             longest = max(native.synthetic.shape)
@@ -146,10 +171,24 @@ class Desk:
         return Answer.of({"id": pair_id, **told, "grey": {"lowest": LOWEST, "levels": LEVELS, "most": MOST_VALUE}})
 
     def _pixels(self, given: dict[str, str]) -> Answer:
-        pair_id = self._known(given)
-        path = self.review / IMAGES / f"{pair_id}{FIGURES}"
+        return self._unless_damaged(self._known(given), self._content)
+
+    def _content(self, pair_id: str) -> Answer:
+        path = self._figures(pair_id)
         content = path.read_bytes() if path.is_file() else packed(self._of_an_earlier_version(pair_id))
         return Answer(200, FIGURE_TYPE, content, {"content-encoding": "gzip"})
+
+    def _figures(self, pair_id: str) -> Path:
+        return self.review / IMAGES / f"{pair_id}{FIGURES}"
+
+    def _unless_damaged(self, pair_id: str, found: Callable[[str], Answer]) -> Answer:
+        """A pair whose files cannot be read is served no more: it would be the rater's next one again and again."""
+        try:
+            return found(pair_id)
+        except (MemoError, OSError) as error:
+            logger.error("%s", error)
+            self.store.leave_out(pair_id)
+            return Answer.refusal(500, UNREADABLE)
 
     def _of_an_earlier_version(self, pair_id: str) -> NativePair:
         """A review that was prepared when only the smaller pictures were kept goes on with them."""
@@ -162,7 +201,7 @@ class Desk:
         return NativePair(pair.synthetic, pair.training, tuple(map(float, pair.synthetic.shape)))
 
     def _agreement(self, given: dict[str, str]) -> Answer:
-        return Answer.of({**self.store.summary(), "table": self._may_show_all()})
+        return Answer.of({**self.store.summary(), "table": self._may_show_all(), "left_out": self.store.left_out()})
 
     def _may_show_all(self) -> bool:
         return not self.blind or self.store.everybody_finished()

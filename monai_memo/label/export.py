@@ -11,6 +11,7 @@ from typing import Any
 from monai_memo.errors import ConfigurationError, MemoError
 from monai_memo.files import csv_text, write_text
 from monai_memo.label.audit_folder import AuditFolder
+from monai_memo.label.names import rater_key
 from monai_memo.label.prepare import FINAL, open_study
 from monai_memo.label.ratings import Entry, all_ratings, settled, standing_by_rater
 from monai_memo.label.settings import ReviewExportSettings
@@ -31,8 +32,8 @@ def standing_entries(entries: Sequence[Entry]) -> list[Entry]:
 def numbered(history: Mapping[str, Sequence[Entry]]) -> dict[str, str]:
     """``rater 1``, ``rater 2``, ... for each name, however it is written; those who only settle pairs come last."""
     rated = [entry for entries in history.values() for entry in standing_entries(entries)]
-    names = {entry.rater.casefold() for entry in rated if not entry.settles}
-    settlers = {entry.rater.casefold() for entry in rated} - names
+    names = {rater_key(entry.rater) for entry in rated if not entry.settles}
+    settlers = {rater_key(entry.rater) for entry in rated} - names
     return {name: f"rater {number}" for number, name in enumerate([*sorted(names), *sorted(settlers)], 1)}
 
 
@@ -57,7 +58,7 @@ def _rows(study: Study, history: Mapping[str, Sequence[Entry]], pseudonymous: bo
             yield {
                 "pair": number if pseudonymous else pair.pair_id,
                 "part": "sample" if pair.sampled else "near_tau",
-                "rater": numbers[entry.rater.casefold()] if pseudonymous else cell(entry.rater),
+                "rater": numbers[rater_key(entry.rater)] if pseudonymous else cell(entry.rater),
                 "step": "settles" if entry.settles else "rates",
                 "rating": entry.rating,
                 "time": entry.time,

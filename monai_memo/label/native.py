@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
+import zlib
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -36,6 +39,7 @@ MOST_POINTS = {2: 1 << 25, 3: 1 << 26}  # of one image: what a browser holds twi
 COMPRESSION = 3
 SLAB = 1 << 22  # points that are brought to the other image at once
 FIGURES = ".gz"
+REMEDY = "restore it from a backup; monai-memo review-prepare --restart begins a new review"
 
 
 @dataclass(frozen=True)
@@ -214,9 +218,41 @@ def read_told(folder: Path, pair_id: str) -> dict[str, Any]:
     path = folder / f"{pair_id}.json"
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        return {key: record[key] for key in ("shape", "extent", "oriented")}
+        told = {key: record[key] for key in ("shape", "extent", "oriented")}
+        dims = len(told["shape"])
+        if dims not in (2, 3) or len(told["extent"]) != dims or not isinstance(told["oriented"], bool):
+            raise ValueError("another form is expected")
+        if not all(type(length) is int and length > 0 for length in told["shape"]):
+            raise ValueError("lengths must be whole numbers")
+        if not all(type(length) in (int, float) and 0 < length <= 1 for length in told["extent"]):
+            raise ValueError("extents must be numbers from 0 to 1")
+        return told
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise MemoError(f"{path} is missing or damaged: prepare the review anew with --restart") from error
+        raise MemoError(f"{path} is missing or damaged: {REMEDY}") from error
+
+
+def require_whole(path: Path, shape: tuple[int, ...]) -> None:
+    """Unpack the images of a pair once, without keeping them: a browser tells nobody which file is damaged.
+
+    Raises:
+        MemoError: they cannot be unpacked, or are of another shape.
+    """
+    status = path.stat()
+    if _unpacked_bytes(path, status.st_mtime_ns, status.st_size) != 2 * 2 * math.prod(shape):
+        raise MemoError(f"{path} is damaged: {REMEDY}")
+
+
+@lru_cache(maxsize=10_000)
+def _unpacked_bytes(path: Path, changed: int, size: int) -> int | None:
+    """How much there is; None where it cannot be unpacked."""
+    found = 0
+    try:
+        with gzip.open(path) as stream:
+            while part := stream.read(SLAB):
+                found += len(part)
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        return None
+    return found
 
 
 def packed(pair: NativePair) -> bytes:

@@ -15,6 +15,7 @@ from monai_memo.errors import MemoError
 from monai_memo.files import write_json, write_text
 from monai_memo.label.analysis import DEFINITIONS, Analysis
 from monai_memo.label.audit_folder import AuditFolder
+from monai_memo.label.names import rater_key
 from monai_memo.label.prepare import FINAL, open_study
 from monai_memo.label.ratings import all_ratings
 from monai_memo.label.settings import ReviewSettings
@@ -55,10 +56,10 @@ class ReviewResult:
     def pseudonymous(self) -> ReviewResult:
         """Raters are numbered, and no image is named."""
         names = [row["rater"] for row in self.record["raters"]]
-        known = {name.casefold() for name in names}
-        names += [name for name in self.record["adjudication"]["by"] if name.casefold() not in known]
+        known = {rater_key(name) for name in names}
+        names += [name for name in self.record["adjudication"]["by"] if rater_key(name) not in known]
         numbers = {name: f"rater {number}" for number, name in enumerate(names, 1)}
-        by_any_case = {name.casefold(): number for name, number in numbers.items()}
+        by_any_case = {rater_key(name): number for name, number in numbers.items()}
 
         def renamed(value: Any) -> Any:
             if isinstance(value, dict):
@@ -77,7 +78,7 @@ class ReviewResult:
             },
             "adjudication": {
                 **self.record["adjudication"],
-                "by": [by_any_case[name.casefold()] for name in self.record["adjudication"]["by"]],
+                "by": [by_any_case[rater_key(name)] for name in self.record["adjudication"]["by"]],
             },
             "missing": [{"reason": item["reason"]} for item in self.record["missing"]],
             "disagreements": [

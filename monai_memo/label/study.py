@@ -21,6 +21,7 @@ from scipy.stats import norm
 from monai_memo.audit.result import Estimate, Match
 from monai_memo.errors import ConfigurationError, MemoError
 from monai_memo.files import write_json
+from monai_memo.label.names import rater_key
 from monai_memo.settings.keywords import with_defaults
 from monai_memo.statistics.reader_study import draw_sample, score_strata
 
@@ -218,6 +219,6 @@ def draw_study(
 
 def order_for(study: Study, rater: str) -> list[str]:
     """The sample in an order of the rater's own, so that tiredness and learning do not fall on the same pairs."""
-    key = [study.seed, 13, *rater.casefold().encode("utf-8")]
+    key = [study.seed, 13, *rater_key(rater).encode("utf-8")]
     order = np.random.default_rng(key).permutation(len(study.sample))
     return [study.sample[int(i)].pair_id for i in order]

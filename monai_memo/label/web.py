@@ -8,6 +8,7 @@ import ipaddress
 import logging
 import socket
 import sys
+import time
 from collections.abc import Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -19,6 +20,7 @@ from monai_memo.label.desk import Answer, Desk
 
 logger = logging.getLogger(__name__)
 IDLE_SECONDS = 60  # a connection that says nothing for so long is closed
+LINGER_SECONDS, LINGER_BYTES = 2.0, 32 << 20  # what a refused client still sends is taken away, within reason
 HOME = "/review/"
 
 
@@ -103,6 +105,23 @@ class _Handler(BaseHTTPRequestHandler):
             name, kind = path.removeprefix(HOME), self.headers.get("content-type", "")
             answer = self.server.desk.answer(self.command, name, query, kind, body)
         self._send(answer)
+        if refused is not None or isinstance(body, Answer):
+            self._linger()
+
+    def _linger(self) -> None:
+        """Throw away what is still on its way: a connection that ends meanwhile would take the refusal with it."""
+        end, left = time.monotonic() + LINGER_SECONDS, LINGER_BYTES
+        try:
+            self.wfile.flush()
+            self.connection.shutdown(socket.SHUT_WR)
+            while left > 0 and (wait := end - time.monotonic()) > 0:
+                self.connection.settimeout(wait)
+                part = self.rfile.read1(1 << 16)  # type: ignore[attr-defined]
+                if not part:
+                    return
+                left -= len(part)
+        except OSError:
+            return
 
     def _body(self, wanted: bool) -> bytes | Answer:
         """What was sent. A connection on which something was left unread is closed."""

@@ -96,7 +96,7 @@ def test_only_pairs_on_which_finished_raters_differ_can_be_settled(served: Serve
 
 def test_agreement_is_told_of_raters_who_have_finished_and_of_no_pair(served: Served) -> None:
     sample = [pair.pair_id for pair in served.study.sample]
-    empty = {"finished": 0, "under_way": 0, "agreement": [], "disputed": 0, "open": 0, "table": False}
+    empty = {"finished": 0, "under_way": 0, "agreement": [], "disputed": 0, "open": 0, "table": False, "left_out": 0}
     assert served.told("/review/agreement") == empty
     rate_sample(served, "anna", {})
     for pair_id in sample[:-1]:

@@ -118,5 +118,5 @@ def test_an_image_ends_in_grey_and_large_ones_go_in_slabs(monkeypatch: pytest.Mo
 def test_damaged_files_are_named(tmp_path: Path) -> None:
     save_native(tmp_path, "pair_1", NativePair(np.zeros((9, 7), np.float32), np.ones((9, 7), np.float32), (9.0, 7.0)))
     (tmp_path / "pair_1.json").write_text('{"shape": [1]}')
-    with pytest.raises(MemoError, match=r"pair_1\.json is missing or damaged: prepare the review anew with --restart"):
+    with pytest.raises(MemoError, match=r"pair_1\.json is missing or damaged: restore it from a backup"):
         read_told(tmp_path, "pair_1")

@@ -7,7 +7,7 @@ import { PLANES } from "./planes.js";
 const RATINGS = { 1: "copy", 2: "same_patient", 3: "novel", 4: "unsure" };
 const element = (id) => document.getElementById(id);
 const all = (query) => document.querySelectorAll(query);
-const state = { rater: "", strategy: "blinded", pair: null, last: null, progress: null, since: 0, busy: false };
+const state = { rater: "", strategy: "blinded", pair: null, last: null, lastTime: null, progress: null, since: 0, busy: false };
 const viewer = new Viewer(element("picture"), shown);
 
 // Talking to the server
@@ -21,7 +21,7 @@ async function request(path, options) {
   }
   if (!answer.ok) {
     const text = await answer.json().then((body) => String(body.detail), () => answer.statusText);
-    throw new Error(text);
+    throw Object.assign(new Error(text), { status: answer.status });
   }
   return answer;
 }
@@ -30,7 +30,8 @@ const asked = async (name, query = {}) => (await request(`${name}?${new URLSearc
 
 async function fetchPair(pair) {
   const told = await asked("pair", { pair });
-  const content = await (await request(`pixels?${new URLSearchParams({ pair })}`)).arrayBuffer();
+  const answer = await request(`pixels?${new URLSearchParams({ pair })}`);
+  const content = await answer.arrayBuffer().catch(() => { throw new Error("The images did not arrive whole. Try again: load this page anew."); });
   const points = told.shape.reduce((product, length) => product * length, 1);
   if (content.byteLength !== 4 * points) throw new Error("The images of this pair are damaged. Tell who runs the server.");
   const values = new Uint16Array(content);
@@ -61,12 +62,16 @@ async function exclusively(action) {
   try {
     await action();
   } catch (error) {
-    element("error").textContent = error.message;
-    element("error").hidden = false;
+    say(error.message);
   } finally {
     state.busy = false;
     setEnabled(true);
   }
+}
+
+function say(text) {
+  element("error").textContent = text;
+  element("error").hidden = false;
 }
 
 function setEnabled(enabled) {
@@ -85,27 +90,38 @@ function show(section) {
 async function updateProgress() {
   state.progress = await asked("progress", { rater: state.rater, strategy: state.strategy });
   state.last = state.progress.last;
+  state.lastTime = state.progress.last_time;
   element("who").textContent = state.rater;
   element("bar").max = Math.max(1, state.progress.total);
   element("bar").value = state.progress.rated;
   const done = state.strategy === "adjudication" ? "settled" : "rated";
   element("count").textContent = `${state.progress.rated} of ${state.progress.total} ${done}`;
+  element("left-out").hidden = !state.progress.left_out;
+  element("left-out").textContent = leftOut(state.progress.left_out);
 }
 
-async function next() {
+const leftOut = (number) => `${number} pair${number === 1 ? " is" : "s are"} left out: ` +
+  "files on the server are damaged. Its window names them; tell whoever runs it.";
+
+async function next(refused = null) {
+  state.pair = null; // nobody rates a pair before it is there
   await updateProgress();
   const { id, then } = await asked("next", { rater: state.rater, strategy: state.strategy });
-  state.pair = id;
   if (!id) return finish();
   show("review");
   element("task").hidden = state.strategy !== "adjudication";
   keepOnly(id, then);
   element("loading").hidden = false;
-  try { // nobody rates a pair before it is there
+  try {
     viewer.load(await fetchedPair(id));
+  } catch (error) {
+    if (error.status !== 500 || id === refused) throw error;
+    say(error.message); // the server leaves this pair out now
+    return await next(id);
   } finally {
     element("loading").hidden = true;
   }
+  state.pair = id;
   state.since = performance.now();
   if (then) fetchedPair(then).catch(() => {});
 }
@@ -122,11 +138,18 @@ function finish() {
 async function send(pair, rating) {
   const seconds = Math.round((performance.now() - state.since) / 10) / 100;
   const body = { pair, rating, rater: state.rater, strategy: state.strategy, seconds, evidence: viewer.differenceSeen };
-  await request("rating", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+  if (rating === "undo") body.replaces = state.lastTime; // this rating, and none that came after it from another window
+  try {
+    await request("rating", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+  } catch (error) {
+    // Rated from another window meanwhile, or not to be stored: the rater is told, and goes on.
+    if (![409, 500].includes(error.status)) throw error;
+    say(error.message);
+  }
 }
 
 async function rate(rating) {
-  if (!state.pair) return;
+  if (!state.pair) return next(); // the pair had not come: nothing to rate, try again
   const button = document.querySelector(`#buttons [data-rating=${rating}]`);
   button.classList.add("chosen");
   try {
@@ -167,6 +190,8 @@ async function showAgreement() {
   }));
   for (const id of ["agreement-table", "agreement-note"]) element(id).hidden = !found.agreement.length;
   element("table-link").hidden = !found.table;
+  element("first-left-out").hidden = !found.left_out;
+  element("first-left-out").textContent = leftOut(found.left_out);
   element("settle").hidden = !found.open;
   element("settle").textContent = `Settle ${found.open} pair${found.open === 1 ? "" : "s"} on which raters differ`;
 }

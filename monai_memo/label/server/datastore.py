@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from contextlib import nullcontext
 from typing import Any
@@ -16,11 +17,14 @@ from monailabel.interfaces.datastore import DefaultLabelTag
 from monai_memo.errors import ConfigurationError
 from monai_memo.files import write_json
 from monai_memo.label.audit_folder import AuditFolder
+from monai_memo.label.desk import DAMAGED
 from monai_memo.label.pairs import ENDING
 from monai_memo.label.prepare import DATASTORE
-from monai_memo.label.ratings import Entry
+from monai_memo.label.ratings import DamagedRatingsError, Entry, RatedMeanwhileError
 from monai_memo.label.store import RatingStore, UnknownPairError
 from monai_memo.label.study import Study
+
+logger = logging.getLogger(__name__)
 
 FINAL_TAG, ORIGINAL_TAG = DefaultLabelTag.FINAL.value, DefaultLabelTag.ORIGINAL.value
 OPEN_INFO = ("ts", "name")  # what raters may know about a pair or label
@@ -61,14 +65,20 @@ class ReviewDatastore(LocalDatastore):
         """Add one rating, or an undo.
 
         Raises:
-            HTTPException: 404 for a pair that is not served, 400 for a rating that cannot be.
+            HTTPException: 404 for a pair that is not served, 400 for a rating that cannot be, 409 for one that would
+                replace another, 500 where the file of ratings is damaged.
         """
         try:
             self.store.rate(pair_id, params)
         except UnknownPairError as error:
             raise HTTPException(404, str(error)) from error
+        except RatedMeanwhileError as error:
+            raise HTTPException(409, str(error)) from error
         except ConfigurationError as error:
             raise HTTPException(400, str(error)) from error
+        except DamagedRatingsError as error:
+            logger.error("%s", error)
+            raise HTTPException(500, DAMAGED) from error
 
     def _rated(self, pair_id: str) -> None:
         """Let MONAI Label know of a rating."""

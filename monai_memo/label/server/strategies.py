@@ -10,7 +10,7 @@ from fastapi import HTTPException
 from monailabel.interfaces.tasks.strategy import Strategy
 
 from monai_memo.errors import ConfigurationError
-from monai_memo.label.ratings import checked_rater
+from monai_memo.label.names import checked_rater
 from monai_memo.label.server.datastore import ReviewDatastore
 
 
