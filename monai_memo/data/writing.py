@@ -11,7 +11,7 @@ import nibabel
 import numpy as np
 from PIL import Image
 
-from monai_memo.data.cohort import Cohort
+from monai_memo.data.cohort import Cohort, CohortImage
 from monai_memo.errors import ConfigurationError
 from monai_memo.files import csv_text, write_text, write_with
 
@@ -57,19 +57,28 @@ def save_image(path: str | Path, image: np.ndarray) -> Path:
     raise ConfigurationError(f"{path}: images are written as .png, .nii, .nii.gz or .npy")
 
 
-def write_cohort(cohort: Cohort, path: str | Path, further: Sequence[tuple[Path, str]] = ()) -> Path:
+def write_cohort(
+    cohort: Cohort, path: str | Path, further: Sequence[tuple[Path, str]] = (), columns: Sequence[str] = ()
+) -> Path:
     """Write a cohort as a CSV (``image``, ``patient_id``) of absolute paths, with further images as (path, patient id).
+
+    Args:
+        columns: of the cohort's images that are kept.
 
     An audit takes it as a cohort. Where patients are not known there is no column for them: names of files would be
     taken for patients, and equal names in two cohorts for one who is in both.
     """
-    return write_text(path, cohort_table(cohort, further))
+    return write_text(path, cohort_table(cohort, further, columns))
 
 
-def cohort_table(cohort: Cohort, further: Sequence[tuple[Path, str]] = ()) -> str:
+def cohort_table(cohort: Cohort, further: Sequence[tuple[Path, str]] = (), columns: Sequence[str] = ()) -> str:
     """The text that ``write_cohort`` writes."""
+
+    def kept(image: CohortImage) -> list[str]:
+        return [image.columns.get(name, "") for name in columns]
+
     if not cohort.patients_known and not further:
-        return csv_text(["image"], ([str(image.path.resolve())] for image in cohort.images))
-    rows = [[str(image.path.resolve()), image.patient_id] for image in cohort.images]
+        return csv_text(["image", *columns], ([str(image.path.resolve()), *kept(image)] for image in cohort.images))
+    rows = [[str(image.path.resolve()), image.patient_id, *kept(image)] for image in cohort.images]
     rows += [[str(extra.resolve()), patient] for extra, patient in further]
-    return csv_text(["image", "patient_id"], rows)
+    return csv_text(["image", "patient_id", *columns], rows)

@@ -10,6 +10,7 @@ remove the noise beyond it. The expected target is the same, and what could be l
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -124,7 +125,13 @@ class WeightedInferer(DiffusionInferer):
         weights: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """The network's output, times ``weights`` where there are some."""
+        """The network's output, times ``weights`` where there are some.
+
+        Args:
+            kwargs: of MONAI's inferer, and ``class_labels``, which it does not hand on.
+        """
+        if "class_labels" in kwargs:
+            diffusion_model = partial(diffusion_model, class_labels=kwargs.pop("class_labels"))  # type: ignore[assignment]
         found: Tensor = super().__call__(inputs, diffusion_model, noise, timesteps, *args, **kwargs)
         return found if weights is None else found * weights
 

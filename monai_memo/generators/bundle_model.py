@@ -17,7 +17,9 @@ from monai.networks.schedulers import Scheduler
 
 from monai_memo.errors import GeneratorError
 from monai_memo.generators.conditioned import Conditioned, conditioned
+from monai_memo.generators.conditions import RECORD, ConditionCode
 from monai_memo.generators.first_stage import FirstStage, PixelSpace
+from monai_memo.generators.guidance import Guided, at_scale
 from monai_memo.generators.latent_diffusion import LatentDiffusion
 from monai_memo.generators.latents import check_latents
 from monai_memo.generators.schedulers import RECTIFIED, process_of
@@ -66,6 +68,8 @@ def assemble(
     record = read_record(diffusion_file, "diffusion weights")
     network = diffusion.network if isinstance(diffusion, Conditioned) else diffusion
     load_state(network, state_dict_of(record), diffusion_file).eval()
+    if code := ConditionCode.of_record(record.get(RECORD)):
+        diffusion = Guided(network, code).eval()
     known = record.get("autoencoder_sha256")
     if known is not None and known != weights_sha256(autoencoder):
         raise GeneratorError(
@@ -125,7 +129,7 @@ def load_bundle(
     factor = config.get("scale_factor", None)
     if isinstance(factor, str) and "checkpoint" in factor:  # it stands in the weights' file, which is read here
         factor = None
-    return assemble(
+    model = assemble(
         PixelSpace(signed=False) if in_pixels else first("autoencoder_def"),
         conditioned(first(*DIFFUSION_KEYS), config, shape[0]),
         first(*SCHEDULER_KEYS),
@@ -137,6 +141,9 @@ def load_bundle(
         batch_size,
         device,
     )
+    # The zoo's guidance is not taken part in: what it is told of has no counterpart here.
+    ours = isinstance(model.conditioned, Guided) or "guidance_scale" in overrides
+    return at_scale(model, float(first("guidance_scale"))) if ours and "guidance_scale" in config else model
 
 
 def config_files(folder: str | Path, name: str, profile: str | None = None) -> list[Path]:

@@ -41,13 +41,13 @@ class Conditioned(nn.Module):
     def __init__(self, network: nn.Module, inputs: Inputs, names: Sequence[str], concatenated: bool = False) -> None:
         super().__init__()
         self.network, self.inputs, self.names, self.concatenated = network, inputs, tuple(names), concatenated
-        self.given: dict[str, Tensor] = {}
+        self._given: dict[str, Tensor] = {}  # no part of what the model is
         for name in ("block_out_channels",):
             if hasattr(network, name):
                 setattr(self, name, getattr(network, name))
 
-    def choose(self, conditions: Conditions | None, images: range) -> None:
-        """Take the conditions of these images.
+    def choose(self, conditions: Conditions | None, images: range, seeds: Sequence[int]) -> None:
+        """Take the conditions of these images, of which ``seeds`` has all.
 
         Raises:
             ConfigurationError: a condition that the model does not know.
@@ -56,11 +56,15 @@ class Conditioned(nn.Module):
         if unknown := [name for name in chosen if name not in self.names]:
             raise ConfigurationError(f"this generator takes the conditions {', '.join(self.names)}, got {unknown[0]!r}")
         rows = [self.inputs({name: values[i] for name, values in chosen.items()}) for i in images]
-        self.given = {name: torch.cat([row[name] for row in rows]) for name in rows[0]} if rows else {}
+        self._given = {name: torch.cat([row[name] for row in rows]) for name in rows[0]} if rows else {}
+
+    def forget(self) -> None:
+        """Let go of the conditions that were chosen."""
+        self._given = {}
 
     def forward(self, x: Tensor, timesteps: Tensor, context: Tensor | None = None, **further: Any) -> Tensor:
         """The network's output for the conditions that were chosen last."""
-        given = {name: value.to(x.device) for name, value in self.given.items()}
+        given = {name: value.to(x.device) for name, value in self._given.items()}
         if self.concatenated:
             maps = given["context"].squeeze(1)
             x = torch.cat([x, maps.view(*maps.shape, *(1,) * (x.ndim - 2)).expand(-1, -1, *x.shape[2:])], dim=1)

@@ -37,7 +37,10 @@ from monai_memo.settings.bundles import config_in_use
 logger = logging.getLogger(__name__)
 
 SWITCHES = ("repel", "dissimilarity", "reject_detector")
-OF_SAMPLING = (*SWITCHES, "repel_shields", "reject_attempts", "num_inference_steps", "sampling_batch_size")
+OF_SAMPLING = (
+    *SWITCHES, "repel_shields", "reject_attempts", "num_inference_steps", "sampling_batch_size", "guidance_scale",
+    "condition_table",
+)  # fmt: skip
 GUESSED = "$@bundle_root + '/data'"  # where a bundle looks for images that nobody named
 
 

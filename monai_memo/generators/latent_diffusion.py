@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from monai_memo.errors import ConfigurationError
 from monai_memo.generators.conditioned import Conditioned
 from monai_memo.generators.first_stage import FirstStage, moments, reconstruction
+from monai_memo.generators.guidance import Guided
 from monai_memo.generators.latents import check_latents
 from monai_memo.generators.schedulers import identity_of, set_timesteps
 from monai_memo.generators.weights import parameters_of, weights_sha256
@@ -89,6 +90,7 @@ class LatentDiffusion:
 
     def identity(self) -> dict[str, Any]:
         """Everything that decides the images."""
+        coded = {"conditions": self.conditioned.code.record()} if isinstance(self.conditioned, Guided) else {}
         return {
             "networks": [[network, weights_sha256(network)] for network in (self.autoencoder, self.diffusion)],
             "scale_factor": self.scale_factor,
@@ -96,15 +98,29 @@ class LatentDiffusion:
             "timesteps": self.scheduler.timesteps,
             "batch_size": self.batch_size,
             "device": self.device,
+            **coded,
         }
+
+    def conditions_of(self, seeds: Sequence[int], conditions: Conditions | None = None) -> dict[str, list[str]]:
+        """What ``sample`` draws for these seeds: conditions as given, and those that it draws itself.
+
+        Raises:
+            ConfigurationError: conditions that the model does not know.
+        """
+        if isinstance(self.conditioned, Guided):
+            rows = self.conditioned.code.resolved(conditions, seeds)
+            return {name: [row[name] for row in rows] for name in self.conditioned.names}
+        if self.conditioned is None:
+            refuse_conditions(conditions)
+        return {name: [str(value) for value in values] for name, values in (conditions or {}).items()}
 
     def sample(self, seeds: Sequence[int], conditions: Conditions | None = None) -> NDArray[np.float32]:
         """One new image for each seed.
 
         Args:
             seeds: not negative; equal seeds give equal images. ``sample_seeds`` makes some.
-            conditions: of models with conditions (``conditioned.Conditioned``), by name; those that are not given are
-                as the bundle's config has them.
+            conditions: of models with conditions, by name. Those that are not given a model of this library draws as
+                its training images have them (see ``conditions_of``), one of the zoo has as its config says.
 
         Raises:
             ConfigurationError: conditions that the model does not know.
@@ -114,7 +130,7 @@ class LatentDiffusion:
 
         def draw(chosen: range) -> Tensor:
             if self.conditioned is not None:
-                self.conditioned.choose(conditions, chosen)
+                self.conditioned.choose(conditions, chosen, seeds)
             return self._denoise(starting_noise([seeds[i] for i in chosen], self.latent_shape), self.scheduler)
 
         return self._in_batches(len(seeds), draw, seeds)
@@ -152,6 +168,8 @@ class LatentDiffusion:
         # On the CPU and for all images at once: the same on every device and with every batch size.
         draws = torch.Generator().manual_seed(int(seed))
         noise = torch.randn((len(images), *self.latent_shape), generator=draws)
+        if isinstance(self.conditioned, Guided):
+            self.conditioned.forget()  # of real images nothing is told
 
         def draw(chosen: range) -> Tensor:
             latents = moments(self.autoencoder, self._tensor(images, chosen))[0] * self.scale_factor

@@ -69,13 +69,20 @@ class RejectingGenerator:
         inner = dict(self.generator.identity()) if isinstance(self.generator, Identified) else {}
         return {**inner, "rejection": [self.made_from, self.threshold, self.attempts]}
 
+    def conditions_of(self, seeds: Sequence[int], conditions: Conditions | None = None) -> Mapping[str, Sequence[str]]:
+        """See ``LatentDiffusion.conditions_of``; {} for a generator that does not say."""
+        ask = getattr(self.generator, "conditions_of", None)
+        found: Mapping[str, Sequence[str]] = {} if ask is None else ask(seeds, conditions)
+        return found
+
     def sample(self, seeds: Sequence[int], conditions: Conditions | None = None) -> NDArray[np.float32]:
         """See ``sampling.Generator``.
 
         Raises:
             GeneratorError: an image for which every attempt gave a copy: this generator knows little else.
         """
-        images = np.array(self.generator.sample(seeds, conditions), dtype=np.float32)
+        conditions = {**(conditions or {}), **self.conditions_of(seeds, conditions)}  # also of those drawn again
+        images = np.array(self.generator.sample(seeds, conditions or None), dtype=np.float32)
         self.drawn += len(images)
         asked = np.arange(len(images))
         for attempt in range(self.attempts):
@@ -87,7 +94,7 @@ class RejectingGenerator:
                 break
             places = [int(place) for place in asked]
             again = [sample_seeds(int(seeds[place]), [attempt])[0] for place in places]
-            chosen = {name: [values[place] for place in places] for name, values in (conditions or {}).items()}
+            chosen = {name: [values[place] for place in places] for name, values in conditions.items()}
             images[asked] = self.generator.sample(again, chosen or None)
             self.drawn += len(asked)
         raise GeneratorError(

@@ -8,6 +8,7 @@ import csv
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import ignite.distributed as idist
 from torch import Tensor
@@ -18,8 +19,9 @@ from monai_memo.errors import ConfigurationError, OutputError
 from monai_memo.files import csv_text, sha256_of, write_text
 from monai_memo.generators.latent_diffusion import sample_seeds, starting_noise
 from monai_memo.progress import Progress
-from monai_memo.sampling import Generator, Identified
+from monai_memo.sampling import Conditions, Generator, Identified
 from monai_memo.sealing import fingerprint
+from monai_memo.settings.keywords import with_defaults
 from monai_memo.workspace.locking import hold, let_go
 
 SAMPLING = "sampling"
@@ -55,14 +57,33 @@ def check_format(image_format: str, dims: int) -> None:
         raise ConfigurationError(f"image_format must be {fitting!r} for a {dims}D model, got {image_format!r}")
 
 
+class SamplerOptions(TypedDict, total=False):
+    """How samples are drawn.
+
+    Attributes:
+        progress: show a progress bar.
+        identity: of everything that decides the images (a hash of the weights, say), for generators that have no method
+            ``identity``.
+        conditions: by name, one value for each sample. Those that are not given a model with conditions draws itself;
+            the manifest has them all, a column each.
+    """
+
+    progress: bool
+    identity: str | None
+    conditions: Conditions | None
+
+
+DEFAULTS = SamplerOptions(progress=True, identity=None, conditions=None)
+
+
 class Sampler:
     """Samples of a generator as image files.
 
     The folder gets ``sample_000000.png`` (or ``.nii.gz``) and so on, and ``manifest.csv`` with the columns ``image``,
-    ``seed``, ``model_sha256`` and ``sha256`` (of the file), which an audit takes as the synthetic cohort. What a killed
-    run has written is kept: the same call goes on behind it, and ends with the same files. An image that is missing or
-    was damaged is drawn again, with those of its batch. Where several processes run (``ignite.distributed``) they share
-    the batches, and write the same files as one; all have to see the same folder.
+    ``seed``, ``model_sha256``, ``sha256`` (of the file) and one for each condition, which an audit takes as the
+    synthetic cohort. What a killed run has written is kept: the same call goes on behind it, and ends with the same
+    files. An image that is missing or was damaged is drawn again, with those of its batch. Where several processes run
+    (``ignite.distributed``) they share the batches, and write the same files as one; all have to see the same folder.
 
     Args:
         model: generator to draw from.
@@ -70,9 +91,7 @@ class Sampler:
         n_samples: how many.
         seed: of the series; each image has a seed of its own, derived from it.
         image_format: ``"png"`` (2D) or ``"nii.gz"`` (3D).
-        progress: show a progress bar.
-        identity: of everything that decides the images (a hash of the weights, say), for generators that have no method
-            ``identity``.
+        options: progress, identity, conditions; see ``SamplerOptions``.
 
     Raises:
         ConfigurationError: a format that does not fit the model, less than one sample, or no identity.
@@ -85,9 +104,10 @@ class Sampler:
         n_samples: int,
         seed: int = 0,
         image_format: str = "png",
-        progress: bool = True,
-        identity: str | None = None,
+        **options: Unpack[SamplerOptions],
     ) -> None:
+        chosen = with_defaults(DEFAULTS, options, "Sampler")
+        identity = chosen["identity"]
         if image_format not in FORMATS:
             raise ConfigurationError(f"image_format must be one of {', '.join(FORMATS)}, got {image_format!r}")
         check_format(image_format, getattr(model, "spatial_dims", FORMATS[image_format]))
@@ -99,8 +119,25 @@ class Sampler:
         if n_samples < 1:
             raise ConfigurationError(f"n_samples must be at least 1, got {n_samples!r}")
         self.model, self.output_dir, self.n_samples, self.seed = model, Path(output_dir), n_samples, seed
-        self.image_format, self.progress, self.identity = image_format, progress, identity
+        self.image_format, self.progress, self.identity = image_format, chosen["progress"], identity
         self.batch_size = int(getattr(model, "batch_size", BATCH))
+        self.conditions = self._told(chosen["conditions"])
+        self.columns = (*COLUMNS, *self.conditions)
+
+    def _told(self, conditions: Conditions | None) -> Conditions:
+        """Of every sample, what it is drawn for."""
+        ask = getattr(self.model, "conditions_of", None)
+        found: Conditions = (
+            conditions or {} if ask is None else ask(sample_seeds(self.seed, range(self.n_samples)), conditions)
+        )
+        for name, values in found.items():
+            if len(values) != self.n_samples:
+                raise ConfigurationError(
+                    f"{name} must have one value for each of the {self.n_samples} samples, got {len(values)}"
+                )
+            if name in COLUMNS:
+                raise ConfigurationError(f"a condition cannot be called {name}: the manifest has such a column")
+        return found
 
     @property
     def manifest(self) -> Path:
@@ -118,7 +155,8 @@ class Sampler:
         """Draw what is missing; return the manifest.
 
         Raises:
-            OutputError: the folder holds samples of another model or another seed or images that no manifest names,
+            OutputError: the folder holds samples of another model, seed or conditions, or images that no manifest
+                names,
                 another process draws into it, or it cannot be written.
         """
         hold(self.output_dir, SAMPLING)
@@ -132,10 +170,11 @@ class Sampler:
         names = [f"sample_{i:06d}.{self.image_format}" for i in range(self.n_samples)]
         seeds = sample_seeds(self.seed, range(self.n_samples))
         rows = [(name, str(seed), identity) for name, seed in zip(names, seeds, strict=True)]
+        told = [tuple(str(values[i]) for values in self.conditions.values()) for i in range(self.n_samples)]
         rank, world = idist.get_rank(), idist.get_world_size()
         written: list[tuple[str, ...]] = []
         if rank == 0:
-            written = self._done(rows)
+            written = self._done(rows, told)
             if not self.manifest.is_file():
                 self._write([])  # before the first image, so that those of a killed run are known for ours
         done = int(idist.broadcast(len(written), src=0))  # and no rank draws before this is settled
@@ -146,7 +185,8 @@ class Sampler:
                 digests = self._save(turn[rank]) if rank < len(turn) else []
                 found = idist.all_gather(",".join(digests) or "none")
                 for batch, hashes in zip(turn, found, strict=False):
-                    written += [(*row, digest) for row, digest in zip(batch, hashes.split(","), strict=True)]
+                    for row, digest in zip(batch, hashes.split(","), strict=True):
+                        written.append((*row, digest, *told[len(written)]))
                 if rank == 0:
                     # After the images: what the manifest names is there.
                     self._write(written)
@@ -155,12 +195,14 @@ class Sampler:
 
     def _save(self, batch: list[tuple[str, str, str]]) -> list[str]:
         """Draw a batch and write its images; return their hashes."""
-        images = self.model.sample([int(seed) for _, seed, _ in batch])
+        first = int(batch[0][0].removeprefix("sample_").partition(".")[0])
+        told = {name: values[first : first + len(batch)] for name, values in self.conditions.items()}
+        images = self.model.sample([int(seed) for _, seed, _ in batch], *([told] if told else []))
         check_format(self.image_format, images.ndim - 2)
         paths = [save_image(self.output_dir / row[0], image) for row, image in zip(batch, images, strict=True)]
         return [sha256_of(path) for path in paths]
 
-    def _done(self, rows: list[tuple[str, str, str]]) -> list[tuple[str, ...]]:
+    def _done(self, rows: list[tuple[str, str, str]], told: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
         """The rows of the manifest whose images need not be drawn again: whole batches, so that a resumed run computes
         in the same batches as an uninterrupted one."""
         if not self.manifest.is_file():
@@ -172,17 +214,18 @@ class Sampler:
             return []
         try:
             with open(self.manifest, encoding="utf-8", newline="") as stream:
-                found = [tuple(str(row.get(name) or "") for name in COLUMNS) for row in csv.DictReader(stream)]
+                found = [tuple(str(row.get(name) or "") for name in self.columns) for row in csv.DictReader(stream)]
         except (UnicodeDecodeError, csv.Error) as error:
             raise OutputError(
                 f"{self.manifest} is damaged ({error}). Nothing was changed: move it and its samples away to draw "
                 "them anew, or name another output_dir."
             ) from error
         shared = min(len(found), len(rows))
-        if [row[:3] for row in found[:shared]] != rows[:shared]:
+        wanted = zip(rows[:shared], told[:shared], strict=True)
+        if [(row[:3], row[4:]) for row in found[:shared]] != [*wanted]:
             raise OutputError(
-                f"{self.output_dir} holds samples of another model or another seed. They are left as they are: name "
-                "another output_dir."
+                f"{self.output_dir} holds samples of another model or another seed, or for other conditions. They are "
+                "left as they are: name another output_dir."
             )
         damaged = (i for i in range(shared) if not self._is_whole(found[i]))
         done = next(damaged, shared)
@@ -199,4 +242,4 @@ class Sampler:
         return path.is_file() and sha256_of(path) == row[3]
 
     def _write(self, rows: list[tuple[str, ...]]) -> None:
-        write_text(self.manifest, csv_text(COLUMNS, rows))
+        write_text(self.manifest, csv_text(self.columns, rows))

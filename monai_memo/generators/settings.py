@@ -8,6 +8,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import model_validator
 
+from monai_memo.generators.condition_columns import ConditionColumns
 from monai_memo.settings import (
     Boolean,
     Choice,
@@ -105,6 +106,12 @@ class GeneratorSettings(Settings):
         weight_decay: of the diffusion model's optimiser, decoupled.
         ambient_above: share of the timesteps above which the loss knows noisy training images only.
         stop_patience: stop after so many validations without a lower held-out loss, and keep the weights of the lowest.
+        conditions: columns of the training table that the diffusion model is told, or none: text becomes classes (an
+            embedding), numbers are standardised (cross-attention).
+        condition_dropout: share of the training images of which nothing is told, for guidance.
+        guidance_scale: 1 draws what was learnt of the conditions, 0 forgets them, more exaggerates them.
+        condition_table: CSV of the conditions of samples, a row each; without it they are drawn as the training images
+            have them.
         ema_momentum: of the averaged weights.
         latent_variants: augmented latents of each image.
         num_train_timesteps: of the noise scheduler.
@@ -185,6 +192,10 @@ class GeneratorSettings(Settings):
     weight_decay: Rate | None = None
     ambient_above: Share | None = None
     stop_patience: Epochs | None = None
+    conditions: Annotated[tuple[str, ...], ConditionColumns()] | None = None
+    condition_dropout: Rate | None = None
+    guidance_scale: Annotated[float, Number(0, 100)] | None = None
+    condition_table: File | None = None
     ema_momentum: LearningRate | None = None
     latent_variants: Annotated[int, Whole(1, 1000)] | None = None
     num_train_timesteps: InferenceSteps | None = None

@@ -21,6 +21,7 @@ from monai_memo.data.writing import cohort_table
 from monai_memo.errors import ConfigurationError, OutputError
 from monai_memo.files import write_text
 from monai_memo.generators.cohorts import GeneratorCohorts
+from monai_memo.generators.condition_columns import column_names
 from monai_memo.workspace.place import EARLIER
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ logger = logging.getLogger(__name__)
 TRAINING, HELDOUT = "training.csv", "heldout.csv"
 
 
-def write_split(cohorts: GeneratorCohorts, folders: Sequence[str | Path]) -> None:
+def write_split(cohorts: GeneratorCohorts, folders: Sequence[str | Path], conditions: object = None) -> None:
     """Write ``training.csv`` and ``heldout.csv`` (``image``, ``patient_id``; absolute paths) into each folder.
 
     Rank 0 writes. A table of another split that is in the way is moved to ``earlier/<time>``.
@@ -36,6 +37,7 @@ def write_split(cohorts: GeneratorCohorts, folders: Sequence[str | Path]) -> Non
     Args:
         cohorts: as the generator is trained on them.
         folders: of the training's output and of the weights, for example; may be the same one.
+        conditions: columns that the generator is told, which the tables have as well: see ``condition_columns``.
 
     Raises:
         ConfigurationError: a cohort was read from such a table, and only a part of it is trained on: the table would
@@ -65,7 +67,7 @@ def write_split(cohorts: GeneratorCohorts, folders: Sequence[str | Path]) -> Non
     for folder in places:
         for name, cohort in tables.items():
             if folder / name not in read:
-                _write_table(cohort, folder / name)
+                _write_table(cohort, folder / name, [column for column, _ in column_names(conditions)])
 
 
 def _same_images(path: Path, cohort: Cohort) -> bool:
@@ -73,9 +75,9 @@ def _same_images(path: Path, cohort: Cohort) -> bool:
     return {image.path.resolve() for image in known.images} == {image.path.resolve() for image in cohort.images}
 
 
-def _write_table(cohort: Cohort, path: Path) -> None:
+def _write_table(cohort: Cohort, path: Path, columns: Sequence[str]) -> None:
     """Put a table in place, unless it is there already; what is there instead may be somebody's work."""
-    text = cohort_table(cohort)
+    text = cohort_table(cohort, columns=columns)
     if path.is_file() and path.read_bytes() == text.encode(errors="backslashreplace"):
         return
     if os.path.lexists(path):

@@ -345,6 +345,7 @@ def test_a_bundle_of_the_model_zoo_is_sampled_by_its_folder(tmp_path: Path) -> N
     zoo = {
         **{key: common[key] for key in kept},
         **numbers,
+        "condition_code": {"_target_": "monai_memo.generators.conditions.ConditionCode"},
         "latent_shape": [2, 8, 8],
         "load_autoencoder_path": "$@bundle_root + '/models/model_autoencoder.pt'",
         "load_diffusion_path": "$@bundle_root + '/models/model.pt'",

@@ -43,7 +43,7 @@ def tiny_bundle(folder: Path) -> Path:
     common = json.loads(
         (Path(__file__).parents[2] / "bundles" / "chest_xray_ldm" / "configs" / "inference.json").read_text()
     )
-    parts = ("autoencoder_def", "network_def", "noise_scheduler")
+    parts = ("autoencoder_def", "network_def", "condition_code", "noise_scheduler")
     numbers = {
         "spatial_dims": 2, "image_channels": 1, "latent_channels": 2, "autoencoder_channels": [4, 8],
         "autoencoder_res_blocks": 1, "autoencoder_norm_groups": 4, "diffusion_channels": [8, 8],

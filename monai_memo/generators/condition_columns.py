@@ -1,0 +1,58 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Which columns of a cohort are conditions, as an option names them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from monai_memo.errors import ConfigurationError
+from monai_memo.settings import Kind, Refused
+from monai_memo.settings.values import listed
+
+NONE, CLASS = "none", ":class"
+OF_SAMPLES = ("image", "patient_id", "seed", "model_sha256", "sha256")  # columns that mean something else
+
+
+class ConditionColumns(Kind):
+    """``none``, or names of columns; ``name:class`` takes numbers for classes."""
+
+    several = True
+
+    @property
+    def allowed(self) -> str:
+        return f"none, or columns of the training table, such as label,age (NAME{CLASS} for numbers that are codes)"
+
+    def read(self, value: Any) -> tuple[str, ...]:
+        if value is None or (isinstance(value, str) and value.strip().lower() == NONE):
+            return ()
+        names = listed(value)
+        if not names or not all(isinstance(name, str) and name.strip() for name in names):
+            raise Refused
+        if len(names) == 1 and names[0].strip().lower() == NONE:
+            return ()
+        plain = [name.strip().removesuffix(CLASS) for name in names]
+        if len(set(plain)) < len(plain):
+            raise Refused("a column stands there twice")
+        if taken := next((name for name in plain if name in OF_SAMPLES), None):
+            raise Refused(f"{taken} is a column of its own in tables of samples and no condition")
+        return tuple(name.strip() for name in names)
+
+
+def column_names(value: object) -> list[tuple[str, bool]]:
+    """Each column, and whether its values are classes even where they are numbers.
+
+    Raises:
+        ConfigurationError: not what ``ConditionColumns`` takes.
+
+    Example:
+        >>> column_names("label, grade:class"), column_names("none")
+        ([('label', False), ('grade', True)], [])
+    """
+    kind = ConditionColumns()
+    try:
+        names = kind.read(value)
+    except Refused as error:
+        why = f" ({error})" if str(error) else ""
+        raise ConfigurationError(f"conditions must be {kind.allowed}, got {value!r}{why}") from None
+    return [(name.removesuffix(CLASS), name.endswith(CLASS)) for name in names]
