@@ -32,7 +32,10 @@ from monai_memo.errors import MemoError
 from monai_memo.networks.copy_detector import CopyDetector
 from monai_memo.progress import time_text
 from monai_memo.search.copy_search import FEWEST_IMAGES, SCALE_IMAGES, CopySearch
-from monai_memo.search.gallery import Gallery
+from monai_memo.search.gallery import Gallery, grey
+from monai_memo.search.inverted_file import FROM
+from monai_memo.search.keypoint_index import packed
+from monai_memo.search.keypoints import keypoints_of
 from monai_memo.search.runner import Runner
 from monai_memo.training.batches import PixelDataset
 from monai_memo.training.seeds import deterministic
@@ -40,7 +43,8 @@ from monai_memo.training.seeds import deterministic
 SAMPLE, STEPS = 24, 4  # images that are read, steps that are trained, at most
 ENOUGH = 1.0  # seconds after which no further image is read or looked up, or step trained
 GALLERY, VALUES = 2048, 2**24  # images and pixels of the cohort that a few are looked up in
-GROWTH = 0.027  # of the cost of a query, for every further 1,000 training images: docs/performance.md
+GROWTH, GROWS_TO = 0.027, FROM  # of the cost of a query for every further 1,000 training images: docs/performance.md
+INDEXED = 1.5  # times the time in which keypoints are found, with their index
 VALIDATIONS, FORWARD = 20, 0.35  # in a training, and what a batch costs without learning from it
 PARTS = (0.35, 0.65)  # of the time of the search, for copies in part
 FASTER, SLOWER = 0.75, 1.4  # machines have other things to do
@@ -126,6 +130,9 @@ def forecast(
                 each = _search(network, images, numbers["training"], device, settings)
                 steps["search"] = _times(each, (count + own) / ranks)
                 told.append(f"{count:,} images are looked up")
+                if preprocessing.spatial_dims == 2:
+                    known = numbers["training"] + (numbers["heldout"] if settings.reference else 0)
+                    steps["keypoints"] = _times(INDEXED * _keypoints(images), known / ranks)
                 if settings.looks_for_parts(recipe.name, numbers["training"]):
                     low, high = steps["search"]
                     by_one = ranks / len(searched(settings.symmetries, preprocessing.spatial_dims))  # upright only
@@ -231,6 +238,11 @@ def _embedding(network: CopyDetector, images: NDArray[np.float32], device: str) 
         return _measured(lambda: network.embed(batch.to(device)).cpu(), len(batch))
 
 
+def _keypoints(images: NDArray[np.float32]) -> NDArray[np.float64]:
+    greys = grey(torch.from_numpy(images))[:, 0].numpy()
+    return _measured(lambda: keypoints_of(greys), len(greys))
+
+
 def _look_ups(numbers: Mapping[str, int], dims: int, settings: AuditConfiguration) -> int:
     """Images that are looked up in the training cohort: synthetic, held-out and planted ones, turned if asked for."""
     planted = min(settings.planted, 2 * numbers["training"])
@@ -247,9 +259,12 @@ def _search(
     drawn = np.random.default_rng(0).standard_normal((size, network.embedding_dim)).astype(np.float32)
     gallery = Gallery(_filled(images, size), embeddings=drawn / np.linalg.norm(drawn, axis=1, keepdims=True))
     runner = Runner(torch.device(device))
+    if len(gallery.shape) == 2:
+        few = packed(keypoints_of(grey(torch.from_numpy(images))[:, 0].numpy()))
+        gallery.derived["keypoints"] = few[torch.arange(size) % len(few)]
     search = CopySearch.default(network, settings.batch_size)
     search.wanted_whole_images = False  # it takes little time, and its scale is measured on 200 images
     search.fit(gallery, runner)
     queries = _filled(images, 8 if runner.device.type == "cpu" else runner.queries_at_once)
-    more = 1 + GROWTH * max(0, n_training - GALLERY) / 1000
+    more = 1 + GROWTH * max(0, min(n_training, GROWS_TO) - GALLERY) / 1000
     return more * _measured(lambda: search.search(queries), len(queries))

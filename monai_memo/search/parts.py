@@ -243,12 +243,20 @@ class PartSearch:
         gallery = self.gallery
         n = min(SCALE_IMAGES, len(gallery))
         chosen = np.sort(np.random.default_rng([self.runner.seed, 23]).choice(len(gallery), n, replace=False))
+        mine = slice(0, n) if self.runner.team is None else self.runner.mine(n)
         maps = []
         for rows in self.runner.blocks(n):
+            if rows.start < mine.start or rows.start >= mine.stop:
+                continue
+            self.runner.check()
             images = grey(as_tensor(gallery.pixels[chosen[rows]], self.runner.device))
             own = torch.from_numpy(gallery.patients[chosen[rows]]).to(self.runner.device)
             found, agreements, _ = self.compare(images, own)
             maps.append(torch.where((found < 0).view(*found.shape, *(1,) * len(self.shape)), 0.0, agreements))
+        if self.runner.team is not None:
+            here = {"maps": torch.cat(maps).cpu().numpy()} if maps else {}
+            every = [part["maps"] for part in self.runner.together(here) if part]
+            maps = [torch.from_numpy(np.asarray(part)).to(self.runner.device) for part in every]
         enough = len(np.unique(gallery.patients)) >= FEWEST
         return Windows.of(torch.cat(maps)) if enough else Windows.plain(maps[0])
 

@@ -51,7 +51,7 @@ def test_all_that_is_done_is_counted(audit_of: Callable[..., Audit], demo_folder
         f"{numbers['training']} training, {numbers['heldout']} held-out, {numbers['synthetic']} synthetic images; "
         f"a detector is trained in {7 * (kept // 32)} steps; {looked_up} images are looked up"
     )
-    assert list(found.steps) == ["reading", "training", "embedding", "search", "parts"]
+    assert list(found.steps) == ["reading", "training", "embedding", "search", "keypoints", "parts"]
     assert all(0 < low <= high for low, high in found.steps.values())
     assert found.range[0] < found.seconds < found.range[1] and found.cost < 60
 
@@ -62,7 +62,7 @@ def test_a_ready_detector_is_not_trained_and_symmetries_multiply_the_look_ups(
     detector = Detector.load(detector_file)
     plain = measured(audit_of(detector=str(detector_file), planted=0, limit_copies=0), detector)
     turned = measured(audit_of(detector=str(detector_file), planted=0, limit_copies=0, symmetries="all"), detector)
-    assert list(plain.steps) == ["reading", "embedding", "search", "parts"]
+    assert list(plain.steps) == ["reading", "embedding", "search", "keypoints", "parts"]
     one, eight = (int(found.work.split("; ")[1].split()[0].replace(",", "")) for found in (plain, turned))
     assert eight == 8 * one
     unverified = audit_of(detector=str(detector_file), verification=False)
@@ -149,3 +149,22 @@ def test_queries_cost_more_in_larger_cohorts_and_ranks_share_them(
     assert alone is not None and shared is not None
     for step in ("embedding", "search"):
         assert shared.steps[step][0] == pytest.approx(alone.steps[step][0] / 2)
+
+
+def test_a_large_cohort_is_not_made_for_it(
+    audit_of: Callable[..., Audit], detector_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cohort is filled up with a few images; what is found in these stands for all of them."""
+    described = []
+    own = module.keypoints_of
+    monkeypatch.setattr(module, "keypoints_of", lambda images: described.append(len(images)) or own(images))
+    monkeypatch.setattr(module, "GALLERY", 100)
+    monkeypatch.setattr(module, "_measured", lambda once, items: np.array([1.0 / items]))
+    audit, detector = audit_of(detector=str(detector_file)), Detector.load(detector_file)
+    cohorts, _ = read_cohorts(audit.configuration)
+    images = module._read(cohorts, preprocessing_for(audit.configuration, cohorts, detector), 0)[0]
+    small, large, huge = (
+        module._search(detector.network, images, n, "cpu", audit.configuration).mean() for n in (100, 20_000, 10**6)
+    )
+    assert described == [len(images)] * 3
+    assert 1.4 * small < large < huge < 2 * small  # an inverted file looks at few of a million

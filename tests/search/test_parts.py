@@ -207,6 +207,38 @@ def test_ranks_find_what_one_process_finds_and_go_on_from_what_each_has_kept(
     assert sum(looked_up) == len(queries) + 3
 
 
+def test_ranks_share_out_what_windows_are_compared_with(
+    training: Images, search: PartSearch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three ranks, and one more than there are blocks of training images."""
+    few, compared = training[:30], []
+    monkeypatch.setattr("monai_memo.search.parts.SCALE_IMAGES", 3)
+    alone = PartSearch().fit(Gallery(few), Runner(block=2))
+    original = PartSearch.compare
+
+    def compare(self: PartSearch, images: torch.Tensor, own: torch.Tensor | None = None) -> object:
+        compared.append(len(images))
+        return original(self, images, own)
+
+    monkeypatch.setattr(PartSearch, "compare", compare)
+    words = HashStore()
+    words.set_timeout(timedelta(seconds=60))
+
+    def rank(number: int) -> PartSearch:
+        team = Team(words, number, 3)
+        team._folder = tmp_path / "ranks"
+        return PartSearch().fit(Gallery(few), Runner(block=2, team=team))
+
+    with ThreadPoolExecutor(3) as pool:
+        fitted = list(pool.map(rank, range(3)))
+    assert sum(compared) == 3
+    assert alone.windows is not None
+    for one in fitted:
+        assert one.windows is not None
+        for name, values in vars(alone.windows).items():
+            torch.testing.assert_close(getattr(one.windows, name), values, rtol=1e-4, atol=1e-5)
+
+
 def test_queries_of_another_shape_are_refused(search: PartSearch) -> None:
     with pytest.raises(ValueError, match=r"\(n, 1, 64, 64\).*\(1, 1, 32, 32\)"):
         search.search(np.zeros((1, 1, 32, 32), dtype=np.float32))
