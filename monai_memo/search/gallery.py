@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from monai_memo.files import release, writing_into
+from monai_memo.progress import Progress
 from monai_memo.sealing import require_space
 from monai_memo.search.runner import Runner
 
@@ -135,27 +136,36 @@ class Gallery:
         count = len(self) * first[0].numel() * first.element_size()
         mine = runner.part_of(blocks)
         if runner.folder is None or runner.device.type != "cpu" or count <= MAPPED_FROM:
-            own = torch.cat([first if rows == blocks[0] else make(self.block(rows, runner)) for rows in mine])
+            with runner.bar(sum(rows.stop - rows.start for rows in mine), name) as bar:
+                own = [self._made(rows, first, make, runner, bar) for rows in mine]
             if len(mine) == len(blocks):
-                return own
-            return torch.cat([torch.from_numpy(part["rows"]) for part in runner.together({"rows": own.numpy()})])
+                return torch.cat(own)
+            here = {"rows": torch.cat(own).numpy()}
+            return torch.cat([torch.from_numpy(part["rows"]) for part in runner.together(here)])
         path = Path(runner.folder) / f"{name}.mapped"
         if runner.leads:
             require_space(path, count, "the search")
             with writing_into(path, count):
                 pass
         runner.together({})
-        with writing_into(path) as stream:
+        with writing_into(path) as stream, runner.bar(sum(rows.stop - rows.start for rows in mine), name) as bar:
             stream.seek(count // len(self) * mine[0].start)
             for rows in mine:
-                made_here = first if rows == blocks[0] else make(self.block(rows, runner))
-                stream.write(made_here.contiguous().numpy().data)
+                stream.write(self._made(rows, first, make, runner, bar).contiguous().numpy().data)
                 release(self.pixels)
                 runner.check()
         runner.together({})
         # Copy on write: nothing here writes, and torch wants memory that could be written.
         mapped = np.memmap(path, dtype=first[:0].numpy().dtype, mode="c", shape=(len(self), *first.shape[1:]))
         return torch.from_numpy(mapped)
+
+    def _made(
+        self, rows: slice, first: Tensor, make: Callable[[Tensor], Tensor], runner: Runner, bar: Progress
+    ) -> Tensor:
+        """Of one block; the first one was made before."""
+        result = first if rows.start == 0 else make(self.block(rows, runner))
+        bar.update(rows.stop - rows.start)
+        return result
 
     def block(self, rows: slice, runner: Runner) -> Tensor:
         """``(n, channels, *spatial)`` float32 on the device."""

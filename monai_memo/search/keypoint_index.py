@@ -67,9 +67,13 @@ class KeypointIndex:
             sample.append(described if share >= 1 else described[rng.random(len(described)) < share])
         file.train(np.concatenate(sample).astype(np.float32))
         mine = runner.part_of(blocks)
-        listed = np.concatenate(
-            [file.quantizer.assign(_described(unpacked(kept[rows])).astype(np.float32), 1)[:, 0] for rows in mine]
-        )
+        lists_found = []
+        with runner.bar(sum(rows.stop - rows.start for rows in mine), "index of keypoints") as bar:
+            for rows in mine:
+                values = _described(unpacked(kept[rows])).astype(np.float32)
+                lists_found.append(file.quantizer.assign(values, 1)[:, 0])
+                bar.update(rows.stop - rows.start)
+        listed = np.concatenate(lists_found)
         if len(mine) < len(blocks):
             listed = np.concatenate([part["listed"] for part in runner.together({"listed": listed})])
         start = 0

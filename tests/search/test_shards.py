@@ -16,11 +16,13 @@ from torch.distributed import HashStore
 
 from monai_memo.data.phantoms import chest_phantom
 from monai_memo.data.planting import plant
+from monai_memo.progress import Progress
 from monai_memo.search import copy_search as module
 from monai_memo.search import gallery
 from monai_memo.search.copy_search import CopySearch
 from monai_memo.search.embedding_retriever import EmbeddingRetriever
 from monai_memo.search.gallery import Gallery
+from monai_memo.search.local_features import LocalFeatureRetriever
 from monai_memo.search.matches import NAMES, Matches
 from monai_memo.search.runner import Runner
 from monai_memo.search.shape_retriever import ShapeRetriever
@@ -106,6 +108,19 @@ def test_ranks_share_out_what_is_derived_from_a_gallery(
             np.testing.assert_array_equal(found.numpy(), pixels[:, 0])
     assert (tmp_path / "means.mapped").is_file() is mapped
     assert made == ([7, 7, 7] if images == 7 else [10, 12, 12])  # the first block tells all of them the size
+
+
+def test_what_is_derived_from_a_large_gallery_is_told_while_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[str, int, int]] = []
+
+    class Bar(Progress):
+        def __exit__(self, *error: object) -> None:
+            told.append((self.what, self.done, self.total or 0))
+
+    monkeypatch.setattr("monai_memo.search.runner.Progress", Bar)
+    monkeypatch.setattr(Gallery, "blocks", lambda self, runner: list(runner.blocks(len(self), 7)))
+    LocalFeatureRetriever().fit(Gallery(CHEST), Runner())
+    assert told == [("keypoints", 24, 24), ("index of keypoints", 24, 24)]
 
 
 def test_a_share_without_a_team_is_given_alone() -> None:
