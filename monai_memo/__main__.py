@@ -182,11 +182,21 @@ def quiet_libraries() -> Iterator[None]:
     before = {name: logging.getLogger(name).level for name in NOISY}
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
+    handlers = list(logging.getLogger().handlers)
+    for handler in handlers:
+        handler.addFilter(_said_by_us)
     try:
         yield
     finally:
         for name, level in before.items():
             logging.getLogger(name).setLevel(level)
+        for handler in handlers:
+            handler.removeFilter(_said_by_us)
+
+
+def _said_by_us(record: logging.LogRecord) -> bool:
+    """Ignite logs what ends an engine, and raises it: it would be told twice, and Ctrl-C as an error."""
+    return not (record.name.startswith("ignite") and "run is terminating due to exception" in record.getMessage())
 
 
 def _say(text: str, stream: TextIO | None = None) -> None:

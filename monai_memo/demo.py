@@ -5,17 +5,21 @@
 from __future__ import annotations
 
 import csv
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from monai_memo.audit.configuration import AuditOptions
 from monai_memo.errors import ConfigurationError
+from monai_memo.progress import Progress
 from monai_memo.settings import MODALITIES, Choice, Epochs, Folder, Seed, Share, Whole
 from monai_memo.workspace.manifest import require_unredacted
 from monai_memo.workspace.place import check_place
 
 if TYPE_CHECKING:
     from monai_memo.audit.result import AuditResult
+
+logger = logging.getLogger(__name__)
 
 Images = Annotated[int, Whole(2, 100_000)]
 
@@ -59,20 +63,27 @@ def run_demo(**arguments: Any) -> tuple[AuditResult, dict[str, int]]:
     Returns:
         The result, and the truth: ``copies`` planted and distinct training images ``memorized`` by them.
     """
+    settings = DemoSettings(**arguments)
+    logger.info("load PyTorch and MONAI ... (the first time after an installation can take a minute)")
     # PyTorch, SciPy and readers of images, which the help of the command line does without.
     from monai_memo.audit.audit import Audit
     from monai_memo.data.demo_cohorts import write_demo_cohorts
 
-    settings = DemoSettings(**arguments)
     check_place(settings.out)
     require_unredacted(settings.out)
     out = Path(settings.out)
     _require_ours(out)
     images = out / "images"
-    write_demo_cohorts(
-        images, settings.modality, settings.n_train, settings.n_heldout, settings.n_synthetic, settings.copy_share,
-        settings.seed,
+    logger.info(
+        "draw phantoms ... %d training, %d held-out and %d synthetic images, %d of these planted copies; then they are "
+        "audited",
+        settings.n_train, settings.n_heldout, settings.n_synthetic, round(settings.copy_share * settings.n_synthetic),
     )  # fmt: skip
+    with Progress(None, "draw phantoms", shown=settings.progress):
+        write_demo_cohorts(
+            images, settings.modality, settings.n_train, settings.n_heldout, settings.n_synthetic, settings.copy_share,
+            settings.seed,
+        )  # fmt: skip
     with open(images / "truth.csv", newline="", encoding="utf-8") as stream:
         copied = [row["copied_from"] for row in csv.DictReader(stream) if row["copied_from"]]
     audit = Audit(

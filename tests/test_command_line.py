@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import io
 import json
 import logging
 import shutil
@@ -128,12 +129,20 @@ def test_train_detector_evaluate_and_audit_with_it(
     assert "too few negatives" in (tmp_path / "e" / "evaluation.md").read_text()
 
 
-def test_demo_prints_the_planted_truth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_demo_prints_the_planted_truth(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     status = run("demo", "--out", tmp_path / "demo", "--n_train", 40, "--n_heldout", 24, "--n_synthetic", 20,
                  "--epochs", 2, "--size", 32, "--n_bootstrap", 100, "--gallery", 1, "--noprogress")  # fmt: skip
     assert status == FINISHED
     shown = capsys.readouterr().out
     assert shown.count("planted: 6") == 2 and "report.html" in shown
+    said = [record.message for record in caplog.records]
+    assert said[0].startswith("load PyTorch and MONAI ...") and said[1] == (
+        "draw phantoms ... 40 training, 24 held-out and 20 synthetic images, 6 of these planted copies; then they are "
+        "audited"
+    )
 
 
 def test_coverage_study_writes_its_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,6 +278,32 @@ def test_sigterm_ends_like_an_interruption_with_a_status_of_its_own(
             f"monai-memo: {word}. Run the same command again to continue where it stopped.\n"
         )
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_what_ends_a_training_is_told_once_and_by_us(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in an engine of Ignite is no error."""
+    from ignite.engine import Engine
+
+    def interrupted(**_: object) -> int:
+        def step(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        Engine(step).run([1])
+        return FINISHED
+
+    said = io.StringIO()
+    handler = logging.StreamHandler(said)
+    logging.getLogger().addHandler(handler)
+    try:
+        command = replace(COMMANDS["coverage"], run=interrupted)
+        monkeypatch.setattr("monai_memo.__main__.settings_of", lambda _: (command, Settings()))
+        assert run("coverage") == 130
+        assert said.getvalue() == ""
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
+        assert "Engine run is terminating" in said.getvalue(), "whoever calls it from Python hears it as before"
+    finally:
+        logging.getLogger().removeHandler(handler)
 
 
 @pytest.mark.parametrize("module", ["pydantic", "monai_memo.files", "logging"])

@@ -355,7 +355,7 @@ class Release:
                 raise type(error)(
                     f"after the same filter as the synthetic images, {patients} held-out patients are left for the "
                     f"second look: {error} Add held-out patients and audit again, or leave the second look out with "
-                    "--nosecond_look."
+                    "--second_look False."
                 ) from error
         return found
 
