@@ -22,7 +22,18 @@ from monai_memo.errors import ConfigurationError, MemoError
 from monai_memo.label.export import BEHIND_SERVERS, rating_table
 from monai_memo.label.forms import checked_json
 from monai_memo.label.names import checked_rater
-from monai_memo.label.native import FIGURES, LEVELS, LOWEST, MOST_VALUE, NativePair, packed, read_told, require_whole
+from monai_memo.label.native import (
+    FIGURES,
+    LEVELS,
+    LOWEST,
+    MOST_VALUE,
+    NativePair,
+    is_apart,
+    packed,
+    read_native,
+    read_told,
+    require_whole,
+)
 from monai_memo.label.pairs import ENDING
 from monai_memo.label.pictures import stored_pair
 from monai_memo.label.prepare import DATASTORE, IMAGES
@@ -175,7 +186,12 @@ class Desk:
 
     def _content(self, pair_id: str) -> Answer:
         path = self._figures(pair_id)
-        content = path.read_bytes() if path.is_file() else packed(self._of_an_earlier_version(pair_id))
+        if not path.is_file():
+            content = packed(self._of_an_earlier_version(pair_id))
+        elif is_apart(self.review / IMAGES, pair_id):
+            content = path.read_bytes()
+        else:  # of an earlier version, whose sizes say which pairs are copies
+            content = packed(read_native(self.review / IMAGES, pair_id))
         return Answer(200, FIGURE_TYPE, content, {"content-encoding": "gzip"})
 
     def _figures(self, pair_id: str) -> Path:
@@ -185,7 +201,7 @@ class Desk:
         """A pair whose files cannot be read is served no more: it would be the rater's next one again and again."""
         try:
             return found(pair_id)
-        except (MemoError, OSError) as error:
+        except (MemoError, OSError, ValueError) as error:
             logger.error("%s", error)
             self.store.leave_out(pair_id)
             return Answer.refusal(500, UNREADABLE)

@@ -32,8 +32,14 @@ def checked_json(text: bytes | str, what: str) -> dict[str, Any] | None:
     def refuse(name: str) -> None:
         raise ValueError(f"{name} is no JSON")
 
+    def once(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(items)
+        if len(found) < len(items):
+            raise ValueError("a name stands there twice")
+        return found
+
     try:
-        found = json.loads(text, parse_constant=refuse)
+        found = json.loads(text, parse_constant=refuse, object_pairs_hook=once)
         depth = _depth(found)
     except (ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:100]

@@ -4,20 +4,23 @@
 
 from __future__ import annotations
 
+import gzip
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from os import cpu_count
 from pathlib import Path
 
+import nibabel
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from monai_memo.audit.slices import PLANES
 from monai_memo.data.cohort import CohortImage
 from monai_memo.data.loading import Preprocessing
 from monai_memo.data.reading import read_image
-from monai_memo.data.writing import save_image
 from monai_memo.errors import MemoError, UnusableImageError
+from monai_memo.files import write_with
 from monai_memo.label.native import NativePair, load_whole, native_pair, save_native
 from monai_memo.label.study import Study, StudyPair
 from monai_memo.progress import Progress
@@ -129,6 +132,20 @@ def picture_of(pair: NativePair, shown: Preprocessing) -> NDArray[np.float32]:
     return side_by_side(AlignedPair(synthetic, training))
 
 
+def save_picture(path: Path, picture: NDArray[np.float32]) -> Path:
+    """Write a picture for MONAI Label's clients, with 256 grey values, as on a screen.
+
+    It is not compressed: a copy beside its original takes less than two patients do, and its size would tell.
+    """
+    if picture.ndim == 2:
+        image = Image.fromarray(np.round(picture.clip(0, 1) * 255).astype(np.uint8))
+        return write_with(path, lambda temporary: image.save(temporary, format="PNG", compress_level=0))
+    volume = nibabel.Nifti1Image(picture.clip(0, 1), np.eye(4))  # type: ignore[attr-defined, no-untyped-call]
+    volume.header.set_data_dtype(np.uint8)
+    volume.header.set_slope_inter(1 / 255, 0)
+    return write_with(path, lambda temporary: temporary.write_bytes(gzip.compress(volume.to_bytes(), 0, mtime=0)))
+
+
 def write_pairs(
     study: Study,
     images: dict[str, dict[str, CohortImage]],
@@ -170,9 +187,7 @@ def write_pairs(
         for start in range(0, len(study.pairs), BLOCK):  # holds only a few pictures in memory
             for pair, picture in pool.map(one, study.pairs[start : start + BLOCK]):
                 if picture is not None:
-                    # 256 grey values, as on a screen: a volume then takes a fifth of the space.
-                    picture = np.round(picture * 255) / np.float32(255)
-                    save_image(folders[0] / f"{pair.pair_id}{ENDING[study.spatial_dims]}", picture)
+                    save_picture(folders[0] / f"{pair.pair_id}{ENDING[study.spatial_dims]}", picture[0])
                 written.append(pair)
                 bar.update()
     if all(pair.missing for pair in written):

@@ -130,6 +130,7 @@ def review_server(audit: str | Path, **options: Any) -> None:
 def our_server(folder: AuditFolder, settings: ReviewServerSettings) -> ReviewServer:
     """Our own server for a review that is prepared; it listens, and serves with ``serve_forever``."""
     store = RatingStore(folder.review, open_study(folder), float(folder.result.calibration["confidence"]))
+    store.remove_leftovers()
     names = host_names(settings.hosts, settings.host) if settings.remote else []
     desk = Desk(folder.review, store, settings.blind)
     return ReviewServer(desk, (settings.host, settings.port), settings.remote, names)

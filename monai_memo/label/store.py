@@ -88,6 +88,12 @@ class RatingStore:
                 del self._named[pair_id]
         return history, (set(damaged) | self._unreadable) & self._shown
 
+    def remove_leftovers(self) -> None:
+        """Remove what a writer that was killed has left; whoever writes now holds the lock."""
+        with FileLock(self.lock_file):
+            for path in self.folder.glob(".*.json"):
+                path.unlink(missing_ok=True)
+
     def leave_out(self, pair_id: str) -> None:
         """Show this pair no more while the server runs: its images cannot be read."""
         self._unreadable.add(pair_id)

@@ -8,11 +8,12 @@ The file is for the statistics and is never served: raters do not see similariti
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import TypedDict, TypeVar, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,18 +109,42 @@ class Study:
         """
         try:
             record = json.loads(Path(path).read_text(encoding="utf-8"))
+            if not isinstance(record, dict):
+                raise ValueError(f"a JSON object is expected, not {type(record).__name__}")
             if record.pop("version") != VERSION:
                 raise ValueError(f"this version of monai_memo reads version {VERSION}")
-            record["pairs"] = tuple(StudyPair(**pair) for pair in record["pairs"])
+            record["pairs"] = tuple(_checked(StudyPair(**pair)) for pair in record["pairs"])
             for name in ("stratum_sizes", "stratum_copies", "shape"):
                 record[name] = tuple(record[name])
-            return cls(**record)
+            return _checked(cls(**record))
         except FileNotFoundError as error:
             raise MemoError(
                 f"no review has been prepared: {path} is missing. Run monai-memo review-prepare."
             ) from error
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise MemoError(f"{path} is not the plan of a review: {error}") from error
+
+
+KINDS: dict[str, tuple[type, ...]] = {"str": (str,), "bool": (bool,), "int": (int,), "float": (int, float)}
+IDENTIFIER = re.compile(r"[A-Za-z0-9_]{1,40}")  # it becomes a part of names of files
+Checked = TypeVar("Checked", "StudyPair", "Study")
+
+
+def _checked(found: Checked) -> Checked:
+    """Values of a file have the types that were written.
+
+    Raises:
+        ValueError: another type, or an id of a pair that is none.
+    """
+    for known in fields(found):
+        value, kinds = getattr(found, known.name), KINDS.get(str(known.type))
+        if kinds is not None and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
+            raise ValueError(f"{known.name} must be {known.type}, not {type(value).__name__}")
+    if isinstance(found, StudyPair) and not IDENTIFIER.fullmatch(found.pair_id):
+        raise ValueError(f"{found.pair_id[:60]!r} is no id of a pair")
+    if isinstance(found, Study) and not all(type(n) is int for n in (*found.stratum_sizes, *found.shape)):
+        raise ValueError("stratum_sizes and shape must be whole numbers")
+    return found
 
 
 def certainty_of(similarity: NDArray[np.float64], tau: Estimate, confidence: float) -> NDArray[np.float64]:

@@ -21,8 +21,10 @@ from monai_memo.label.native import (
     Whole,
     brought,
     grid_of,
+    is_apart,
     load_whole,
     native_pair,
+    packed,
     read_native,
     read_told,
     save_native,
@@ -120,3 +122,18 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "pair_1.json").write_text('{"shape": [1]}')
     with pytest.raises(MemoError, match=r"pair_1\.json is missing or damaged: restore it from a backup"):
         read_told(tmp_path, "pair_1")
+
+
+def test_the_size_of_a_file_does_not_say_whether_a_pair_is_a_copy(tmp_path: Path) -> None:
+    """Packed together, a copy of an image takes half of what two images take."""
+    rng = np.random.default_rng(1)
+    one, other = (rng.random((64, 60), dtype=np.float32) for _ in range(2))
+    sizes = []
+    for name, pair in (("copy", (one, one)), ("novel", (one, other))):
+        told = NativePair(*pair, (64.0, 60.0))
+        save_native(tmp_path, name, told)
+        assert (tmp_path / f"{name}.gz").stat().st_size == pytest.approx(len(packed(told)), rel=0.02)
+        sizes.append((tmp_path / f"{name}.gz").stat().st_size)
+        np.testing.assert_allclose(read_native(tmp_path, name).training, pair[1], atol=1 / 4096)
+        assert is_apart(tmp_path, name)
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.01)

@@ -41,6 +41,7 @@ def test_pictures_show_the_synthetic_image_left_and_its_match_right(audit: Path,
     study = prepare_review(str(audit), n=8, n_uncertain=2, progress=False)
     stored = sorted((audit / "review" / "datastore").glob("*.png"))
     assert [path.stem for path in stored] == [pair.pair_id for pair in study.pairs]
+    assert len({path.stat().st_size for path in stored}) == 1, "sizes say nothing of what is shown"
     for pair, path in list(zip(study.pairs, stored, strict=True))[:3]:
         left, right = (stored_pair(path, study.shape).synthetic, stored_pair(path, study.shape).training)
         assert left.shape == study.shape == (512, 512)
@@ -58,6 +59,8 @@ def test_volumes_lie_side_by_side_and_slices_follow(audit_3d: Path) -> None:
     path = audit_3d / "review" / "datastore" / f"{study.pairs[0].pair_id}.nii.gz"
     pair = stored_pair(path, study.shape)
     assert pair.synthetic.shape == study.shape == (96, 96, 96)
+    assert 0 < pair.synthetic.mean() < pair.synthetic.max() <= 1
+    assert len({path.stat().st_size for path in path.parent.glob("*.nii.gz")}) == 1
     for plane, axis in (("sagittal", 0), ("coronal", 1), ("axial", 2)):
         picture = opened(pair_slice(path, study.shape, plane, 40))
         expected = np.rot90(np.take(pair.synthetic, 40, axis=axis))

@@ -2,8 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,3 +87,32 @@ def test_certainty_is_lowest_at_tau_and_depends_on_the_width_of_its_interval() -
 def test_impossible_numbers(arguments: dict[str, float]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(arguments))):
         draw_study([Match("s", "t", "", 0.5, 0.4, True)], Estimate(0.4, 0.3, 0.5), "x", 2, **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda record: [], "a JSON object is expected, not list"),
+        (lambda record: "plan", "a JSON object is expected, not str"),
+        (lambda record: {**record, "pairs": None}, "not iterable"),
+        (lambda record: {**record, "pairs": [5]}, "must be a mapping"),
+        (lambda record: {**record, "seed": "1"}, "seed must be int, not str"),
+        (lambda record: {**record, "shape": ["a"]}, "must be whole numbers"),
+        (lambda record: with_first(record, pair_id="../audit"), "'../audit' is no id of a pair"),
+        (lambda record: with_first(record, pair_id=5), "pair_id must be str, not int"),
+        (lambda record: with_first(record, similarity="high"), "similarity must be float, not str"),
+        (lambda record: with_first(record, similarity=True), "similarity must be float, not bool"),
+        (lambda record: with_first(record, copy=1), "copy must be bool, not int"),
+        (lambda record: with_first(record, missing=None), "missing must be str, not NoneType"),
+    ],
+)
+def test_a_plan_with_other_values_is_named(study: Study, tmp_path: Path, change: Any, said: str) -> None:
+    path = study.save(tmp_path / "study.json")
+    assert Study.load(path) == study
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    with pytest.raises(MemoError, match=rf"study\.json is not the plan of a review: .*{re.escape(said)}"):
+        Study.load(path)
+
+
+def with_first(record: dict[str, Any], **values: object) -> dict[str, Any]:
+    return {**record, "pairs": [{**record["pairs"][0], **values}, *record["pairs"][1:]]}

@@ -18,7 +18,7 @@ from PIL import Image
 
 from monai_memo.errors import ConfigurationError
 from monai_memo.label.access import LARGEST_BODY
-from monai_memo.label.native import read_native
+from monai_memo.label.native import NativePair, encoded, read_native, save_native
 from monai_memo.label.pairs import AlignedPair, side_by_side
 from monai_memo.label.prepare import DATASTORE, FINAL, IMAGES
 from monai_memo.label.ratings import read_entries
@@ -162,7 +162,8 @@ def test_an_impossible_rating_is_refused_by_name(served: Served, change: dict[st
 
 
 def test_bodies_that_are_no_rating_are_refused(served: Served) -> None:
-    for body in (b"", b"{", b"[1]", b"null", b'"copy"', b'{"rating": NaN}', b"\xff\xfe", b"[" * 5000):
+    for body in (b"", b"{", b"[1]", b"null", b'"copy"', b'{"rating": NaN}', b"\xff\xfe", b"[" * 5000,
+                 b'{"rating": "copy", "rating": "novel"}'):  # fmt: skip
         status, _, content = served.ask("/review/rating", body, method="POST")
         assert status == 400 and "must be" in detail(content), body
     assert served.ask("/review/rating", b" " * (LARGEST_BODY + 1))[0] == 413
@@ -268,6 +269,34 @@ def test_a_review_of_an_earlier_version_goes_on_with_its_smaller_pictures(served
         found = np.frombuffer(content, "<u2").reshape(2, 16, 20) / 4096 - 0.5
         np.testing.assert_allclose(found[0], values, atol=0.005)
         np.testing.assert_allclose(found[1], values[::-1], atol=0.005)
+
+
+def test_pairs_that_an_earlier_version_packed_together_are_sent_apart(served: Served) -> None:
+    sizes = []
+    values = np.random.default_rng(1).random((2, 30, 40), dtype=np.float32)
+    for pair, training in zip(served.study.sample[:2], values, strict=True):
+        native = NativePair(values[0], training, (30.0, 40.0))
+        save_native(served.folder / IMAGES, pair.pair_id, native)
+        together = gzip.compress(b"".join(encoded(image).tobytes() for image in (values[0], training)))
+        (served.folder / IMAGES / f"{pair.pair_id}.gz").write_bytes(together)
+        told = served.folder / IMAGES / f"{pair.pair_id}.json"
+        told.write_text(
+            json.dumps({key: value for key, value in json.loads(told.read_text()).items() if "packed" not in key})
+        )
+        sizes.append(len(together))
+        content = served.ask(f"/review/pixels?pair={pair.pair_id}")[2]
+        sizes.append(len(content))
+        assert gzip.decompress(content) == gzip.decompress(together)
+    assert sizes[0] < 0.7 * sizes[2] and sizes[1] == pytest.approx(sizes[3], rel=0.01)
+
+
+def test_what_a_killed_writer_left_is_removed_at_the_next_start(served: Served) -> None:
+    pair = served.study.sample[0].pair_id
+    assert served.rate(pair, "copy", "anna")[0] == 200
+    half = served.folder / FINAL / f".{pair}.x1y2.json"
+    half.write_text("[{")
+    served.store.remove_leftovers()
+    assert [path.name for path in (served.folder / FINAL).iterdir()] == [f"{pair}.json"]
 
 
 def test_damaged_files_are_told_to_whoever_runs_the_server_and_not_to_raters(

@@ -142,10 +142,16 @@ async function send(pair, rating) {
   try {
     await request("rating", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
   } catch (error) {
-    // Rated from another window meanwhile, or not to be stored: the rater is told, and goes on.
     if (![409, 500].includes(error.status)) throw error;
-    say(error.message);
+    return error.message; // rated from another window meanwhile, or not to be stored
   }
+  return null;
+}
+
+// A rater whose rating was refused is told, and goes on.
+async function goOn(pair, refused) {
+  await next();
+  if (refused) say(state.pair === pair ? refused : `The pair before this one: ${refused}`);
 }
 
 async function rate(rating) {
@@ -153,8 +159,8 @@ async function rate(rating) {
   const button = document.querySelector(`#buttons [data-rating=${rating}]`);
   button.classList.add("chosen");
   try {
-    await send(state.pair, rating);
-    await next();
+    const pair = state.pair;
+    await goOn(pair, await send(pair, rating));
   } finally {
     button.classList.remove("chosen");
   }
@@ -162,8 +168,8 @@ async function rate(rating) {
 
 async function undo() {
   if (!state.last) return;
-  await send(state.last, "undo");
-  await next();
+  const pair = state.last;
+  await goOn(pair, await send(pair, "undo"));
 }
 
 // The first page

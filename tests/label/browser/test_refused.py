@@ -21,7 +21,8 @@ def test_what_another_window_rated_stays_and_the_rater_is_told(browser: Any, pic
     press(browser, "1")
     second = wait(browser, lambda: (pair := shown_pair(browser)) not in (None, first) and pair)
     shot("second_window")
-    assert "paula has rated this pair already, perhaps in another window" in text(browser, "error")
+    said = "The pair before this one: paula has rated this pair already, perhaps in another window"
+    wait(browser, lambda: text(browser, "error").startswith(said))
     assert [entry.rating for entry in pictures.store.entries(first)] == ["novel"]
     press(browser, "3")
     third = wait(browser, lambda: (pair := shown_pair(browser)) not in (None, second) and pair)
@@ -30,7 +31,7 @@ def test_what_another_window_rated_stays_and_the_rater_is_told(browser: Any, pic
     assert pictures.rate(second, "copy", "paula")[0] == 200
     press(browser, "u")
     wait(browser, lambda: visible(browser, "error") and shown_pair(browser) == third)
-    assert "rated anew meanwhile" in text(browser, "error")
+    wait(browser, lambda: "rated anew meanwhile" in text(browser, "error"))
     assert [entry.rating for entry in pictures.store.entries(second)] == ["novel", "undo", "copy"]
     press(browser, "u")  # now the page knows
     wait(browser, lambda: shown_pair(browser) == second)
@@ -46,7 +47,8 @@ def test_pairs_with_damaged_files_are_left_out_and_never_rated_unseen(
     press(browser, "1")
     second = wait(browser, lambda: (pair := shown_pair(browser)) not in (None, first) and pair)
     shot("damaged_ratings")
-    assert "ratings of this pair is damaged" in text(browser, "error") and text(browser, "count") == "0 of 5 rated"
+    wait(browser, lambda: "ratings of this pair is damaged" in text(browser, "error"))
+    assert text(browser, "count") == "0 of 5 rated"
     assert visible(browser, "left-out") and text(browser, "left-out").startswith("1 pair is left out: files on the")
     # The images of the pair after the next, which the page has not fetched yet.
     third = waiting[waiting.index(second) + 2]

@@ -195,8 +195,11 @@ def test_a_review_survives_a_kill_and_becomes_a_chapter(server: Server) -> None:
     assert server.next("anna", "uncertain") == further[1]
     # A second thought: another entry, then an undo, which is one more.
     pair = orders["anna"][0]
-    for rating in ("unsure", "undo"):
-        assert server.rate(pair, rating=rating, rater="anna").status_code == 200
+    assert server.rate(pair, rating="unsure", rater="anna").status_code == 409, "by mistake nothing is replaced"
+    kept = json.loads((server.audit / "review" / "datastore" / "labels" / "final" / f"{pair}.json").read_text())
+    first = next(entry["time"] for entry in kept if entry["rater"] == "anna")
+    assert server.rate(pair, rating="unsure", rater="anna", replaces=first).status_code == 200
+    assert server.rate(pair, rating="undo", rater="anna").status_code == 200
     entries = json.loads((server.audit / "review" / "datastore" / "labels" / "final" / f"{pair}.json").read_text())
     assert [entry["rating"] for entry in entries if entry["rater"] == "anna"][-2:] == ["unsure", "undo"]
     result = review(str(server.audit))
