@@ -28,11 +28,10 @@ from monai_memo.label.native import (
     LOWEST,
     MOST_VALUE,
     NativePair,
-    is_apart,
-    packed,
-    read_native,
+    as_bytes,
     read_told,
     require_whole,
+    unpacked,
 )
 from monai_memo.label.pairs import ENDING
 from monai_memo.label.pictures import stored_pair
@@ -185,14 +184,11 @@ class Desk:
         return self._unless_damaged(self._known(given), self._content)
 
     def _content(self, pair_id: str) -> Answer:
-        path = self._figures(pair_id)
-        if not path.is_file():
-            content = packed(self._of_an_earlier_version(pair_id))
-        elif is_apart(self.review / IMAGES, pair_id):
-            content = path.read_bytes()
-        else:  # of an earlier version, whose sizes say which pairs are copies
-            content = packed(read_native(self.review / IMAGES, pair_id))
-        return Answer(200, FIGURE_TYPE, content, {"content-encoding": "gzip"})
+        if self._figures(pair_id).is_file():
+            content = unpacked(self.review / IMAGES, pair_id)
+        else:
+            content = as_bytes(self._of_an_earlier_version(pair_id))
+        return Answer(200, FIGURE_TYPE, content)
 
     def _figures(self, pair_id: str) -> Path:
         return self.review / IMAGES / f"{pair_id}{FIGURES}"

@@ -12,7 +12,6 @@ import gzip
 import json
 import math
 import zlib
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import combinations
@@ -40,7 +39,6 @@ MOST_POINTS = {2: 1 << 25, 3: 1 << 26}  # of one image: what a browser holds twi
 COMPRESSION = 3
 SLAB = 1 << 22  # points that are brought to the other image at once
 FIGURES = ".gz"
-APART = "packed_apart"
 REMEDY = "restore it from a backup; monai-memo review-prepare --restart begins a new review"
 
 
@@ -196,8 +194,10 @@ def save_native(folder: Path, pair_id: str, pair: NativePair) -> None:
     parts = [encoded(image) for image in (pair.synthetic, pair.training)]
 
     def write(path: Path) -> None:
-        with open(path, "wb") as stream:
-            stream.writelines(_apart(parts, COMPRESSION))
+        # Without a time and a name of its own: both would be of this machine.
+        with open(path, "wb") as stream, gzip.GzipFile("", "wb", COMPRESSION, stream, mtime=0) as packed:
+            for part in parts:
+                packed.write(np.ascontiguousarray(part).data)
 
     write_with(folder / f"{pair_id}{FIGURES}", write)
     longest = max(pair.extent)
@@ -205,7 +205,6 @@ def save_native(folder: Path, pair_id: str, pair: NativePair) -> None:
         "shape": list(pair.synthetic.shape),
         "extent": [round(length / longest, 6) for length in pair.extent],
         "oriented": pair.oriented,
-        APART: True,
     }
     write_json(folder / f"{pair_id}.json", told)
 
@@ -256,26 +255,25 @@ def _unpacked_bytes(path: Path, changed: int, size: int) -> int | None:
     return found
 
 
-def _apart(parts: Sequence[NDArray[np.uint16]], level: int) -> Iterator[bytes]:
-    """Packed, each image by itself, without a name and a time of this machine.
+def unpacked(folder: Path, pair_id: str) -> bytes:
+    """What the viewer gets: both images, as many bytes for every pair of one shape.
 
-    Together, a copy would take less than the two images of different patients do: its size would tell what it is.
+    Packed, a copy takes less than two patients do, and an image that had to be moved takes more than one that lies
+    where its original does: the size would tell.
+
+    Raises:
+        MemoError: the file is damaged.
     """
-    packer = zlib.compressobj(level, zlib.DEFLATED, 31)  # 31: as gzip has it
-    for part in parts:
-        yield packer.compress(np.ascontiguousarray(part).data)
-        yield packer.flush(zlib.Z_FULL_FLUSH)
-    yield packer.flush()
+    path = folder / f"{pair_id}{FIGURES}"
+    try:
+        return gzip.decompress(path.read_bytes())
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise MemoError(f"{path} is damaged: {REMEDY}") from error
 
 
-def packed(pair: NativePair) -> bytes:
-    """What ``save_native`` writes, for pairs that are not stored so."""
-    return b"".join(_apart([encoded(image) for image in (pair.synthetic, pair.training)], 1))
-
-
-def is_apart(folder: Path, pair_id: str) -> bool:
-    """Whether both images were packed by themselves; earlier versions packed them together."""
-    return json.loads((folder / f"{pair_id}.json").read_text(encoding="utf-8")).get(APART) is True
+def as_bytes(pair: NativePair) -> bytes:
+    """The same, for pairs that are not stored at their resolution."""
+    return b"".join(encoded(image).tobytes() for image in (pair.synthetic, pair.training))
 
 
 def read_native(folder: Path, pair_id: str) -> NativePair:
