@@ -38,6 +38,7 @@ from monai_memo.settings import (
     Size,
     Source,
     Spacing,
+    Text,
     Title,
     Window,
     Workers,
@@ -207,6 +208,10 @@ class AuditConfiguration(AuditOptions):
         out: folder for the result.
         patient_pattern: regular expression that finds the patient in a relative path.
         seed: of every random step.
+        condition: column of the tables of training and synthetic images (and, if it is there, of the held-out ones) by
+            whose classes copies are counted as well.
+        within: one class of ``condition``: only its images are audited, those of all three cohorts, so that a sample is
+            compared with training images of its own class.
     """
 
     train: Source
@@ -215,6 +220,16 @@ class AuditConfiguration(AuditOptions):
     out: Folder
     seed: Seed = 0
     patient_pattern: PatientPattern | None = None
+    condition: Annotated[str, Text(100)] | None = None
+    within: Annotated[str, Text(100)] | None = None
+
+    @model_validator(mode="after")
+    def _class_of_a_condition(self) -> Self:
+        require(
+            self.within is None or self.condition is not None,
+            f"within {self.within!r} is a class of a column: name the column with condition",
+        )
+        return self
 
     def cohort_sources(self) -> dict[str, str]:
         """Source of each cohort by its name."""

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from monai_memo.audit.by_condition import restricted
 from monai_memo.audit.configuration import AuditConfiguration
 from monai_memo.audit.forecast import Forecast, forecast
 from monai_memo.audit.orientation import compare_cohorts, partly_stated, require_alike
@@ -127,6 +128,7 @@ def read_cohorts(settings: AuditConfiguration) -> tuple[dict[str, Cohort], list[
         )
         for name, source in settings.cohort_sources().items()
     }
+    cohorts = restricted(cohorts, settings.condition, settings.within)
     warnings = check_overlap(list(cohorts.values()), allow=settings.allow_overlap)
     warnings += source_warnings(list(cohorts.values()))
     unknown = [name for name in ("training", "heldout") if not cohorts[name].patients_known]

@@ -343,6 +343,52 @@ class AgreementPart:
 
 
 @dataclass(frozen=True)
+class GroupPart:
+    """One class of a condition.
+
+    Attributes:
+        name: of the class.
+        n_synthetic, n_copies: its samples and those above tau; ``copies`` their rate.
+        together: the interval of that rate that holds for all classes at once.
+        n_train, n_patients, n_mem: its training images, their patients, and memorized images; ``mem`` their rate.
+        n_heldout: its held-out images; ``control`` the share of them above tau.
+    """
+
+    __pydantic_config__ = CLOSED
+
+    name: str
+    n_synthetic: Natural
+    n_copies: Natural
+    copies: Estimate
+    together: Estimate
+    n_train: Natural
+    n_patients: Natural
+    n_mem: Natural
+    mem: Estimate | None
+    n_heldout: Natural
+    control: Estimate | None
+
+
+@dataclass(frozen=True)
+class ConditionPart:
+    """Copies by class of a condition, at the thresholds of the whole audit.
+
+    Attributes:
+        condition: the column.
+        groups: classes, the rarest in the training cohort first.
+        p_value: of equal rates in all classes; null with one class, and without copies.
+        notes: how far the rates can be trusted.
+    """
+
+    __pydantic_config__ = CLOSED
+
+    condition: str
+    groups: list[GroupPart]
+    p_value: Rate | None
+    notes: list[str]
+
+
+@dataclass(frozen=True)
 class StandardPart:
     """A number that readers of papers on generators know, see ``statistics.standard``.
 

@@ -14,6 +14,7 @@ from typing import Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from monai_memo.audit.by_condition import describe_conditions, uneven_warning
 from monai_memo.audit.certainty import Calibrated, describe_discoveries
 from monai_memo.audit.comparison import Comparison
 from monai_memo.audit.configuration import AuditConfiguration
@@ -227,6 +228,9 @@ def build_result(
     said += of_heldout
     said += left_out(run, searched, sims.n_train)
     partial = None if in_part is None else describe_parts(in_part)
+    cohorts = {name: item.cohort for name, item in prepared.items()}
+    conditions = describe_conditions(cohorts, configuration.condition, comparison, rates, configuration.confidence)
+    said += uneven_warning(conditions)
     said += [certainty.discoveries.warning] if certainty.discoveries.warning else []
     verdict = verdict_for(
         n_copies,
@@ -302,6 +306,7 @@ def build_result(
         standard=[StandardPart(**asdict(number)) for number in calibrated.standard],
         orientation=[cast(OrientationPart, finding.to_dict()) for finding in inputs.orientations],
         partial=partial,
+        conditions=conditions,
         matches=match_table(prepared, comparison, calibrated),
         partial_matches=[] if in_part is None else partial_matches(in_part, inputs),
     )

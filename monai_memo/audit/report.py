@@ -98,6 +98,7 @@ def contents(result: AuditResult, sheet: bool, skipped: bool, sampling: bool) ->
         ("larger", "Larger release", sampling),
         ("same-patient", "Same patient", result.same_patient is not None),
         ("reference", "Look-alikes", result.reference is not None),
+        ("conditions", "By condition", result.conditions is not None),
         ("checks", "Two checks", True),
         ("orientation", "Orientation", bool(result.orientation)),
         ("similar", "Similarities", True),

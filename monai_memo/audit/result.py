@@ -17,11 +17,13 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
+from monai_memo.audit.by_condition import without_names
 from monai_memo.audit.parts import (
     COHORTS,
     AgreementPart,
     CalibrationPart,
     CohortSummary,
+    ConditionPart,
     Count,
     DetectionLimit,
     DetectorPart,
@@ -53,7 +55,7 @@ from monai_memo.redaction import listed
 from monai_memo.settings.model import shown_name, shown_value
 from monai_memo.text import cell, uncell
 
-SCHEMA_VERSION = "1.5"
+SCHEMA_VERSION = "1.6"
 REMOVED = "[redacted]"
 SHOWN = 3  # names behind a warning, so that it stays a line or two; the record has them all
 MATCH_COLUMNS = (
@@ -164,6 +166,8 @@ class AuditResult:
     """Copies that are the same image, and those that share the layout only. Null without verification."""
     standard: list[StandardPart] | None = None
     """Numbers that readers of papers on generators know, on the embeddings. None of them decides anything."""
+    conditions: ConditionPart | None = None
+    """Copies by class of a condition. Null where nobody asked for it."""
     warning_names: list[list[str]] | None = None
     """Names of images or patients that each warning is about; empty in a redacted record."""
     matches: list[Match] = field(default_factory=list)
@@ -261,6 +265,7 @@ class AuditResult:
             redacted=True,
             warning_names=[[] for _ in warnings],
             detector=detector,
+            conditions=without_names(self.conditions, self.calibration["confidence"]),
         )
 
     def to_do(self) -> str:

@@ -23,23 +23,16 @@ import torch
 from torch import Tensor
 
 from monai_memo.data.cohort import Cohort
+from monai_memo.data.columns import MISSING, given
 from monai_memo.errors import ConfigurationError, GeneratorError
 from monai_memo.generators.condition_columns import CLASS, OF_SAMPLES, column_names
 from monai_memo.sampling import Conditions
 
 logger = logging.getLogger(__name__)
 
-MISSING = ""
-NOT_GIVEN = ("", "nan", "na", "n/a", "null")  # in any case; JSON's null comes as None
 LEVELS = tuple(level / 20 for level in range(1, 20))  # quantiles of numbers: the ends would be those of single patients
 MARKS = 3  # of a number's token: value, missing, left out
 RECORD = "conditions"  # in the weights' file
-
-
-def given(text: object) -> str:
-    """A cell as it was written, or ``""`` for one that says nothing."""
-    word = "" if text is None else str(text).strip()
-    return MISSING if word.lower() in NOT_GIVEN or word == "None" else word
 
 
 def _number(word: str) -> float:

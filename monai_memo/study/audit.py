@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from monai_memo.audit.reference import joint_gallery, nearest_patients
 from monai_memo.audit.sharpness import match_sharpness
 from monai_memo.audit.verified_comparison import compare_verified, search_in
 from monai_memo.data.cohort import Cohort, CohortImage
+from monai_memo.data.columns import cells_of
 from monai_memo.data.prepared import PreparedCohort
 from monai_memo.data.writing import save_image
 from monai_memo.detector.detector import Detector
@@ -28,6 +30,7 @@ from monai_memo.search.copy_search import CopySearch
 from monai_memo.search.runner import Runner
 from monai_memo.statistics.calibration import expected_floor
 from monai_memo.statistics.discoveries import discover
+from monai_memo.statistics.groups import group_rates
 from monai_memo.statistics.rates import AuditRates, audit_rates
 from monai_memo.statistics.reference import reference_control
 
@@ -37,6 +40,22 @@ INTERVALS = (
 )  # fmt: skip
 COUNTS = ("n_copies", "n_memorized", "n_memorized_patients")
 FDR, CONFIDENCE = 0.05, 0.95
+SAMPLE = "sample_"
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Classes of images.
+
+    Attributes:
+        column: with the class of the held-out images.
+        synthetic: of each sample, for which it was drawn.
+        training: of each training image.
+    """
+
+    column: str
+    synthetic: tuple[str, ...]
+    training: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -60,7 +79,12 @@ class RunAudit:
     searches: dict[str, CopySearch] = field(default_factory=dict)
 
     def __call__(
-        self, samples: NDArray[np.floating], training: PreparedCohort, seed: int, pairs_path: Path
+        self,
+        samples: NDArray[np.floating],
+        training: PreparedCohort,
+        seed: int,
+        pairs_path: Path,
+        groups: Groups | None = None,
     ) -> dict[str, Any]:
         """Audit samples, and write the sheet of pairs.
 
@@ -73,11 +97,12 @@ class RunAudit:
             training: the images that the generator was trained on, as the detector sees them.
             seed: of bootstrap and controls.
             pairs_path: of the PNG.
+            groups: classes, where samples were drawn by class.
 
         Returns:
             ``rates`` by audit, ``reference`` (the excess over the reference control at the same tau), ``similarity``
             (its 99th percentile and maximum), ``sampling_curve``, ``quality``, ``n_synthetic``, ``n_unusable``,
-            ``softened`` and sizes of cohorts.
+            ``softened`` and sizes of cohorts; with groups also ``groups``, copies by class.
 
         Raises:
             UnusableImageError: fewer than two samples can be used (constant, not finite).
@@ -107,7 +132,9 @@ class RunAudit:
         )
         save_image(pairs_path, pair_sheet(synthetic.pixels, training.pixels, verified, seed))
         n_heldout = len(self.heldout.cohort)
+        by_group = {} if groups is None else {"groups": self._by_group(groups, synthetic, training, verified, rates)}
         return {
+            **by_group,
             "n_training_images": len(training.cohort),
             "n_heldout_images": n_heldout,
             "n_synthetic": len(synthetic.cohort),
@@ -127,10 +154,32 @@ class RunAudit:
             "quality": self._quality(samples, training, synthetic, seed),
         }
 
+    def _by_group(
+        self,
+        groups: Groups,
+        synthetic: PreparedCohort,
+        training: PreparedCohort,
+        verified: Comparison,
+        rates: Mapping[str, AuditRates],
+    ) -> dict[str, Any]:
+        """Copies by class, at the thresholds of the whole audit."""
+        found, sims = rates["size_matched"], verified.sims
+        drawn = [groups.synthetic[int(image.image_id.removeprefix(SAMPLE))] for image in synthetic.cohort.images]
+        unseen = cells_of(self.heldout.cohort, groups.column)
+        by_group = group_rates(
+            drawn,
+            sims.synthetic_to_training > found.tau.value,
+            groups.training,
+            sims.training_to_nearest_synthetic > found.tau_memorized.value,
+            training.cohort.patient_ids,
+            None if unseen is None else (unseen, sims.heldout_to_training > found.tau.value),
+        )
+        return asdict(by_group)
+
     def _synthetic(self, samples: NDArray[np.floating]) -> tuple[PreparedCohort, int]:
         pixels, images, reason = [], [], "no samples"
         for number, sample in enumerate(samples):
-            name = f"sample_{number:06d}"
+            name = f"{SAMPLE}{number:06d}"
             try:
                 pixels.append(self.detector.preprocessing.from_array(np.asarray(sample, dtype=np.float32), name))
             except UnusableImageError as error:

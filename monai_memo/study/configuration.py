@@ -5,13 +5,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from monai_memo.errors import ConfigurationError
 from monai_memo.study.grid import bundle_values, read_grid
 from monai_memo.study.settings import PIXEL_SETTINGS
+
+CONDITIONED = ("latent_diffusion", "principal_diffusion")
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class Run:
         network: name of a size in the generator's entry.
         steps: optimiser steps.
         seed: of the choice of patients, of the training and of the samples.
+        conditioning: ``"none"``, ``"class"``, ``"random"`` or ``"unique"``, see ``study.conditioning``.
+        guidance: scale of classifier-free guidance.
     """
 
     generator: str
@@ -33,11 +37,20 @@ class Run:
     network: str
     steps: int
     seed: int
+    conditioning: str = "none"
+    guidance: float = 1.0
+
+    def deciding(self) -> dict[str, Any]:
+        """What makes the run, for its identity; of conditions nothing where there are none, as before there were."""
+        left = [key for key, value in (("conditioning", "none"), ("guidance", 1.0)) if getattr(self, key) == value]
+        return {key: value for key, value in asdict(self).items() if key not in left}
 
     @property
     def name(self) -> str:
         """Short, for folders and tables."""
         words = [self.generator, f"{self.n_patients}p", self.augmentation, self.network, str(self.steps)]
+        words += [] if self.conditioning == "none" else [f"{self.conditioning}_labels"]
+        words += [] if self.guidance == 1.0 else [f"guidance_{self.guidance:g}"]
         return "-".join([*(word.replace(" ", "_") for word in words), f"seed{self.seed}"])
 
 
@@ -89,6 +102,7 @@ class StudyConfiguration:
         image_size: pixels or voxels per axis, of generators and of a detector that is trained here.
         dataset, heldout, detector, autoencoder: sources; those left out are given on the command line. Without a
             detector or an autoencoder of the latent diffusion model one is trained on all patients of ``dataset``.
+        condition: column of the dataset's table with the class of each image, for the factor conditioning.
         seed: of detector, autoencoder and choice of held-out patients.
     """
 
@@ -105,6 +119,7 @@ class StudyConfiguration:
     heldout: str | None = None
     detector: str | None = None
     autoencoder: str | None = None
+    condition: str | None = None
     seed: int = 0
 
     @classmethod
@@ -129,11 +144,22 @@ class StudyConfiguration:
 
     def check(self) -> None:
         """Raises ConfigurationError for runs that could not be done, which would only be found out hours later."""
+        if "guidance" in self.factors and self.base.get("conditioning", "none") == "none":
+            raise ConfigurationError("the factor guidance needs a base run with a conditioning that it can follow")
         for run in (planned.run for planned in self.plan()):
             entry = self.generators[run.generator]
             if entry.networks and run.network not in entry.networks:
                 raise ConfigurationError(
                     f"generator {run.generator} has the networks {', '.join(entry.networks)}, got {run.network!r}"
+                )
+            if run.conditioning != "none" and entry.kind not in CONDITIONED:
+                raise ConfigurationError(
+                    f"conditioning {run.conditioning} is for generators of the kind {' or '.join(CONDITIONED)}, "
+                    f"{run.generator} is of the kind {entry.kind}"
+                )
+            if run.conditioning in ("class", "random") and self.condition is None:
+                raise ConfigurationError(
+                    f"conditioning {run.conditioning} needs classes: name a column of the dataset's table as condition"
                 )
             length = entry.steps_per_epoch(run.network)
             if run.steps % length:
@@ -145,7 +171,10 @@ class StudyConfiguration:
         name = changed.get("generator", self.base["generator"])
         if name not in self.generators:
             raise ConfigurationError(f"generator must be one of {', '.join(self.generators)}, got {name!r}")
-        return Run(**{**self.base, **self.generators[name].base, **changed}, seed=seed)
+        values = {**self.base, **self.generators[name].base, **changed}
+        if values.get("conditioning", "none") == "none":
+            values.pop("guidance", None)  # of nothing
+        return Run(**values, seed=seed)
 
     def _level(self, name: str, level: Any) -> tuple[str, Any] | None:
         return (name, level) if level in self.factors.get(name, ()) else None

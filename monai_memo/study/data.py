@@ -21,7 +21,9 @@ from monai_memo.detector.detector import Detector
 from monai_memo.errors import ConfigurationError
 from monai_memo.files import sha256_of_parts
 from monai_memo.generators.cohorts import split_cohorts
+from monai_memo.sealing import fingerprint
 from monai_memo.statistics.calibration import require_heldout
+from monai_memo.study.conditioning import labels_of
 from monai_memo.study.configuration import StudyConfiguration
 
 
@@ -34,6 +36,7 @@ class StudyData:
         identity: hash of both lists of images.
         detector: trained on the pool, or a file that the user answers for.
         folder: for prepared images.
+        labels: hash of the classes of all images; empty where the study names no column of classes.
         workers, progress: see ``data.prepared.prepare``.
     """
 
@@ -44,6 +47,7 @@ class StudyData:
     folder: Path
     workers: int | None
     progress: bool
+    labels: str = ""
 
     def training_cohort(self, n_patients: int, seed: int) -> Cohort:
         """The patients of a run: with the same seed fewer of them are a subset of more."""
@@ -96,7 +100,10 @@ def open_study_data(
     check_overlap([pool, heldout])
     heldout = _chosen_patients(heldout, configuration.heldout_patients, configuration.seed)
     require_heldout(heldout.n_patients, 0.95)
-    files = [write_cohort(cohort, folder / f"{cohort.name}.csv") for cohort in (pool, heldout)]
+    columns = [] if configuration.condition is None else [configuration.condition]
+    classes = [labels_of(cohort, column) for cohort in (pool, heldout) for column in columns]
+    labels = fingerprint("labels of a study", classes, packages=()) if classes else ""
+    files = [write_cohort(cohort, folder / f"{cohort.name}.csv", columns=columns) for cohort in (pool, heldout)]
     detector_file = folder / "detector" / "detector.pt"
     if configuration.detector is not None:
         detector_file = Path(configuration.detector)
@@ -114,7 +121,7 @@ def open_study_data(
     detector = Detector.load(detector_file)
     dims = len(configuration.image_size)
     detector.check_fits(dims, detector.preprocessing.channels)
-    return StudyData(files[0], files[1], _identity(pool, heldout), detector, folder, workers, progress)
+    return StudyData(files[0], files[1], _identity(pool, heldout), detector, folder, workers, progress, labels)
 
 
 def generator_preprocessing(detector: Detector, image_size: tuple[int, ...]) -> Preprocessing:

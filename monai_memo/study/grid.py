@@ -16,14 +16,15 @@ from monai_memo.generators.settings import GeneratorSettings
 from monai_memo.settings import Settings, SettingsError
 from monai_memo.settings.bundles import check_config
 from monai_memo.settings.model import Problem, shown_name, shown_value
-from monai_memo.study.settings import FACTORS, PIXEL_SETTINGS, EntrySettings, GridSettings, RunSettings
+from monai_memo.study.settings import FACTORS, PIXEL_SETTINGS, REQUIRED, EntrySettings, GridSettings, RunSettings
 
 AUTOENCODER, DIFFUSION = "train_autoencoder", "train_diffusion"
 OF_THE_STUDY = {  # keys of a bundle that a study sets itself, and where it takes them from
     "dataset_dir": "dataset", "heldout_dir": "heldout", "n_training_patients": "n_patients", "seed": "seeds",
     "augmentation": "augmentation", "image_size": "image_size", "autoencoder_file": "autoencoder",
     "diffusion_epochs": "steps", "detector_file": "detector", "output_dir": "", "diffusion_file": "", "bundle_root": "",
-    "device": "", "amp": "", "workers": "", "progress": "",
+    "device": "", "amp": "", "workers": "", "progress": "", "conditions": "conditioning", "guidance_scale": "guidance",
+    "condition_table": "",
 }  # fmt: skip
 
 
@@ -76,8 +77,8 @@ def read_grid(path: Path, sources: Mapping[str, str]) -> dict[str, Any]:
                 reader.problem(f"{key} is missing: name it there or with --{key}")
         reader.once(grid["seeds"], "seeds")
         grid["base"] = reader.typed(RunSettings, grid["base"], "base.")
-        if grid["base"] is not None and (left := sorted(set(FACTORS) - set(grid["base"]))):
-            reader.problem(f"base must have all of {', '.join(FACTORS)}: {', '.join(left)} is missing")
+        if grid["base"] is not None and (left := sorted(set(REQUIRED) - set(grid["base"]))):
+            reader.problem(f"base must have all of {', '.join(REQUIRED)}: {', '.join(left)} is missing")
         grid["further"] = [
             reader.typed(RunSettings, run, f"further.{number}.")
             for number, run in enumerate(grid.get("further", ()), 1)

@@ -32,11 +32,13 @@ from monai_memo.generators.cohorts import GeneratorCohorts
 from monai_memo.generators.dissimilarity import DissimilarityGuidance, nearness_limit
 from monai_memo.generators.fast import PrincipalComponents
 from monai_memo.generators.guarded import rejecting
+from monai_memo.generators.guidance import ConditionalBatch, ConditionedItems, Guided
 from monai_memo.generators.latent_diffusion import LatentDiffusion
 from monai_memo.generators.latents import Latents
 from monai_memo.generators.repellency import SparseRepellency, shield_radius
 from monai_memo.sampling import TrainedGenerator
 from monai_memo.sealing import fingerprint, is_sealed, load_torch, save_torch, write_sealed
+from monai_memo.study.conditioning import Told
 from monai_memo.study.memorizer import ClosedFormMemorizer
 from monai_memo.study.pixel_training import epochs_of
 from monai_memo.study.settings import PrincipalDiffusionSettings
@@ -44,6 +46,7 @@ from monai_memo.study.settings import PrincipalDiffusionSettings
 logger = logging.getLogger(__name__)
 
 TIMESTEPS, FREQUENCIES, VARIANTS, VALIDATION_DRAWS = 1000, 16, 8, 8
+EMBEDDED, UNTOLD = 64, 0.1  # numbers of a class; share of the images of which nothing is told, as in the bundles
 FORMAT = 1  # raise it when the same training would come to have other weights
 
 
@@ -93,23 +96,32 @@ class LatentNetwork(nn.Module):
         values: of a latent.
         hidden: width.
         dropout: share of the hidden values that are dropped while it trains.
+        classes: that it is told, the last of which stands for none; 0: it is told nothing.
     """
 
-    def __init__(self, values: int, hidden: int, dropout: float = 0.0) -> None:
+    def __init__(self, values: int, hidden: int, dropout: float = 0.0, classes: int = 0) -> None:
         super().__init__()
         self.frequencies: Tensor
         self.register_buffer("frequencies", math.pi * 2 ** torch.linspace(0, 6, FREQUENCIES))
-        sizes = [values + 2 * FREQUENCIES, hidden, hidden, hidden]
+        self.classes: nn.Embedding | None
+        self.register_module("classes", nn.Embedding(classes, EMBEDDED) if classes else None)
+        sizes = [values + 2 * FREQUENCIES + (EMBEDDED if classes else 0), hidden, hidden, hidden]
         layers: list[nn.Module] = []
         for before, after in pairwise(sizes):
             layers += [nn.Linear(before, after), nn.SiLU(), nn.Dropout(dropout)]
         self.layers = nn.Sequential(*layers, nn.Linear(hidden, values))
 
-    def forward(self, x: Tensor, timesteps: Tensor, context: Tensor | None = None, **_: Any) -> Tensor:
+    def forward(
+        self, x: Tensor, timesteps: Tensor, context: Tensor | None = None, class_labels: Tensor | None = None, **_: Any
+    ) -> Tensor:
         """As MONAI's diffusion models are called."""
         times = timesteps.float().expand(len(x)) if timesteps.numel() == 1 else timesteps.float()
         angles = (times / TIMESTEPS)[:, None] * self.frequencies
-        found: Tensor = self.layers(torch.cat([x.flatten(1), angles.sin(), angles.cos()], dim=1))
+        parts = [x.flatten(1), angles.sin(), angles.cos()]
+        if self.classes is not None:
+            none = torch.full((len(x),), self.classes.num_embeddings - 1, device=x.device)
+            parts.append(self.classes(none if class_labels is None else class_labels))
+        found: Tensor = self.layers(torch.cat(parts, dim=1))
         return found.view_as(x)
 
 
@@ -134,6 +146,7 @@ class PrincipalTraining:
         seed: of weights, order, noise and augmentation.
         folder: for weights and searches.
         settings: of ``study.settings.PrincipalDiffusionSettings``.
+        told: conditions of the training images; None: the generator is told nothing.
     """
 
     autoencoder: PrincipalAutoencoder
@@ -145,6 +158,7 @@ class PrincipalTraining:
     seed: int
     folder: Path
     settings: Mapping[str, Any]
+    told: Told | None = None
 
     def generator(self, memorizer: bool = False) -> TrainedGenerator:
         """Train, or read the same training, and put the switches on.
@@ -158,6 +172,9 @@ class PrincipalTraining:
         training, heldout = (self._latents(pixels) for pixels in (self.training, self.heldout))
         network: nn.Module
         network = ClosedFormMemorizer(training, scheduler()) if memorizer else self._trained(heldout, asked)
+        if self.told is not None and not memorizer:
+            network = Guided(network, self.told.code, self.told.guidance).eval()
+        guided = network
         if asked.repel is not None:
             radius = shield_radius(training, heldout, asked.repel)
             network = CorrectedDiffusion(
@@ -176,6 +193,8 @@ class PrincipalTraining:
             asked.num_inference_steps,
             50,  # type: ignore[arg-type]
         )
+        if isinstance(guided, Guided):
+            model.conditioned = guided  # under what corrects it
         if asked.reject_detector is None:
             return model
         detector = Detector.load(asked.reject_detector)
@@ -199,12 +218,14 @@ class PrincipalTraining:
     def _trained(self, heldout: Tensor, asked: PrincipalDiffusionSettings) -> LatentNetwork:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            network = LatentNetwork(self.autoencoder.latent_channels, asked.hidden, asked.dropout)
+            classes = 0 if self.told is None else int(self.told.code.num_class_embeds or 0)
+            network = LatentNetwork(self.autoencoder.latent_channels, asked.hidden, asked.dropout, classes)
             decides = [
                 FORMAT, self.steps, self.seed, self.augmentation, asked.batch_size, asked.learning_rate,
                 asked.weight_decay, asked.ambient_above, asked.stop_patience, asked.dropout, asked.steps_per_epoch,
             ]  # fmt: skip
             arrays = [np.asarray(self.training), heldout.numpy()]
+            arrays += [] if self.told is None else [self.told.inputs["class_labels"].numpy()]
             identity = fingerprint("principal diffusion", [*decides, network], arrays, packages=())
             path = self.folder / f"principal_{self.steps}.pt"
             if is_sealed(path, identity):
@@ -220,7 +241,10 @@ class PrincipalTraining:
     ) -> None:
         noise, ambient = scheduler(), asked.ambient_above
         batches, inferer = training_batch(1.0, noise, ambient), WeightedInferer(noise)
-        items = training_latents(Latents(values, 1.0), ambient, self.seed)  # type: ignore[arg-type]
+        items: Any = training_latents(Latents(values, 1.0), ambient, self.seed)  # type: ignore[arg-type]
+        if self.told is not None:
+            batches = ConditionalBatch(batches, self.told.code, UNTOLD)  # type: ignore[assignment]
+            items = ConditionedItems(items, self.told.inputs)
         n, variants = values.shape[:2]
         records = [items[(row, variant)] for row in range(n) for variant in range(variants)]
         known = {key: torch.stack([record[key] for record in records]) for key in records[0]}

@@ -96,6 +96,7 @@ class GridSettings(Settings):
         heldout_patients: of the held-out cohort; by default all.
         detector_epochs: of the detector, where none is named.
         dataset, heldout, detector, autoencoder: sources.
+        condition: column of the dataset's table with the class of each image, for the factor conditioning.
         seed: of detector, autoencoder and choice of held-out patients.
     """
 
@@ -112,7 +113,11 @@ class GridSettings(Settings):
     heldout: Source | None = None
     detector: File | None = None
     autoencoder: File | None = None
+    condition: Annotated[str, Name(100)] | None = None
     seed: Seed = 0
+
+
+CONDITIONINGS = ("none", "class", "random", "unique")
 
 
 class RunSettings(Settings):
@@ -124,6 +129,9 @@ class RunSettings(Settings):
         steps: optimiser steps.
         network: name of a size in the generator's entry.
         generator: name of an entry of the generators.
+        conditioning: what the generator is told of its training images: none, class, random (the same labels,
+            shuffled) or unique (one for each image).
+        guidance: scale of classifier-free guidance.
     """
 
     # Not optional: "none" is an augmentation.
@@ -132,9 +140,12 @@ class RunSettings(Settings):
     steps: Annotated[int, Whole(1, 10_000_000)] = 0
     network: Names = ""
     generator: Names = ""
+    conditioning: Annotated[str, Choice(*CONDITIONINGS)] = ""
+    guidance: Annotated[float, Number(0, 100)] = 1.0
 
 
 FACTORS = tuple(RunSettings.model_fields)
+REQUIRED = tuple(name for name in FACTORS if name not in ("conditioning", "guidance"))  # of a base run
 KINDS = ("latent_diffusion", "variational_autoencoder", "gan", "principal_diffusion")
 
 

@@ -28,7 +28,8 @@ from monai_memo.generators.latent_diffusion import sample_seeds
 from monai_memo.progress import following
 from monai_memo.sampling import TrainedGenerator
 from monai_memo.sealing import fingerprint, is_sealed, read_sealed_json, write_sealed, write_sealed_json
-from monai_memo.study.audit import RunAudit
+from monai_memo.study.audit import Groups, RunAudit
+from monai_memo.study.conditioning import BUNDLE_COLUMN, COLUMN, Told, labelled, labels_of, table_of
 from monai_memo.study.configuration import GeneratorEntry, Planned, Run, StudyConfiguration
 from monai_memo.study.data import StudyData, generator_preprocessing, open_study_data
 from monai_memo.study.figures import write_figures
@@ -138,7 +139,8 @@ class GeneratorStudy:
         if components not in self._spaces:
             pool = data.prepared(Cohort.from_source(data.pool, "training"), preprocessing)
             self._spaces[components] = PrincipalAutoencoder(pool.pixels, components).eval()
-        training, heldout = (data.prepared(one, preprocessing).pixels for one in (cohorts.training, cohorts.heldout))
+        known = data.prepared(cohorts.training, preprocessing)
+        training, heldout = known.pixels, data.prepared(cohorts.heldout, preprocessing).pixels
         return PrincipalTraining(
             self._spaces[components],
             training,
@@ -149,6 +151,7 @@ class GeneratorStudy:
             run.seed,
             folder,
             settings,
+            self._told(run, data, known.cohort),
         )  # fmt: skip
 
     def _attempt(self, run: Run, folder: Path, data: StudyData, audit: RunAudit) -> None:
@@ -180,7 +183,11 @@ class GeneratorStudy:
             parameters = {"parameters": generator.parameters}
             write_sealed_json(folder / "parameters.json", parameters)
             start = time.perf_counter()
-            drawn = generator.sample(sample_seeds(run.seed, range(self.configuration.n_samples)))
+            seeds = sample_seeds(run.seed, range(self.configuration.n_samples))
+            ask = getattr(generator, "conditions_of", None)
+            told = {} if ask is None else ask(seeds)
+            write_sealed_json(folder / "conditions.json", {"identity": identity, "told": told})
+            drawn = generator.sample(seeds)
             if not np.isfinite(drawn).all():
                 raise GeneratorError("the samples are not finite: train with a lower learning rate")
             write_sealed(store, lambda temporary: np.save(temporary, drawn.astype(np.float16)), identity)
@@ -188,7 +195,8 @@ class GeneratorStudy:
         samples: NDArray[np.float16] = np.load(store, allow_pickle=False)
         save_image(folder / "samples.png", sheet(samples[:SAMPLES_SHOWN]))
         start = time.perf_counter()
-        record = audit(samples, data.prepared(training), run.seed, folder / "pairs.png")
+        known = data.prepared(training)
+        record = audit(samples, known, run.seed, folder / "pairs.png", self._groups(run, folder, known.cohort))
         seconds["audit"] = round(time.perf_counter() - start, 1)
         return {
             "format": FORMAT,
@@ -201,10 +209,19 @@ class GeneratorStudy:
             "software": software_versions(),
         }
 
+    def _groups(self, run: Run, folder: Path, training: Cohort) -> Groups | None:
+        """Classes of samples, training and held-out images, where samples were drawn by class."""
+        column = self.configuration.condition
+        found = read_sealed_json(folder / "conditions.json")
+        if run.conditioning != "class" or column is None or found is None or COLUMN not in found["told"]:
+            return None
+        return Groups(column, tuple(found["told"][COLUMN]), tuple(labels_of(training, column)))
+
     def _entry(self, run: Run) -> GeneratorEntry:
         return self.configuration.generators[run.generator]
 
-    def _bundle(self, run: Run, data: StudyData) -> BundleTraining:
+    def _bundle(self, run: Run, data: StudyData, told: bool = True) -> BundleTraining:
+        """How a run trains its bundle; its settings alone where nothing is ``told`` of the training images."""
         values = {
             "dataset_dir": str(data.pool),
             "heldout_dir": str(data.heldout),
@@ -219,7 +236,24 @@ class GeneratorStudy:
             "workers": self.workers,
             "progress": self.progress,
         }
+        if told and run.conditioning != "none":
+            table = table_of(self._labelled(run, data), self.out / "shared" / "labels")
+            values |= {"dataset_dir": str(table), "n_training_patients": None, "conditions": [BUNDLE_COLUMN]}
+            values |= {"guidance_scale": run.guidance}
         return BundleTraining(self._entry(run), run.network, values)
+
+    def _told(self, run: Run, data: StudyData, usable: Cohort) -> Told | None:
+        """What a run tells of the training images that could be read."""
+        if run.conditioning == "none":
+            return None
+        there = {image.image_id for image in usable.images}
+        whole = self._labelled(run, data)
+        return Told.of(whole.subset(i for i, image in enumerate(whole.images) if image.image_id in there), run.guidance)
+
+    def _labelled(self, run: Run, data: StudyData) -> Cohort:
+        """The training images of a run, with what it tells of them."""
+        cohort = data.training_cohort(run.n_patients, run.seed)
+        return labelled(cohort, run.conditioning, self.configuration.condition, run.seed)
 
     def _autoencoder_file(self, run: Run) -> Path:
         if self.configuration.autoencoder is not None:
@@ -231,8 +265,10 @@ class GeneratorStudy:
         entry = self._entry(run)
         # Entries of a bundle that differ in how they sample are one training, whatever they are called.
         samples_apart = entry.kind in ("latent_diffusion", "principal_diffusion")
-        left = ("steps", "generator") if trained and samples_apart else ("steps",)
-        parts = {key: value for key, value in asdict(run).items() if key not in left}
+        left = ("steps", "generator", "guidance") if trained and samples_apart else ("steps",)
+        parts = {key: value for key, value in run.deciding().items() if key not in left}
+        if run.conditioning in ("class", "random"):
+            parts |= {"condition": self.configuration.condition, "labels": data.labels}
         parts |= {"kind": entry.kind, "images": data.identity, "image_size": list(self.configuration.image_size)}
         if entry.kind == "principal_diffusion" and trained:
             settings = {key: value for key, value in entry.settings_of(run.network).items() if key not in OF_SAMPLING}
@@ -241,7 +277,7 @@ class GeneratorStudy:
             return {**parts, "settings": entry.settings_of(run.network)}
         given = self.configuration.autoencoder
         weights = sha256_of(given) if given is not None and Path(given).is_file() else self.configuration.seed
-        return {**parts, "autoencoder": weights, "bundle": self._bundle(run, data).identity(trained)}
+        return {**parts, "autoencoder": weights, "bundle": self._bundle(run, data, told=False).identity(trained)}
 
     def _run_identity(self, run: Run, data: StudyData) -> str:
         audited = [FORMAT, run.steps, self.configuration.n_samples, data.detector.sha256]
