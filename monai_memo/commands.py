@@ -199,6 +199,29 @@ def _release(**arguments: Any) -> int:
     return SKIPPED if release(**arguments) else FINISHED
 
 
+def _membership(**arguments: Any) -> int:
+    from monai_memo.membership.membership import Membership
+
+    test = Membership(**arguments)
+    return _tell_of_model(test.run(), test.out / "membership.html", test.skipped)
+
+
+def _extract(**arguments: Any) -> int:
+    from monai_memo.membership.extraction import Extraction
+
+    search = Extraction(**arguments)
+    return _tell_of_model(search.run(), search.out / "extraction.html", search.skipped)
+
+
+def _tell_of_model(record: dict[str, Any], page: Path, skipped: int) -> int:
+    """What was found of a model itself."""
+    lines = [record["headline"], "", *record["found"], *(f"warning: {sentence}" for sentence in record["warnings"])]
+    if skipped:
+        lines.append(f"warning: {skipped} images cannot be read; they are named above")
+    print("\n".join([*lines, "", f"page      {page.resolve()}"]))
+    return SKIPPED if skipped else FINISHED
+
+
 def _duplicates(**arguments: Any) -> int:
     from monai_memo.duplicates.duplicates import Duplicates
 
@@ -314,6 +337,20 @@ COMMANDS = {
     "bundles check": Command("generators", "monai_memo.shipped.settings:BundlesCheckSettings", _bundles_check, (
         Example("Whether the model zoo would take it", "chest_xray_ldm"),
     ), positional=("bundle",)),
+    "membership": Command("release", "monai_memo.membership.settings:MembershipSettings", _membership, (
+        Example("Do the weights of a trained bundle betray who was in its training data?",
+                f"--bundle chest_xray_ldm --profile small --train {IMAGES}/training --heldout {IMAGES}/heldout "
+                "--out membership"),
+        Example("Calibrated by a model of other patients, with a chapter in the report of an audit",
+                f"--bundle chest_xray_ldm --profile small --train {IMAGES}/training --heldout {IMAGES}/heldout "
+                "--reference_bundle chest_xray_ldm --reference_profile small "
+                "--reference_diffusion_file other_patients/model.pt --audit demo_audit/audit --out membership"),
+    )),
+    "extract": Command("release", "monai_memo.membership.settings:ExtractSettings", _extract, (
+        Example("Search a trained bundle for its training images on purpose",
+                f"--bundle chest_xray_ldm --profile small --train {IMAGES}/training --heldout {IMAGES}/heldout "
+                "--detector demo_audit/audit/detector.pt --out extraction"),
+    )),
     "duplicates": Command("generators", "monai_memo.duplicates.settings:DuplicatesSettings", _duplicates, (
         Example("Within and between two cohorts, before training",
                 f"--train {IMAGES}/training --heldout {IMAGES}/heldout --out duplicates"),

@@ -19,6 +19,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from monai_memo.audit.configuration import CardSettings
+from monai_memo.audit.giving import records_of_model, what_was_tested
 from monai_memo.audit.pages import FILTERS
 from monai_memo.audit.report import repeat_command, skipped_images
 from monai_memo.audit.result import AuditResult
@@ -58,7 +59,7 @@ def write_card(audit: str | Path, out: str | Path = "card.md", **options: Any) -
     earlier = _earlier_card(Path(settings.out))
     text = render_card(
         result, sha256_of(folder / "audit.json"), title, _review(folder),
-        None if before is None else _before(Path(before), result),
+        None if before is None else _before(Path(before), result), records_of_model(folder),
     )  # fmt: skip
     if earlier not in (None, text):
         out = Path(settings.out)
@@ -76,6 +77,7 @@ def render_card(
     title: str | None = None,
     review: Mapping[str, str] | None = None,
     before: Mapping[str, Any] | None = None,
+    model: Mapping[str, Mapping[str, Any] | None] | None = None,
 ) -> str:
     """The text of a card.
 
@@ -86,6 +88,7 @@ def render_card(
         review: what raters say, in words.
         before: the audit before images were removed: ``result``, ``removed``, ``review``, ``same_detector``, and of a
             release ``same_filter``, ``rule``, ``reasons`` (how many went for each) and ``release`` (its statement).
+        model: records of tests of the model itself, ``membership`` and ``extraction``.
     """
     environment = Environment(
         loader=PackageLoader("monai_memo.audit"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
@@ -102,6 +105,8 @@ def render_card(
         audit_sha256=audit_sha256,
         units=UNITS,
         review=review,
+        tested=what_was_tested(result, **(model or {})),
+        membership=(model or {}).get("membership"),
         before=None if before is None else {"same_filter": False, "rule": TODO, "release": None, **before},
     )
 

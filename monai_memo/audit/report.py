@@ -26,6 +26,7 @@ from monai_memo.audit.result import REMOVED, AuditResult
 from monai_memo.data.ladder import UNITS
 from monai_memo.errors import MemoError
 from monai_memo.files import write_text
+from monai_memo.statistics.membership import excluded_share
 from monai_memo.statistics.standard import IF_COPIED
 
 LEVELS = {
@@ -167,6 +168,7 @@ def _render(
             patients_unknown=[name for name in ("training", "heldout") if not result.cohorts[name].patients_known],
             units=UNITS,
             limits=_limits(result),
+            excluded=excluded_share(result.n_synthetic, result.calibration["confidence"]),
             paragraphs=paragraphs(result.verdict["detail"]),
             directions=IF_COPIED,
             glossary=report_terms(result),

@@ -26,7 +26,8 @@ AUDIT_FILES = (
 )  # fmt: skip
 
 
-COMPANIONS = ("review", "inspect")  # commands whose results stand beside that of an audit and go with it
+# Commands whose results stand beside that of an audit and go with it.
+COMPANIONS = ("review", "inspect", "membership", "extraction")
 CARD_HEADING = "# Memorization card"
 
 
@@ -89,7 +90,8 @@ def hash_of(path: Path) -> str:
 def leftovers(out: Path, command: str, results: Mapping[str, Written], new: Iterable[str]) -> list[str]:
     """Files and folders of the command's earlier result that the new one does not write, relative to ``out``.
 
-    A review, a look at the cohorts (``inspect``) and a card belong to the audit that they were made beside.
+    A review, a look at the cohorts (``inspect``), what was found of the model itself, and a card belong to the audit
+    that they were made beside.
     """
     written, found = set(new), []
     old = [*results[command].files] if command in results else []

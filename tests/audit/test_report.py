@@ -172,3 +172,10 @@ def test_repeat_command_is_complete(record: AuditResult) -> None:
         replace(record, configuration={**settings, "allow_overlap": False})
     )
     assert not re.search("hospital|anna", repeat_command(record.without_patients()))
+
+
+def test_a_report_says_what_no_copy_among_so_many_samples_leaves_possible(record: AuditResult, tmp_path: Path) -> None:
+    text = " ".join(" ".join(Tags(render(record, tmp_path)).text).split())
+    most = f"{100 * (1 - 0.05 ** (1 / record.n_synthetic)):.1f} %"
+    assert f"No copy among {record.n_synthetic} samples would not mean that nothing can be extracted" in text
+    assert f"only that more than {most} of all samples are copies" in text

@@ -1,0 +1,141 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The attack itself: images of both cohorts under a model and a reference model, one number for each patient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monai_memo.membership.blind import blind_scores, pixel_statistics
+from monai_memo.membership.denoiser import Denoiser
+from monai_memo.membership.scores import DENOISING, Probe, score_images
+from monai_memo.sealing import array_sha256
+from monai_memo.statistics.membership import Separation, by_patient, separations
+
+Floats = NDArray[np.float64]
+CALIBRATED, REFERENCE, PIXELS = "calibrated", "reference alone", "pixels alone"
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Group:
+    """Images of one cohort with their patients.
+
+    Attributes:
+        pixels: ``(n, channels, *spatial)`` in [0, 1], as the generator saw images in its training.
+        patients: of each image.
+    """
+
+    pixels: NDArray[np.floating]
+    patients: Sequence[str]
+
+    def names(self) -> list[str]:
+        """Of the images: hashes, so that an image meets the same noise wherever it stands."""
+        return [array_sha256(np.ascontiguousarray(image, dtype=np.float32)) for image in self.pixels]
+
+
+@dataclass(frozen=True)
+class Attack:
+    """What was found.
+
+    Attributes:
+        main: name of the score that was chosen before anything was looked at.
+        model: each score of the model; where there is a reference, the ``calibrated`` ones go first.
+        p_any: p-value of the best of them.
+        pixels: cohorts told apart by pixel statistics alone, without the model.
+        reference: told apart by a reference model alone, which should not know any of them; None without one.
+        scores: by patient, of all scores of ``model``: names, members, others.
+        patients: of training and held-out cohort, in the order of ``scores``.
+    """
+
+    main: str
+    model: dict[str, Separation]
+    p_any: float
+    pixels: Separation
+    reference: Separation | None
+    scores: dict[str, tuple[Floats, Floats]] = field(repr=False)
+    patients: tuple[list[str], list[str]] = field(repr=False)
+
+    @property
+    def cohorts_differ(self) -> list[str]:
+        """What tells the cohorts apart though it has no memory of either."""
+        found = [PIXELS] if self.pixels.auc.low > 0.5 else []
+        if self.reference is not None and not self.reference.auc.low <= 0.5 <= self.reference.auc.high:
+            found.append(REFERENCE)
+        return found
+
+    @property
+    def shown(self) -> bool:
+        """Whether the score chosen beforehand, or the best after paying for the choice, is beyond chance."""
+        return min(self.model[self.main].p_value, self.p_any) < LEVEL
+
+    @property
+    def level(self) -> str:
+        """``"cohorts_differ"``, ``"members_told"`` or ``"not_shown"``."""
+        if self.shown:
+            return "cohorts_differ" if self.cohorts_differ else "members_told"
+        return "not_shown"
+
+
+def attack(
+    denoiser: Denoiser,
+    training: Group,
+    heldout: Group,
+    reference: Denoiser | None = None,
+    probe: Probe | None = None,
+    progress: bool = True,
+) -> Attack:
+    """Try to tell training from held-out patients by what a model says of their images.
+
+    Args:
+        denoiser: the model that might be shared.
+        training, heldout: what it was trained on, and images of other patients of the same source.
+        reference: a model of the same kind that was trained on neither. What an image is like in itself then cancels.
+        probe: what is asked.
+
+    .. versionadded:: 0.2.0
+    """
+    chosen = probe or Probe()
+    groups = {"training": training, "heldout": heldout}
+    names = {name: group.names() for name, group in groups.items()}
+    found = {name: _asked(denoiser, group, names[name], chosen, f"ask, {name}", progress)
+             for name, group in groups.items()}  # fmt: skip
+    columns = {name: (found["training"][:, i], found["heldout"][:, i]) for i, name in enumerate(chosen.names)}
+    main, alone = DENOISING, None
+    if reference is not None:
+        known = {name: _asked(reference, group, names[name], chosen, f"ask reference, {name}", progress)
+                 for name, group in groups.items()}  # fmt: skip
+        differences = {name: found[name] - known[name] for name in groups}
+        columns = {
+            **{f"{name}, {CALIBRATED}": (differences["training"][:, i], differences["heldout"][:, i])
+               for i, name in enumerate(chosen.names)},
+            **columns,
+        }  # fmt: skip
+        main = f"{DENOISING}, {CALIBRATED}"
+        alone = _separation(known["training"][:, 0], known["heldout"][:, 0], groups, chosen.seed)
+    pixels = blind_scores(
+        pixel_statistics(training.pixels), pixel_statistics(heldout.pixels), (training.patients, heldout.patients),
+        chosen.seed,
+    )  # fmt: skip
+    people = [by_patient(np.zeros(len(group.patients)), group.patients)[1] for group in groups.values()]
+    scores = {name: (by_patient(ours, training.patients)[0], by_patient(theirs, heldout.patients)[0])
+              for name, (ours, theirs) in columns.items()}  # fmt: skip
+    model, p_any = separations(
+        {name: pair[0] for name, pair in scores.items()}, {name: pair[1] for name, pair in scores.items()},
+        seed=chosen.seed,
+    )  # fmt: skip
+    return Attack(main, model, p_any, _separation(*pixels, groups, chosen.seed), alone, scores, (people[0], people[1]))
+
+
+def _asked(denoiser: Denoiser, group: Group, names: Sequence[str], probe: Probe, what: str, progress: bool) -> Floats:
+    return score_images(denoiser, group.pixels, names, probe, what, progress)
+
+
+def _separation(members: Floats, others: Floats, groups: dict[str, Group], seed: int) -> Separation:
+    ours, theirs = (by_patient(one, groups[name].patients)[0]
+                    for name, one in (("training", members), ("heldout", others)))  # fmt: skip
+    return separations({"": ours}, {"": theirs}, seed=seed)[0][""]

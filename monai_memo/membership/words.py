@@ -1,0 +1,96 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What a membership test found, in sentences without a name or path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from monai_memo.audit.verdict import percent
+from monai_memo.membership.attack import PIXELS, Attack
+from monai_memo.statistics.intervals import Interval
+from monai_memo.statistics.membership import FoundAt
+
+SAID = {
+    "members_told": "The model tells training patients from unseen ones: treat its weights like data of the patients.",
+    "cohorts_differ": "The scores differ between the cohorts, but so do the cohorts themselves: this says nothing of "
+    "the model's memory.",
+    "not_shown": "These attacks do not tell training patients from unseen ones. Stronger attacks may.",
+}
+
+
+def area(interval: Interval) -> str:
+    """``0.71 (0.62 to 0.80)``."""
+    return f"{interval.value:.2f} ({interval.low:.2f} to {interval.high:.2f})"
+
+
+def share(interval: Interval) -> str:
+    """In percent, with its interval."""
+    return f"{percent(interval.value)} ({percent(interval.low)} to {percent(interval.high)})"
+
+
+def found_sentence(one: FoundAt, heldout: int) -> str:
+    """What is found at a false positive rate, or what can be said instead."""
+    rate = f"{100 * one.rate:g} %"
+    if one.resolved:
+        return (
+            f"At a false positive rate of {rate} the attack finds {share(one.found)} of the training patients "
+            f"({one.accused} of {heldout} held-out patients above the threshold)."
+        )
+    return (
+        f"A false positive rate of {rate} means nothing with {heldout} held-out patients: it takes {one.wanted}. What "
+        f"can be said: above the highest of them lie {share(one.found)} of the training patients; of further unseen "
+        f"patients {percent(one.reached)} is to be expected there, and up to "
+        f"{percent(one.false_positives.high)} cannot be excluded."
+    )
+
+
+def headline(found: Attack) -> str:
+    """The result in two sentences."""
+    best = found.model[found.main]
+    return f"{SAID[found.level]} AUC {area(best.auc)}, p = {best.p_value:.2g}."
+
+
+def warnings(found: Attack, cohorts: Mapping[str, Mapping[str, Any]], sizes: tuple[float, float]) -> list[str]:
+    """What limits the result.
+
+    Args:
+        cohorts: ``inputs.ModelInputs.cohorts``.
+        sizes: mean number of images of a training and of a held-out patient.
+    """
+    said = []
+    if PIXELS in found.cohorts_differ:
+        said.append(
+            f"Training and held-out cohort are told apart by brightness, contrast and coarse layout alone, without the "
+            f"model (AUC {area(found.pixels.auc)}). They differ for other reasons than the training: other scanners, "
+            "hospitals, years or a choice by hand. An AUC of the model says nothing of its memory then. Take held-out "
+            "patients by a random split before training."
+        )
+    if found.reference is not None and found.reference.auc.low > 0.5:
+        said.append(
+            f"The reference model by itself takes training patients for members (AUC {area(found.reference.auc)}): it "
+            "was trained on some of them, or the cohorts differ. It is no reference."
+        )
+    if found.reference is not None and found.reference.auc.high < 0.5:
+        said.append(
+            f"The reference model by itself takes held-out patients for members (AUC {area(found.reference.auc)}): it "
+            "was trained on some of them, or the cohorts differ. Differences to it then look like memory."
+        )
+    if found.reference is None:
+        said.append(
+            "There is no reference model: images that are easy or hard for any model blur the result. A model of the "
+            "same kind trained on other patients makes the attack stronger, as an attacker's would."
+        )
+    unknown = [name for name, one in cohorts.items() if not one["patients_known"]]
+    if unknown:
+        said.append(
+            f"Patients of the {' and '.join(unknown)} cohort are not known: each image counts as one, which makes "
+            "intervals too narrow where patients have several."
+        )
+    if max(sizes) > 1.5 * min(sizes):
+        said.append(
+            f"A training patient has {sizes[0]:.1f} images on average, a held-out patient {sizes[1]:.1f}: means of "
+            "more images vary less, which moves what is found at low false positive rates."
+        )
+    return said

@@ -1,0 +1,165 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from monai.networks.schedulers import DDIMScheduler
+
+from monai_memo.errors import ConfigurationError
+from monai_memo.generators.schedulers import RectifiedFlow
+from monai_memo.membership.attack import Group, attack
+from monai_memo.membership.blind import blind_scores, pixel_statistics
+from monai_memo.membership.denoiser import Denoiser, load_denoiser
+from monai_memo.membership.scores import DENOISING, ONE_QUERY, Probe, noise_of, score_images
+from monai_memo.statistics.membership import by_patient
+from monai_memo.statistics.twins import area_under_curve
+from tests.membership.conftest import SIZE, group, images, memorizer, scheduler
+
+QUICK = Probe(levels=(0.1, 0.3), draws=2)
+
+
+def test_a_perfect_memorizer_betrays_all_its_patients() -> None:
+    training, heldout = group(0, 24), group(500, 24)
+    found = attack(memorizer(training.pixels), training, heldout, probe=QUICK, progress=False)
+    assert found.main == DENOISING and found.model[DENOISING].auc.value == 1 and found.model[ONE_QUERY].auc.value > 0.9
+    assert found.model[DENOISING].p_value < 0.001 and found.level == "members_told"
+    assert found.model[DENOISING].found_at[0].found.value == 1
+
+
+def test_a_model_that_saw_neither_cohort_tells_nobody() -> None:
+    """Also of itself: its own training images are told from both."""
+    training, heldout, other = group(0, 24), group(500, 24), group(900, 24)
+    model = memorizer(other.pixels)
+    found = attack(model, training, heldout, probe=QUICK, progress=False)
+    assert found.level == "not_shown"
+    for one in found.model.values():
+        assert one.auc.low <= 0.5 <= one.auc.high and one.p_value > 0.05
+    assert attack(model, other, heldout, probe=QUICK, progress=False).model[DENOISING].auc.value == 1
+
+
+def test_a_reference_model_takes_away_what_images_are_like_in_themselves() -> None:
+    """Half of the training images are hard for every model: without a reference they pass for unseen ones."""
+    rng = np.random.default_rng(0)
+    pixels = {"training": images(0, 20), "heldout": images(500, 20), "other": images(900, 20)}
+    for name in ("training", "heldout"):
+        hard = np.arange(20) % 2 == 0
+        noise = rng.normal(0, 0.25, pixels[name][hard].shape)
+        pixels[name][hard] = np.clip(pixels[name][hard] + noise, 0, 1)
+    cohorts = [Group(pixels[name], [f"{name}{i}" for i in range(20)]) for name in ("training", "heldout")]
+    # Remembers its images vaguely: clouds of noise around them.
+    model = memorizer(np.concatenate([pixels["training"], pixels["other"]]), spread=0.8)
+    reference = memorizer(np.concatenate([images(1300, 20), pixels["other"]]), spread=0.8)
+    found = attack(model, *cohorts, reference=reference, probe=Probe((0.3, 0.6), 2), progress=False)
+    assert found.main == f"{DENOISING}, calibrated"
+    assert found.model[found.main].auc.value > found.model[DENOISING].auc.value + 0.05
+    assert found.reference is not None and found.reference.auc.low <= 0.5 <= found.reference.auc.high
+
+
+def test_cohorts_that_pixels_alone_tell_apart_say_nothing_of_memory() -> None:
+    """The held-out images come from a brighter scanner; the model saw neither cohort."""
+    training, heldout = group(0, 30), group(500, 30)
+    brighter = Group(np.clip(heldout.pixels * 0.6 + 0.35, 0, 1).astype(np.float32), heldout.patients)
+    found = attack(memorizer(images(900, 30)), training, brighter, probe=QUICK, progress=False)
+    assert found.pixels.auc.low > 0.9 and "pixels alone" in found.cohorts_differ
+    assert found.level in ("cohorts_differ", "not_shown")
+    same = attack(memorizer(images(900, 30)), training, heldout, probe=QUICK, progress=False)
+    assert same.pixels.auc.low <= 0.5 and not same.cohorts_differ
+
+
+def test_a_reference_that_knows_the_held_out_patients_is_told_of() -> None:
+    training, heldout = group(0, 24), group(500, 24)
+    found = attack(
+        memorizer(images(900, 24)), training, heldout, memorizer(heldout.pixels), probe=QUICK, progress=False
+    )
+    assert found.reference is not None and found.reference.auc.high < 0.5
+    assert found.cohorts_differ == ["reference alone"] and found.level == "cohorts_differ"
+
+
+def test_the_patient_is_the_unit_and_not_the_image() -> None:
+    """Eight images of each of ten patients: as many patients are counted, and repeating images adds no certainty."""
+    training, heldout = group(0, 40, each=4), group(500, 40, each=4)
+    model = memorizer(np.concatenate([training.pixels[:16], images(900, 24)]), spread=0.3)
+    once = attack(model, training, heldout, probe=QUICK, progress=False)
+    assert [len(one) for one in once.scores[DENOISING]] == [10, 10] and len(once.patients[0]) == 10
+    twice = attack(
+        model, Group(np.repeat(training.pixels, 2, axis=0), np.repeat(training.patients, 2)),
+        Group(np.repeat(heldout.pixels, 2, axis=0), np.repeat(heldout.patients, 2)), probe=QUICK, progress=False,
+    )  # fmt: skip
+    assert twice.model[DENOISING].auc == once.model[DENOISING].auc
+    assert twice.model[DENOISING].p_value == once.model[DENOISING].p_value
+
+
+def test_an_image_meets_the_same_noise_in_every_batch_and_under_every_model() -> None:
+    whole, names = images(0, 7), [f"image {number}" for number in range(7)]
+    model = memorizer(images(900, 5))
+    found = score_images(model, whole, names, QUICK, progress=False)
+    assert found.shape == (7, len(QUICK.names))
+    model.model.batch_size = 3
+    order = [4, 0, 6]
+    again = score_images(model, whole[order], [names[i] for i in order], QUICK, progress=False)
+    np.testing.assert_allclose(again, found[order], rtol=1e-5)
+    assert torch.equal(noise_of("a", 0, 0, (2, 3)), noise_of("a", 0, 0, (2, 3)))
+    assert not torch.equal(noise_of("a", 0, 0, (2, 3)), noise_of("a", 1, 0, (2, 3)))
+
+
+def test_seeds_decide_and_another_seed_is_another_noise() -> None:
+    training, heldout, model = group(0, 12), group(500, 12), memorizer(images(900, 12))
+    first, second = (attack(model, training, heldout, probe=QUICK, progress=False) for _ in range(2))
+    assert first.model == second.model
+    other = attack(model, training, heldout, probe=Probe((0.1, 0.3), 2, seed=1), progress=False)
+    assert not np.array_equal(other.scores[DENOISING][0], first.scores[DENOISING][0])
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample", "rflow"])
+def test_whatever_a_network_predicts_is_turned_into_the_noise_that_was_added(kind: str) -> None:
+    noise: Any = RectifiedFlow(100) if kind == "rflow" else scheduler(prediction_type=kind)
+    denoiser = memorizer(images(0, 4), scheduler())
+    clean, drawn = denoiser.latents(images(0, 4)), torch.randn(4, 1, *SIZE)
+
+    class Knows(torch.nn.Module):
+        def forward(self, x: torch.Tensor, timesteps: torch.Tensor, **_: Any) -> torch.Tensor:
+            if kind == "sample":
+                return clean
+            if kind == "rflow":
+                return clean - drawn
+            alpha = torch.as_tensor(noise.alphas_cumprod)[timesteps].view(-1, 1, 1, 1)
+            return drawn if kind == "epsilon" else alpha.sqrt() * drawn - (1 - alpha).sqrt() * clean
+
+    denoiser.model.diffusion, denoiser.model.scheduler, denoiser.process = Knows(), noise, kind
+    noisy = denoiser.noisy(clean, drawn, 30)
+    torch.testing.assert_close(denoiser.noise_in(noisy, 30), drawn, rtol=1e-3, atol=1e-3)
+
+
+def test_a_classifier_of_pixels_is_never_asked_about_patients_that_it_was_fitted_on() -> None:
+    """One patient's images are all alike: folds of images would tell the cohorts apart, folds of patients do not."""
+    rng = np.random.default_rng(0)
+    pixels = [np.repeat(rng.random((12, 1, 8, 8)), 6, axis=0) for _ in range(2)]
+    patients = [[f"{name}{number // 6}" for number in range(72)] for name in ("a", "b")]
+    scores = blind_scores(*(pixel_statistics(one) for one in pixels), (patients[0], patients[1]))
+    ours, theirs = (by_patient(one, names)[0] for one, names in zip(scores, patients, strict=True))
+    assert area_under_curve(ours, theirs) < 0.75
+    three = pixel_statistics(rng.random((3, 1, 8, 8, 8)))
+    assert three.shape[0] == 3 and np.isfinite(three).all()
+
+
+def test_what_only_draws_images_is_refused_and_told_what_to_do(tmp_path: Any) -> None:
+    for model in (lambda seeds: seeds, object()):
+        with pytest.raises(
+            ConfigurationError, match=r"needs the weights of a diffusion model, got .*audit its samples"
+        ):
+            Denoiser(model)  # type: ignore[arg-type]
+    (tmp_path / "model_index.json").write_text("{}")
+    with pytest.raises(
+        ConfigurationError, match=r"--bundle .* is no bundle.*monai-memo audit, whose reference control"
+    ):
+        load_denoiser(tmp_path)
+    strange = DDIMScheduler(10)
+    strange.prediction_type = "score"
+    denoiser = memorizer(images(0, 2))
+    denoiser.model.scheduler = strange
+    with pytest.raises(ConfigurationError, match="prediction_type must be one of epsilon, v_prediction, sample, rflow"):
+        Denoiser(denoiser.model)
