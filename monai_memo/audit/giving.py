@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from monai_memo.audit.pages import FILTERS
 from monai_memo.audit.result import AuditResult
@@ -42,7 +42,7 @@ def what_was_tested(
         membership, extraction: records of these commands.
     """
     n, most = result.n_synthetic, percent(excluded_share(result.n_synthetic, result.calibration["confidence"]))
-    count = FILTERS["count"](result.n_copies)
+    count = cast(Any, FILTERS["count"])(result.n_copies)
     unsearched = "not searched on purpose (monai-memo extract)"
     aimed = unsearched if extraction is None else f"searched on purpose: {_found(extraction)}"
     asked = "not tested (monai-memo membership): weights tell more than images do"

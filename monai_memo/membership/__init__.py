@@ -10,7 +10,8 @@ from monai_memo.lazy import lazily
 
 if TYPE_CHECKING:
     from monai_memo.membership.attack import Attack as Attack
-    from monai_memo.membership.attack import attack as attack
+    from monai_memo.membership.attack import Group as Group
+    from monai_memo.membership.attack import attack_model as attack_model
     from monai_memo.membership.denoiser import Denoiser as Denoiser
     from monai_memo.membership.denoiser import load_denoiser as load_denoiser
     from monai_memo.membership.extraction import Extraction as Extraction
@@ -21,7 +22,8 @@ _MODULES = {
     "Denoiser": "monai_memo.membership.denoiser",
     "Extraction": "monai_memo.membership.extraction",
     "Membership": "monai_memo.membership.membership",
-    "attack": "monai_memo.membership.attack",
+    "Group": "monai_memo.membership.attack",
+    "attack_model": "monai_memo.membership.attack",
     "load_denoiser": "monai_memo.membership.denoiser",
 }
 __all__ = list(_MODULES)

@@ -81,7 +81,7 @@ class Attack:
         return "not_shown"
 
 
-def attack(
+def attack_model(
     denoiser: Denoiser,
     training: Group,
     heldout: Group,

@@ -17,6 +17,7 @@ from monai_memo.data.loading import Preprocessing
 from monai_memo.errors import ConfigurationError, GeneratorError
 from monai_memo.generators.bundle_model import config_file, load_bundle, read_bundle
 from monai_memo.generators.first_stage import moments
+from monai_memo.generators.guidance import Guided
 from monai_memo.generators.latent_diffusion import LatentDiffusion
 from monai_memo.generators.schedulers import RECTIFIED, process_of
 
@@ -82,8 +83,10 @@ class Denoiser:
         keep, share = self._shares(level)
 
         def predict(part: Tensor) -> Tensor:
-            if self.model.conditioned is not None:
-                self.model.conditioned.choose(None, range(len(part)))
+            if isinstance(self.model.conditioned, Guided):
+                self.model.conditioned.forget()  # of real images nothing is told
+            elif self.model.conditioned is not None:
+                self.model.conditioned.choose(None, range(len(part)), [0] * len(part))
             times = torch.full((len(part),), level, device=part.device)
             output: Tensor = self.model.diffusion(part, timesteps=times)
             if self.process == "epsilon":

@@ -33,12 +33,13 @@ from monai_memo.statistics.membership import separations
 from monai_memo.workspace.output_folder import OutputFolder
 
 SCHEMA_VERSION = "1.0"
+MOST_REAL = 300  # images, one of each patient, that the threshold is taken from
 QUANTILE = 0.95  # of real images of other patients that stay below the threshold
 METHOD = (
     "One image of each of {targets} training patients was aimed at, {tries} times in each way, and likewise of "
     "{targets} held-out patients. It came back if the search of an audit, among the images of {people} patients of "
-    "that cohort, finds its patient nearest and above the threshold that 95 % of the real images of the other cohort "
-    "stay below. Intervals: of a proportion (Jeffreys), and of a difference (Newcombe)."
+    "that cohort, finds its patient nearest and above the threshold that 95 % of the real images of the other cohort, "
+    "one of each patient, stay below. Intervals: of a proportion (Jeffreys), and of a difference (Newcombe)."
 )
 LEVEL = 0.05
 
@@ -153,12 +154,13 @@ def _sides(
                       if image.image_id in places]  # fmt: skip
     patients = {name: np.asarray([looked[name].cohort.images[row].patient_id for row, _ in pairs])
                 for name, pairs in both.items()}  # fmt: skip
-    people = min(len(np.unique(known)) for known in patients.values())
+    people = min(len(np.unique(ids)) for ids in patients.values())
     cohorts, aims, searches = {}, {}, {}
     runner = Runner.on(inputs.device, seed=settings.seed, progress=False)
     for name, pairs in both.items():
         drawn = rng.permutation(np.unique(patients[name]))[:people]
-        rows = [row for row, patient in enumerate(patients[name]) if patient in set(drawn.tolist())]
+        known = set(drawn.tolist())
+        rows = [row for row, patient in enumerate(patients[name]) if patient in known]
         prepared = looked[name]
         kept = [pairs[row][0] for row in rows]
         cohorts[name] = PreparedCohort(
@@ -171,7 +173,8 @@ def _sides(
         searches[name] = search_in(cohorts[name], embeddings, detector, runner)
     sides = {}
     for name, other in (("training", "heldout"), ("heldout", "training")):
-        real = np.asarray(cohorts[other].pixels, dtype=np.float32)
+        one_each = np.unique(np.asarray(cohorts[other].cohort.patient_ids), return_index=True)[1][:MOST_REAL]
+        real = np.asarray(cohorts[other].pixels[one_each], dtype=np.float32)
         threshold = float(threshold_copies(searches[name].search(real).similarity[:, 0], quantile=QUANTILE)[0])
         pixels = (inputs.training if name == "training" else inputs.heldout).pixels
         shown, at = aims[name]
@@ -262,7 +265,7 @@ def _said(rows: list[dict[str, Any]], p_any: float) -> dict[str, Any]:
 def _warnings(inputs: ModelInputs, ways: list[str], known: list[str]) -> list[str]:
     said = []
     if GUIDED in ways and GUIDED not in known:
-        said.append("Guidance was left out: it takes a noise schedule with betas, which a rectified flow has not.")
+        said.append("Guidance was left out: it takes a model that predicts noise or velocity, and no rectified flow.")
     unknown = [name for name, one in inputs.cohorts().items() if not one["patients_known"]]
     if unknown:
         said.append(f"Patients of the {' and '.join(unknown)} cohort are not known: each image counts as one.")

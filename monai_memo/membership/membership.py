@@ -15,7 +15,7 @@ import numpy as np
 from monai_memo.audit.record import software_versions
 from monai_memo.errors import ConfigurationError
 from monai_memo.files import csv_text, write_text
-from monai_memo.membership.attack import Attack, Group, attack
+from monai_memo.membership.attack import Attack, Group, attack_model
 from monai_memo.membership.denoiser import Denoiser, load_denoiser
 from monai_memo.membership.inputs import ModelInputs, described, read_inputs
 from monai_memo.membership.scores import Probe
@@ -75,7 +75,7 @@ class Membership:
             reference = self._reference(inputs)
             probe = Probe(settings.levels, settings.draws, settings.query_level, settings.seed)
             training, heldout = (Group(one.pixels, one.cohort.patient_ids) for one in (inputs.training, inputs.heldout))
-            found = attack(inputs.denoiser, training, heldout, reference, probe, settings.progress)
+            found = attack_model(inputs.denoiser, training, heldout, reference, probe, settings.progress)
             record = record_of(found, inputs, reference, probe)
             if chapter is not None:
                 record["warnings"] += chapter.compare(record["cohorts"]["training"])

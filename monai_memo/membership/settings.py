@@ -146,5 +146,5 @@ class ExtractSettings(_OfAModel):
     targets: Quantity = 60
     levels: Levels = (0.5, 0.7, 0.85, 0.95)
     tries: Annotated[int, Whole(1, 1000)] = 2
-    pull: Annotated[float, Number(0, 1)] = 0.2
+    pull: Annotated[float, Number(0, 1)] = 0.5
     steps: Annotated[int, Whole(1, 100_000)] = 50

@@ -11,7 +11,7 @@ from monai.networks.schedulers import DDIMScheduler
 
 from monai_memo.errors import ConfigurationError
 from monai_memo.generators.schedulers import RectifiedFlow
-from monai_memo.membership.attack import Group, attack
+from monai_memo.membership.attack import Group, attack_model
 from monai_memo.membership.blind import blind_scores, pixel_statistics
 from monai_memo.membership.denoiser import Denoiser, load_denoiser
 from monai_memo.membership.scores import DENOISING, ONE_QUERY, Probe, noise_of, score_images
@@ -24,7 +24,7 @@ QUICK = Probe(levels=(0.1, 0.3), draws=2)
 
 def test_a_perfect_memorizer_betrays_all_its_patients() -> None:
     training, heldout = group(0, 24), group(500, 24)
-    found = attack(memorizer(training.pixels), training, heldout, probe=QUICK, progress=False)
+    found = attack_model(memorizer(training.pixels), training, heldout, probe=QUICK, progress=False)
     assert found.main == DENOISING and found.model[DENOISING].auc.value == 1 and found.model[ONE_QUERY].auc.value > 0.9
     assert found.model[DENOISING].p_value < 0.001 and found.level == "members_told"
     assert found.model[DENOISING].found_at[0].found.value == 1
@@ -34,11 +34,11 @@ def test_a_model_that_saw_neither_cohort_tells_nobody() -> None:
     """Also of itself: its own training images are told from both."""
     training, heldout, other = group(0, 24), group(500, 24), group(900, 24)
     model = memorizer(other.pixels)
-    found = attack(model, training, heldout, probe=QUICK, progress=False)
+    found = attack_model(model, training, heldout, probe=QUICK, progress=False)
     assert found.level == "not_shown"
     for one in found.model.values():
         assert one.auc.low <= 0.5 <= one.auc.high and one.p_value > 0.05
-    assert attack(model, other, heldout, probe=QUICK, progress=False).model[DENOISING].auc.value == 1
+    assert attack_model(model, other, heldout, probe=QUICK, progress=False).model[DENOISING].auc.value == 1
 
 
 def test_a_reference_model_takes_away_what_images_are_like_in_themselves() -> None:
@@ -53,7 +53,7 @@ def test_a_reference_model_takes_away_what_images_are_like_in_themselves() -> No
     # Remembers its images vaguely: clouds of noise around them.
     model = memorizer(np.concatenate([pixels["training"], pixels["other"]]), spread=0.8)
     reference = memorizer(np.concatenate([images(1300, 20), pixels["other"]]), spread=0.8)
-    found = attack(model, *cohorts, reference=reference, probe=Probe((0.3, 0.6), 2), progress=False)
+    found = attack_model(model, *cohorts, reference=reference, probe=Probe((0.3, 0.6), 2), progress=False)
     assert found.main == f"{DENOISING}, calibrated"
     assert found.model[found.main].auc.value > found.model[DENOISING].auc.value + 0.05
     assert found.reference is not None and found.reference.auc.low <= 0.5 <= found.reference.auc.high
@@ -63,16 +63,16 @@ def test_cohorts_that_pixels_alone_tell_apart_say_nothing_of_memory() -> None:
     """The held-out images come from a brighter scanner; the model saw neither cohort."""
     training, heldout = group(0, 30), group(500, 30)
     brighter = Group(np.clip(heldout.pixels * 0.6 + 0.35, 0, 1).astype(np.float32), heldout.patients)
-    found = attack(memorizer(images(900, 30)), training, brighter, probe=QUICK, progress=False)
+    found = attack_model(memorizer(images(900, 30)), training, brighter, probe=QUICK, progress=False)
     assert found.pixels.auc.low > 0.9 and "pixels alone" in found.cohorts_differ
     assert found.level in ("cohorts_differ", "not_shown")
-    same = attack(memorizer(images(900, 30)), training, heldout, probe=QUICK, progress=False)
+    same = attack_model(memorizer(images(900, 30)), training, heldout, probe=QUICK, progress=False)
     assert same.pixels.auc.low <= 0.5 and not same.cohorts_differ
 
 
 def test_a_reference_that_knows_the_held_out_patients_is_told_of() -> None:
     training, heldout = group(0, 24), group(500, 24)
-    found = attack(
+    found = attack_model(
         memorizer(images(900, 24)), training, heldout, memorizer(heldout.pixels), probe=QUICK, progress=False
     )
     assert found.reference is not None and found.reference.auc.high < 0.5
@@ -83,9 +83,9 @@ def test_the_patient_is_the_unit_and_not_the_image() -> None:
     """Eight images of each of ten patients: as many patients are counted, and repeating images adds no certainty."""
     training, heldout = group(0, 40, each=4), group(500, 40, each=4)
     model = memorizer(np.concatenate([training.pixels[:16], images(900, 24)]), spread=0.3)
-    once = attack(model, training, heldout, probe=QUICK, progress=False)
+    once = attack_model(model, training, heldout, probe=QUICK, progress=False)
     assert [len(one) for one in once.scores[DENOISING]] == [10, 10] and len(once.patients[0]) == 10
-    twice = attack(
+    twice = attack_model(
         model, Group(np.repeat(training.pixels, 2, axis=0), np.repeat(training.patients, 2)),
         Group(np.repeat(heldout.pixels, 2, axis=0), np.repeat(heldout.patients, 2)), probe=QUICK, progress=False,
     )  # fmt: skip
@@ -108,9 +108,9 @@ def test_an_image_meets_the_same_noise_in_every_batch_and_under_every_model() ->
 
 def test_seeds_decide_and_another_seed_is_another_noise() -> None:
     training, heldout, model = group(0, 12), group(500, 12), memorizer(images(900, 12))
-    first, second = (attack(model, training, heldout, probe=QUICK, progress=False) for _ in range(2))
+    first, second = (attack_model(model, training, heldout, probe=QUICK, progress=False) for _ in range(2))
     assert first.model == second.model
-    other = attack(model, training, heldout, probe=Probe((0.1, 0.3), 2, seed=1), progress=False)
+    other = attack_model(model, training, heldout, probe=Probe((0.1, 0.3), 2, seed=1), progress=False)
     assert not np.array_equal(other.scores[DENOISING][0], first.scores[DENOISING][0])
 
 
