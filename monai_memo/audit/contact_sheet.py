@@ -37,8 +37,9 @@ class SheetColumn:
     Attributes:
         name: of the cohort.
         n_images: that it has.
-        mean: ``(planes, rows, columns)`` in [0, 1], the mean image; one plane in 2D, three in 3D.
-        examples: ``(n, planes, rows, columns)`` in [0, 1], random images.
+        mean: ``(planes, rows, columns)`` in [0, 1], the mean image; one plane in 2D, three in 3D. Pictures in colour
+            have a last axis of 3.
+        examples: ``(n, planes, rows, columns)`` in [0, 1], random images; likewise.
         spread: ``(bins,)`` shares of the pixels by intensity.
     """
 
@@ -50,7 +51,9 @@ class SheetColumn:
 
 
 def _planes(image: NDArray[np.floating]) -> NDArray[np.float32]:
-    """``(channels, *spatial)`` to grey planes."""
+    """``(channels, *spatial)`` to grey planes, or to one in colour."""
+    if len(image) == 3 and image.ndim == 3:
+        return np.moveaxis(np.asarray(image, dtype=np.float32), 0, -1)[None]
     grey = np.asarray(image, dtype=np.float32).mean(axis=0)
     return grey[None] if grey.ndim == 2 else central_planes(grey)
 
@@ -74,23 +77,23 @@ def contact_sheet(prepared: Mapping[str, PreparedCohort], seed: int = 0, number:
     return sheet
 
 
-def _grey(image: NDArray[np.float32], most: int) -> Image.Image:
+def _sized(image: NDArray[np.float32], most: int) -> Image.Image:
     picture = Image.fromarray((image.clip(0, 1) * 255).round().astype(np.uint8))
     longest = max(picture.size)
     if longest <= most:
         return picture
-    rows, columns = (max(1, round(length * most / longest)) for length in image.shape)
+    rows, columns = (max(1, round(length * most / longest)) for length in image.shape[:2])
     return picture.resize((columns, rows), Image.Resampling.BOX)
 
 
 def montage(images: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """``(n, planes, rows, columns)`` to one picture; the planes of a volume stand side by side."""
+    """``(n, planes, rows, columns)``, or in colour, to one picture; the planes of a volume stand side by side."""
     dims = 2 if images.shape[1] == 1 else 3
-    tiles = [np.hstack([np.asarray(_grey(plane, TILE[dims])) for plane in image]) for image in images]
-    rows, columns = tiles[0].shape
+    tiles = [np.hstack([np.asarray(_sized(plane, TILE[dims])) for plane in image]) for image in images]
+    rows, columns, *colours = tiles[0].shape
     across = min(COLUMNS[dims], len(tiles))  # no empty places, which would glare on a dark page
     down = -(-len(tiles) // across)
-    sheet = np.full((down * (rows + GAP) - GAP, across * (columns + GAP) - GAP), 255, dtype=np.uint8)
+    sheet = np.full((down * (rows + GAP) - GAP, across * (columns + GAP) - GAP, *colours), 255, dtype=np.uint8)
     for place, tile in enumerate(tiles):
         top, left = (place // across) * (rows + GAP), (place % across) * (columns + GAP)
         sheet[top : top + rows, left : left + columns] = tile
@@ -98,7 +101,7 @@ def montage(images: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def picture_uri(picture: NDArray[np.uint8]) -> str:
-    """A grey picture as it stands in a page."""
+    """A picture as it stands in a page."""
     stream = io.BytesIO()
     Image.fromarray(picture).save(stream, format="PNG", optimize=True)
     return png_uri(stream.getvalue())
@@ -114,7 +117,7 @@ def sheet_record(sheet: list[SheetColumn]) -> dict[str, Any]:
             "shown": len(column.examples),
             "planes": [
                 {
-                    "image": picture_uri(np.asarray(_grey(plane, 128))),
+                    "image": picture_uri(np.asarray(_sized(plane, 128))),
                     "name": PLANES[place] if dims == 3 else "",
                     "ends": ENDS[place] if dims == 3 else (),
                 }
@@ -132,7 +135,7 @@ def sheet_figure(sheet: list[SheetColumn]) -> Figure:
     figure = Figure(figsize=(3.6 * len(sheet), 6.2 if sheet[0].mean.shape[0] == 1 else 5.4), layout="constrained")
     axes = figure.subplots(2, len(sheet), squeeze=False)
     for place, column in enumerate(sheet):
-        mean = np.hstack([np.asarray(_grey(plane, 128)) for plane in column.mean])
+        mean = np.hstack([np.asarray(_sized(plane, 128)) for plane in column.mean])
         for row, picture in enumerate((mean, montage(column.examples))):
             axes[row, place].imshow(picture, cmap="gray", vmin=0, vmax=255)
             axes[row, place].set_axis_off()

@@ -44,6 +44,7 @@ class PairEvidence:
         planes: what each plane of a volume is, see ``slices.telling_planes``; empty in 2D.
         agreement: ``(planes, rows, columns)``, local agreement, -1 to 1; None without verification.
         turned: how the training image was turned before that, in words; empty for not at all.
+        colours: both images as ``(rows, columns, 3)``, where pictures are compared in colour.
     """
 
     match: Match
@@ -55,6 +56,11 @@ class PairEvidence:
     planes: tuple[Plane, ...]
     agreement: NDArray[np.float32] | None = None
     turned: str = ""
+    colours: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
+
+    def shown(self, place: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Both images as they are shown, ``(rows, columns)`` or in colour; of a volume this plane."""
+        return self.colours or (self.synthetic[place], self.training[place])
 
 
 def pixel_correlation(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
@@ -73,13 +79,18 @@ def align(training: NDArray[np.float32], synthetic: NDArray[np.float32]) -> tupl
     Returns:
         The training image as shown, the mirror in words (empty for none), and the correlation of the pixels.
     """
+    axes, correlation = _best_mirror(training, synthetic)
+    return np.flip(training, axes), " and ".join(AXES[training.ndim][axis] for axis in axes), correlation
+
+
+def _best_mirror(training: NDArray[np.float32], synthetic: NDArray[np.float32]) -> tuple[tuple[int, ...], float]:
+    """Axes along which the training image is mirrored, and the correlation of the pixels then."""
     dims = training.ndim
-    best = (training, "", pixel_correlation(training, synthetic))
+    best: tuple[tuple[int, ...], float] = (), pixel_correlation(training, synthetic)
     for axes in (chosen for n in range(1, dims + 1) for chosen in combinations(range(dims), n)):
-        candidate = np.flip(training, axes)
-        correlation = pixel_correlation(candidate, synthetic)
-        if correlation > best[2]:
-            best = (candidate, " and ".join(AXES[dims][axis] for axis in axes), correlation)
+        correlation = pixel_correlation(np.flip(training, axes), synthetic)
+        if correlation > best[1]:
+            best = axes, correlation
     return best
 
 
@@ -92,12 +103,14 @@ class Fitted:
         mirrored: which mirror was applied, in words; empty for none.
         correlation: Pearson correlation of the pixels.
         agreement: ``(*spatial)``, local agreement, -1 to 1; None where the image was only mirrored.
+        coloured: the training image with its channels, ``(channels, *spatial)``.
     """
 
     synthetic: NDArray[np.float32]
     training: NDArray[np.float32]
     mirrored: str
     correlation: float
+    coloured: NDArray[np.float32]
     agreement: NDArray[np.float32] | None = None
 
 
@@ -109,11 +122,13 @@ def fit(synthetic: NDArray[np.float32], training: NDArray[np.float32], verified:
     """
     first = synthetic.mean(axis=0)
     if not verified:
-        return Fitted(first, *align(training.mean(axis=0), first))
+        second = training.mean(axis=0)
+        axes, _ = _best_mirror(second, first)
+        return Fitted(first, *align(second, first), np.flip(training, tuple(axis + 1 for axis in axes)))
     compared = compare_pair(synthetic, training)
     second = compared.aligned.mean(axis=0)
     mirrored = AXES[first.ndim][-1 if first.ndim == 2 else 0] if compared.mirrored else ""
-    return Fitted(first, second, mirrored, pixel_correlation(second, first), compared.agreement)
+    return Fitted(first, second, mirrored, pixel_correlation(second, first), compared.aligned, compared.agreement)
 
 
 def pair_evidence(
@@ -134,7 +149,12 @@ def pair_evidence(
     else:
         first, second = first[None], second[None]
         agreement = None if agreement is None else agreement[None]
-    return PairEvidence(match, first, second, first - second, fitted.mirrored, fitted.correlation, planes, agreement)
+    colours = None
+    if synthetic.shape[0] == 3 and synthetic.ndim == 3:
+        colours = np.moveaxis(synthetic, 0, -1), np.moveaxis(fitted.coloured, 0, -1)
+    return PairEvidence(
+        match, first, second, first - second, fitted.mirrored, fitted.correlation, planes, agreement, colours=colours
+    )
 
 
 def compare_files(

@@ -4,12 +4,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from monai_memo.audit.evidence import PairEvidence
 from monai_memo.audit.result import AuditResult, Estimate
@@ -83,7 +84,10 @@ def rates_figure(result: AuditResult) -> Figure:
 def pair_figure(pair: PairEvidence) -> Figure:
     """One pair: synthetic, training, difference and, if measured, agreement; in 3D one row per plane."""
     planes, rows, columns = pair.synthetic.shape
-    shown = [(pair.synthetic, "gray"), (pair.training, "gray"), (pair.difference, "PuOr_r")]
+    pictures = list(zip(*(pair.shown(plane) for plane in range(planes)), strict=True))
+    shown: list[tuple[Sequence[NDArray[np.float32]] | NDArray[np.float32], str]] = [
+        (pictures[0], "gray"), (pictures[1], "gray"), (pair.difference, "PuOr_r")
+    ]  # fmt: skip
     if pair.agreement is not None:
         shown.append((pair.agreement, "cividis"))
     figure = Figure(figsize=(2.2 * len(shown), 2.2 * planes * rows / columns), layout="constrained")

@@ -16,7 +16,7 @@ from monai_memo.audit.run import Run, resolve_device
 from monai_memo.data.cohort import Cohort
 from monai_memo.data.framing import compare_framing
 from monai_memo.data.intensity_check import intensity_findings
-from monai_memo.data.loading import Preprocessing, guess_preprocessing
+from monai_memo.data.loading import Preprocessing, look_over
 from monai_memo.data.orientation import orientation
 from monai_memo.data.orientation_check import OrientationFinding
 from monai_memo.data.overlap import check_overlap, source_warnings
@@ -32,6 +32,11 @@ from monai_memo.workspace.manifest import AUDIT_FILES
 from monai_memo.workspace.place import check_images
 
 logger = logging.getLogger(__name__)
+
+GREY_DETECTOR = (
+    "The images are in colour and the detector takes grey ones: all were compared in grey values. Images that differ "
+    "in colour alone count as equal. Train a detector on them to compare in colour: leave --detector out."
+)
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,8 @@ def read_inputs(run: Run) -> Inputs:
             cohorts[name] = replace(cohorts[name], notes=(*cohorts[name].notes, sentence))
         files = (part for cohort in cohorts.values() for image in cohort.images for part in image.parts)
         check_images(run.out, files, AUDIT_FILES)
-        preprocessing = preprocessing_for(settings, cohorts, given)
+        preprocessing, remarks = preprocessing_for(settings, cohorts, given)
+        warnings += remarks
     told = _tell_forecast(run, cohorts, preprocessing, given) if settings.progress and is_first_rank() else None
     with run.timed("preprocess images"):
         prepared = {
@@ -146,15 +152,18 @@ def read_cohorts(settings: AuditConfiguration) -> tuple[dict[str, Cohort], list[
 
 def preprocessing_for(
     settings: AuditConfiguration, cohorts: Mapping[str, Cohort], detector: Detector | None
-) -> Preprocessing:
-    """The detector's, or what fits the cohorts where one is to be trained."""
-    guessed = guess_preprocessing(list(cohorts.values()), size=settings.size, spacing=settings.spacing)
+) -> tuple[Preprocessing, list[str]]:
+    """The detector's, or what fits the cohorts where one is to be trained; and what to tell of colours."""
+    guessed, colours = look_over(list(cohorts.values()), size=settings.size, spacing=settings.spacing)
     if settings.orientation is not None:
         orientation(settings.orientation, guessed.spatial_dims)  # before thousands of files are read
+    remarks = [] if colours.remark is None else [colours.remark]
     if detector is None:
-        return guessed
-    detector.check_fits(guessed.spatial_dims, guessed.channels)
-    return detector.preprocessing
+        return guessed, remarks
+    detector.check_cohort(guessed)
+    if detector.preprocessing.channels < guessed.channels:
+        remarks = [GREY_DETECTOR]
+    return detector.preprocessing, remarks
 
 
 def recipe_for(settings: AuditConfiguration, n_images: int, preprocessing: Preprocessing) -> Recipe:

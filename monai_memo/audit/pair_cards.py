@@ -12,7 +12,7 @@ import numpy as np
 from monai_memo.audit.evidence import PairEvidence
 from monai_memo.audit.partial_evidence import PartialEvidence, outlined
 from monai_memo.audit.parts import Match, PartialMatch
-from monai_memo.audit.pictures import AGREEMENT, DIFFERENCE, Picture, coloured, grey
+from monai_memo.audit.pictures import AGREEMENT, DIFFERENCE, Picture, coloured, picture_of
 from monai_memo.audit.slices import DIFFERS, Plane
 
 MAP_LENGTH = 112  # pixels at most of the maps in a long list: they are smooth, and read by their colours
@@ -88,9 +88,10 @@ def _row(pair: PairEvidence, name: str, place: int, plane: Plane | None, lossles
     ends = () if plane is None else plane.ends
     rows, columns = pair.synthetic[place].shape
     brought = "brought to lie on the synthetic one" if pair.agreement is not None else "as it is"
+    synthetic, training = pair.shown(place)
     sources = [
-        ("synthetic", "synthetic image", grey(pair.synthetic[place], lossless)),
-        ("training", f"nearest training image, {brought}", grey(pair.training[place], lossless)),
+        ("synthetic", "synthetic image", picture_of(synthetic, lossless)),
+        ("training", f"nearest training image, {brought}", picture_of(training, lossless)),
         ("difference", "difference of the two", coloured(pair.difference[place], DIFFERENCE, -1, most)),
     ]
     if pair.agreement is not None:
@@ -195,11 +196,11 @@ WORDS = (
 def _part_row(planes: Sequence[tuple[np.ndarray, Plane | None, str]], number: int) -> Row:
     pictures = []
     for (what, words), (image, plane, outline) in zip(WORDS, planes, strict=True):
-        rows, columns = image.shape
+        rows, columns = image.shape[:2]
         # The region alone is counted from its own beginning: no slice of the whole image is named there.
         where = f", {plane.name} slice {plane.place + 1} of {plane.of}" if plane is not None and outline else ""
         pictures.append(Picture(
-            grey(image), columns, rows, what, f"Copy in part {number}: {words}{where}",
+            picture_of(image), columns, rows, what, f"Copy in part {number}: {words}{where}",
             () if plane is None or not outline else plane.ends, outline,
         ))  # fmt: skip
     first = planes[0][1]

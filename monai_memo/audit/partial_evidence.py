@@ -29,7 +29,7 @@ class PartialEvidence:
 
     Attributes:
         match: names, score and region.
-        synthetic, training: ``(*spatial)`` each as it is.
+        synthetic, training: ``(*spatial)`` each as it is, in colour ``(rows, columns, 3)``.
         brought: the training image brought to lie on the synthetic one; black where it ends.
         corners: ``(2 ** dims, dims)`` of the region in the training image, in pixels, in the order of ``corners_of``.
     """
@@ -43,7 +43,7 @@ class PartialEvidence:
     @property
     def box(self) -> Box:
         """The region in the synthetic image, in pixels."""
-        return np.array(self.match.region) * np.array(self.synthetic.shape)[:, None]
+        return np.array(self.match.region) * np.array(self.synthetic.shape)[: len(self.match.region), None]
 
 
 def corners_of(box: Box) -> NDArray[np.float64]:
@@ -74,12 +74,20 @@ def partial_evidence(
     match: PartialMatch, synthetic: NDArray[np.float32], training: NDArray[np.float32]
 ) -> PartialEvidence:
     """Evidence for one match, of images of the same shape ``(channels, *spatial)`` in [0, 1]."""
-    first, second = synthetic.mean(axis=0), training.mean(axis=0)
+    if len(synthetic) != 3 or synthetic.ndim != 3:
+        synthetic, training = (image.mean(axis=0, keepdims=True) for image in (synthetic, training))
     theta = torch.tensor([match.transform], dtype=torch.float32)
-    warped, inside = warp(torch.from_numpy(np.ascontiguousarray(second, dtype=np.float32))[None, None], theta)
-    box = np.array(match.region) * np.array(first.shape)[:, None]
-    corners = brought_to_training(corners_of(box), match.transform, first.shape)
-    return PartialEvidence(match, first, second, (warped * inside)[0, 0].numpy(), corners)
+    warped, inside = warp(torch.from_numpy(np.ascontiguousarray(training, dtype=np.float32))[None], theta)
+    shape = synthetic.shape[1:]
+    box = np.array(match.region) * np.array(shape)[:, None]
+    corners = brought_to_training(corners_of(box), match.transform, shape)
+    brought = _as_shown((warped * inside)[0].numpy())
+    return PartialEvidence(match, _as_shown(synthetic), _as_shown(training), brought, corners)
+
+
+def _as_shown(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """``(channels, *spatial)`` to ``(*spatial)``, or in colour ``(rows, columns, 3)``."""
+    return image[0] if len(image) == 1 else np.moveaxis(image, 0, -1)
 
 
 def collect_partial_evidence(
@@ -127,12 +135,13 @@ def _outline(corners: NDArray[np.float64], axis: int, shape: Sequence[int]) -> s
 
 def outlined(pair: PartialEvidence) -> list[tuple[Outlined, Outlined, Outlined, Outlined]]:
     """Synthetic image and training image with the region outlined, and the region alone from both; in 3D by plane."""
-    box, corners, shape = pair.box, pair.corners, pair.synthetic.shape
+    box, corners = pair.box, pair.corners
+    shape = pair.synthetic.shape[: len(box)]
     middle, there, own = box.mean(axis=1), corners.mean(axis=0), corners_of(box)
     cut = tuple(slice(int(np.floor(low)), int(np.ceil(high))) for low, high in box)
     inside = [place - begin.start for place, begin in zip(middle, cut, strict=True)]
     rows = []
-    for axis in (-1,) if pair.synthetic.ndim == 2 else range(3):
+    for axis in (-1,) if len(box) == 2 else range(3):
         rows.append((
             (*_plane(pair.synthetic, middle, axis), _outline(own, axis, shape)),
             (*_plane(pair.training, there, axis), _outline(corners, axis, shape)),

@@ -55,8 +55,8 @@ def png_uri(content: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(content).decode("ascii")
 
 
-def grey(image: NDArray[np.floating], lossless: bool = False) -> str:
-    """``(rows, columns)`` in [0, 1] as a data URI."""
+def picture_of(image: NDArray[np.floating], lossless: bool = False) -> str:
+    """``(rows, columns)``, or in colour ``(rows, columns, 3)``, in [0, 1] as a data URI."""
     picture = Image.fromarray((np.clip(image, 0, 1) * 255).round().astype(np.uint8))
     if lossless or max(picture.size) <= LOSSLESS_UP_TO:
         return png_uri(_bytes(picture, "PNG"))

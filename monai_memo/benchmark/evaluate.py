@@ -113,7 +113,7 @@ class Evaluation:
             logger.warning(message)
         preprocessing = guess_preprocessing(list(cohorts.values()), arguments["size"], arguments["spacing"])
         if detector is not None:
-            detector.check_fits(preprocessing.spatial_dims, preprocessing.channels)
+            detector.check_cohort(preprocessing)
             preprocessing = detector.preprocessing
         work = self.output.work
         prepared = {

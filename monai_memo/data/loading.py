@@ -20,8 +20,9 @@ from monai.transforms import Orientation, Spacing
 from torch.nn import functional
 
 from monai_memo.data.cohort import Cohort, CohortImage
+from monai_memo.data.colours import Colours, colours_of, says_colour
 from monai_memo.data.orientation import orientation, really
-from monai_memo.data.reading import as_image, read_header, read_image, spatial_dims_of, with_affine
+from monai_memo.data.reading import as_image, read_header, read_image, with_affine
 from monai_memo.data.stored import UNKNOWN_NOTE
 from monai_memo.errors import CohortError, ConfigurationError, UnusableImageError
 
@@ -220,6 +221,8 @@ class Preprocessing:
                 steps.append(f"resampled to {' x '.join(f'{mm:g}' for mm in self.spacing)} mm")
         if self.channels == 1:
             steps.append("reduced to grey values")
+        else:
+            steps.append("kept in its colours")
         steps.append(
             f"scaled by itself so that its {self.percentiles[0]:g}th and {self.percentiles[1]:g}th percentile of "
             "intensity become 0 and 1"
@@ -240,7 +243,18 @@ def guess_preprocessing(
     size: int | Sequence[int] | None = None,
     spacing: float | Sequence[float] | None = None,
 ) -> Preprocessing:
-    """Look at the cohorts and decide between 2D and 3D.
+    """Look at the cohorts and decide between 2D and 3D, and for pictures between grey and colour. See ``look_over``."""
+    return look_over(cohorts, size, spacing)[0]
+
+
+def look_over(
+    cohorts: Sequence[Cohort],
+    size: int | Sequence[int] | None = None,
+    spacing: float | Sequence[float] | None = None,
+) -> tuple[Preprocessing, Colours]:
+    """Look at the cohorts and decide between 2D and 3D, and for pictures between grey and colour.
+
+    Pictures are compared in colour where all cohorts are in colour, see ``data.colours``.
 
     Args:
         size: pixels or voxels per axis; 64 in 2D and 32 in 3D by default.
@@ -252,17 +266,22 @@ def guess_preprocessing(
     examples: dict[int, str] = {}
     counts: dict[str, Counter[int]] = {}
     reasons: dict[str, str] = {}
+    said: dict[str, tuple[int, int]] = {}
     for cohort in cohorts:
         counter: Counter[int] = Counter()
+        coloured = 0
         for image in cohort.images:
             try:
-                dims = spatial_dims_of(image)
+                header = read_header(image)
             except UnusableImageError as error:  # named and counted when it is loaded
                 reasons.setdefault(error.reason, f"{image.image_id} ({cohort.name})")
                 continue
+            dims = header.spatial_dims
             counter[dims] += 1
+            coloured += says_colour(header)
             examples.setdefault(dims, f"{image.image_id} ({cohort.name})")
         counts[cohort.name] = counter
+        said[cohort.name] = (coloured, counter.total())
     if not examples:
         causes = "; ".join(f"{name}: {reason}" for reason, name in list(reasons.items())[:3])
         sources = ", ".join(cohort.source for cohort in cohorts)
@@ -277,5 +296,7 @@ def guess_preprocessing(
             "An audit compares one kind: remove the others, or cut the volumes into slices."
         )
     dims = next(iter(examples))
+    colours = colours_of(cohorts, said if dims == 2 else {})
     mm = None if spacing is None else (spacing,) * 3 if isinstance(spacing, int | float) else tuple(spacing)
-    return Preprocessing(dims, as_size(size, dims), spacing=None if mm is None else tuple(float(value) for value in mm))
+    resampled = None if mm is None else tuple(float(value) for value in mm)
+    return Preprocessing(dims, as_size(size, dims), 3 if colours.everywhere else 1, resampled), colours

@@ -36,6 +36,7 @@ EXIF = {
 }  # fmt: skip
 GREY = {"L": ("8 bit", 255), "I;16": ("16 bit", 65535), "I": ("32 bit", None), "F": ("float", None)}
 COLOUR = ("RGB", "RGBA", "LA", "P", "CMYK")
+OF_COLOURS = ("RGB", "RGBA")  # that hold each of them
 OPPOSITE = dict(zip("RLAPSI", "LRPAIS", strict=True))
 Plane = NDArray[np.float32]
 
@@ -82,16 +83,20 @@ def _axes(volume: Plane, codes: Sequence[str], lies: str | None) -> Plane:
 
 
 def _picture(example: CohortImage, image: Plane, path: Path) -> str:
+    """A picture from ``(rows, columns)``, or in colour from ``(3, rows, columns)``."""
+    planes = image[None] if image.ndim == 2 else image
     with Image.open(example.path) as like:
         like.load()
         mode, form, exif = like.mode, str(like.format), like.getexif()
         mode = "I;16" if mode.startswith("I;16") else mode
-        if getattr(like, "n_frames", 1) > 1 or (mode not in GREY and mode not in COLOUR):
+        if getattr(like, "n_frames", 1) > 1 or mode not in ((*GREY, *COLOUR) if len(planes) == 1 else OF_COLOURS):
             raise CannotImitateError
         turn = EXIF.get(exif.get(EXIF_ORIENTATION, 1))
-        upright = _upright(image, example.reading.orientation)
-        stored = upright if turn is None else np.asarray(turn_back(upright[None], turn)[0])
-        stored = _resized(stored, (like.height, like.width))
+        lies = example.reading.orientation
+        upright = planes if lies is None else np.asarray(turn_back(planes, lies))
+        turned = upright if turn is None else np.asarray(turn_back(upright, turn))
+        each = [_resized(plane, (like.height, like.width)) for plane in turned]
+        stored = each[0] if len(each) == 1 else np.stack(each, axis=-1)
         if mode in ("L", *COLOUR):
             picture = Image.fromarray(np.round(255 * stored.clip(0, 1)).astype(np.uint8)).convert(mode)
             depth = "8 bit" if mode == "L" else f"8 bit, {mode}"
@@ -210,7 +215,7 @@ def write_like(example: CohortImage, image: NDArray[np.floating], path: Path) ->
 
     Args:
         example: a file of the cohort, with what is said of its reading.
-        image: ``(1, *spatial)`` in [0, 1]; volumes in RAS.
+        image: ``(1, *spatial)`` in [0, 1]; volumes in RAS; of a picture in colour ``(3, rows, columns)``.
         path: with the ending of the example.
 
     Returns:
@@ -220,13 +225,17 @@ def write_like(example: CohortImage, image: NDArray[np.floating], path: Path) ->
         CannotImitateError: a kind of file that is not written here.
     """
     kind = format_by_ending(example.path.name)
-    if kind is None or kind.family not in WRITERS or not example.path.is_file() or len(image) != 1:
+    if kind is None or kind.family not in WRITERS or not example.path.is_file():
+        raise CannotImitateError
+    coloured = len(image) == 3 and image.ndim == 3 and kind.family == "picture"
+    if len(image) != 1 and not coloured:
         raise CannotImitateError
     if example.reading.orientation in PICTURES and image.ndim != 3:
         raise CannotImitateError
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        return WRITERS[kind.family](example, np.asarray(image[0], dtype=np.float32), path)
+        values = np.asarray(image, dtype=np.float32)
+        return WRITERS[kind.family](example, values[0] if len(values) == 1 else values, path)
     except CannotImitateError:
         raise
     except Exception as error:  # a file that is read in its own way: the copy stays an array

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ from monai_memo.workspace.output_folder import OutputFolder
 from monai_memo.workspace.place import check_images
 
 
-def train_detector_command(**arguments: Any) -> Path:
+def train_detector_command(colour: bool = True, **arguments: Any) -> Path:
     """Train a detector on the training cohort, for use by several audits.
 
     Args:
+        colour: compare in colour where the cohort is; False reduces it to grey values.
         arguments: see ``TrainDetectorSettings``.
 
     Returns:
@@ -37,14 +39,14 @@ def train_detector_command(**arguments: Any) -> Path:
     settings = TrainDetectorSettings(**arguments)
     cohorts, asked = {"train": settings.train}, settings.to_dict()
     with OutputFolder(settings.out, "train-detector", cohorts, ["detector.pt"], asked) as output:
-        detector = _train(settings, output)
+        detector = _train(settings, output, colour)
         detector.save(output.staging() / "detector.pt")
         output.publish()
         output.clear()
     return output.out / "detector.pt"
 
 
-def _train(settings: TrainDetectorSettings, output: OutputFolder) -> Detector:
+def _train(settings: TrainDetectorSettings, output: OutputFolder, colour: bool) -> Detector:
     start = None if settings.start_from is None else Detector.given(settings.start_from, "start_from")
     if start is not None:
         require_agreement(start, settings.given(), ("recipe", "size", "spacing"))
@@ -52,8 +54,10 @@ def _train(settings: TrainDetectorSettings, output: OutputFolder) -> Detector:
     cohort = Cohort.from_source(settings.train, "training", settings.patient_pattern)
     check_images(output.out, (part for image in cohort.images for part in image.parts), ["detector.pt"])
     preprocessing = guess_preprocessing([cohort], size=settings.size, spacing=settings.spacing)
+    if not colour:
+        preprocessing = replace(preprocessing, channels=1)
     if start is not None:
-        start.check_fits(preprocessing.spatial_dims, preprocessing.channels)
+        start.check_cohort(preprocessing)
         preprocessing = start.preprocessing
     work = output.work
     prepared = prepare(cohort, preprocessing, work / "pixels", settings.workers, settings.progress)

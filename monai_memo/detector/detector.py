@@ -221,6 +221,20 @@ class Detector:
         if image_size is not None and tuple(image_size) != expected.size:
             raise DetectorError(f"the detector takes images of {expected.size}, the cohort has {tuple(image_size)}")
 
+    def check_cohort(self, preprocessing: Preprocessing) -> None:
+        """Refuse cohorts that the detector was not made for, by what would fit them; colours can be made grey.
+
+        Raises:
+            DetectorError: dimensions differ, or the detector needs colours that are not there.
+        """
+        own = self.preprocessing.channels
+        self.check_fits(preprocessing.spatial_dims, own)
+        if own > preprocessing.channels:
+            raise DetectorError(
+                "the detector takes colours, and not all images are in colour: train one on these cohorts, or take one "
+                "of grey images, to compare all in grey values"
+            )
+
     def embed(
         self,
         pixels: NDArray[np.floating],

@@ -19,6 +19,8 @@ from torch import Tensor
 
 from monai_memo.sealing import fingerprint, is_sealed, write_sealed
 from monai_memo.search.checks import checked_candidates, checked_places, checked_scores
+from monai_memo.search.colours import VERSION as COLOURS
+from monai_memo.search.colours import in_colour
 from monai_memo.search.embedding_retriever import EmbeddingRetriever
 from monai_memo.search.gallery import Gallery, as_tensor, grey, require_finite
 from monai_memo.search.local_features import LocalFeatureRetriever
@@ -228,7 +230,7 @@ class CopySearch:
             np.full(scored.candidates.shape, NOT_SCORED), inverted.cpu().numpy(),
         )  # fmt: skip
         if self.scale is None or whole_image is None:
-            return found
+            return in_colour(found, queries, self.gallery, self.runner)
         none = found.candidates < 0
         closeness = whole_image.cpu().numpy()
         values = self.scale(closeness[:, :, 0])
@@ -241,7 +243,8 @@ class CopySearch:
             for number, scale in enumerate(self.lead_scales):
                 if scale is not None:
                     lead = np.maximum(lead, scale(each[:, :, number]))
-        return found.with_further(values, np.where(none, NOT_SCORED, lead))
+        found = found.with_further(values, np.where(none, NOT_SCORED, lead))
+        return in_colour(found, queries, self.gallery, self.runner)
 
     def block(
         self,
@@ -378,7 +381,8 @@ class CopySearch:
 
     def _identity(self, queries: Pixels, patients: NDArray[np.int64] | None) -> str:
         parts: list[Retriever | Reranker] = [*self.retrievers, self.reranker]
-        settings = [[type(part).__name__, _described(part)] for part in parts]
+        settings: list[Any] = [[type(part).__name__, _described(part)] for part in parts]
+        settings += ["colours", COLOURS] if queries.shape[1] == 3 else []
         arrays = [self.gallery.pixels, self.gallery.patients, queries]
         arrays += [] if patients is None else [patients]
         # What an encoder made of the gallery stands for its weights.

@@ -14,6 +14,7 @@ from torch.nn import functional
 from monai_memo.registration.affine import resized, warp
 from monai_memo.registration.filters import structured
 from monai_memo.registration.lncc import combine, lncc_maps, matched_blur, profiles_of
+from monai_memo.search.colours import colour_agreement, fainter
 from monai_memo.search.gallery import Gallery, as_tensor, grey
 from monai_memo.search.reranker import RegisteredReranker
 from monai_memo.search.runner import Runner
@@ -27,8 +28,8 @@ class PairComparison:
 
     Attributes:
         aligned: ``(channels, *spatial)``, the training image brought to the synthetic one; grey where it ends.
-        agreement: ``(*spatial)``, local correlation from -1 to 1, over all bands; 0 where hidden.
-        similarity: verified similarity of the pair, -1 to 1.
+        agreement: ``(*spatial)``, local correlation of grey values from -1 to 1, over all bands; 0 where hidden.
+        similarity: verified similarity of the pair, -1 to 1; of colour images by their colours as well.
         transform: ``(dims, dims + 1)``, see ``registration.affine``.
         mirrored: whether the training image had to be mirrored.
     """
@@ -73,11 +74,16 @@ def compare_pair(synthetic: NDArray[np.floating], training: NDArray[np.floating]
         agreement = functional.interpolate(combined, size=shape, mode=mode, align_corners=False)[0, 0]
         image = torch.from_numpy(np.ascontiguousarray(training, dtype=np.float32))[None]
         aligned, inside = warp(image, theta)
+        similarity = found.similarity[0].numpy()
+        if len(image[0]) == 3:
+            pair = as_tensor(synthetic[None], here), image
+            colours = colour_agreement(*pair, theta, torch.zeros(1, dtype=torch.bool)).numpy()
+            similarity = fainter(similarity, colours)
     transform = theta[0].numpy()
     return PairComparison(
         aligned=torch.where(inside > 0, aligned, torch.full_like(aligned, 0.5))[0].numpy(),
         agreement=agreement.numpy(),
-        similarity=float(found.similarity[0, 0]),
+        similarity=float(similarity[0]),
         transform=transform,
         mirrored=bool(np.linalg.det(transform[:, :-1]) < 0),
     )

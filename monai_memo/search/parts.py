@@ -22,6 +22,8 @@ from torch import Tensor
 from monai_memo.registration.affine import resized
 from monai_memo.registration.filters import structured
 from monai_memo.sealing import fingerprint, is_sealed, write_sealed
+from monai_memo.search.colours import VERSION as COLOURS
+from monai_memo.search.colours import colour_agreement
 from monai_memo.search.gallery import Gallery, as_tensor, grey
 from monai_memo.search.part_score import Crops, Cut, Windows, agreement
 from monai_memo.search.part_windows import FEWEST, PartCandidates, PartRetriever
@@ -180,10 +182,28 @@ class PartSearch:
         regions = self.windows.regions(
             maps[rows, best][:, 0].cpu().numpy(), scored.window.view(found.shape).gather(1, best)[:, 0].cpu().numpy()
         )
-        return PartMatches(
-            found.gather(1, best)[:, 0].cpu().numpy(), score.gather(1, best)[:, 0].double().cpu().numpy(),
-            thetas[rows, best][:, 0].cpu().numpy(), regions,
-        )  # fmt: skip
+        which, theta = found.gather(1, best)[:, 0], thetas[rows, best][:, 0]
+        best_score = score.gather(1, best)[:, 0].double().cpu().numpy()
+        if queries.shape[1] == 3:
+            agreement = self._in_colour(queries, which, theta, regions)
+            best_score = np.where(best_score > 0, best_score * agreement, best_score)
+        return PartMatches(which.cpu().numpy(), best_score, theta.cpu().numpy(), regions)
+
+    def _in_colour(
+        self, queries: Tensor, which: Tensor, thetas: Tensor, regions: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """How far the colours of each region agree with those of the training image, 0 to 1."""
+        where = torch.zeros(len(queries), 1, *self.shape)
+        for one, region in zip(where, regions, strict=True):
+            one[0][tuple(
+                slice(round(low * length), max(round(low * length) + 1, round(high * length)))
+                for (low, high), length in zip(region, self.shape, strict=True)
+            )] = 1  # fmt: skip
+        others = as_tensor(self.gallery.pixels[which.clamp(min=0).cpu().numpy()], queries.device)
+        inverted = torch.zeros(len(queries), dtype=torch.bool, device=queries.device)
+        small = resized(queries, self.shape), resized(others, self.shape)
+        agreement = colour_agreement(*small, thetas, inverted, where.to(queries.device))
+        return np.where(which.cpu().numpy() < 0, 1.0, agreement.double().cpu().numpy())
 
     def compare(self, images: Tensor, patients: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Candidates of each query, where they agree with it, and how they are brought to it.
@@ -261,5 +281,6 @@ class PartSearch:
         return Windows.of(torch.cat(maps)) if enough else Windows.plain(maps[0])
 
     def _identity(self, queries: Pixels) -> str:
-        settings = [VERSION, self.retriever.wanted, self.kept, self.runner.seed]
+        settings: list[Any] = [VERSION, self.retriever.wanted, self.kept, self.runner.seed]
+        settings += ["colours", COLOURS] if queries.shape[1] == 3 else []
         return fingerprint("matches in part", settings, [self.gallery.pixels, self.gallery.patients, queries])

@@ -109,6 +109,7 @@ def open_study_data(
         detector_file = Path(configuration.detector)
     elif not detector_file.is_file():
         train_detector_command(
+            colour=False,  # the generators of a study draw grey images
             train=str(files[0]),
             out=str(detector_file.parent),
             epochs=configuration.detector_epochs,

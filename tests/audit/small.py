@@ -19,11 +19,12 @@ from monai_memo.detector.recipe import Recipe
 SIZE = (32, 32)
 
 
-def untrained(path: Path, **further: Any) -> Path:
+def untrained(path: Path, channels: int = 1, **further: Any) -> Path:
     """A detector file that took no training, with text where a foreign one can have some."""
     torch.manual_seed(0)
-    recipe = Recipe.named("default", 2, SIZE, epochs=1)
-    detector = Detector(recipe.build_network(), recipe, Preprocessing(2, SIZE), 0, {"epochs": 1, **further})
+    recipe = Recipe.named("default", 2, SIZE, channels, epochs=1)
+    seen = Preprocessing(2, SIZE, channels)
+    detector = Detector(recipe.build_network(), recipe, seen, 0, {"epochs": 1, **further})
     return detector.save(path)
 
 

@@ -35,7 +35,7 @@ def audit_of(demo_folder: Path, tmp_path: Path) -> Callable[..., Audit]:
 def measured(audit: Audit, detector: Detector | None = None) -> Forecast:
     settings = audit.configuration
     cohorts, _ = read_cohorts(settings)
-    preprocessing = preprocessing_for(settings, cohorts, detector)
+    preprocessing, _ = preprocessing_for(settings, cohorts, detector)
     recipe = recipe_for(settings, len(cohorts["training"]), preprocessing) if detector is None else detector.recipe
     found = forecast(cohorts, preprocessing, settings, "cpu", recipe, detector)
     assert found is not None
@@ -141,7 +141,7 @@ def test_queries_cost_more_in_larger_cohorts_and_ranks_share_them(
     )
     assert (one, many) == (1.0, pytest.approx(1 + 10 * module.GROWTH))
     cohorts, _ = read_cohorts(audit.configuration)
-    preprocessing = preprocessing_for(audit.configuration, cohorts, detector)
+    preprocessing, _ = preprocessing_for(audit.configuration, cohorts, detector)
     alone, shared = (
         forecast(cohorts, preprocessing, audit.configuration, "cpu", detector.recipe, detector, ranks)
         for ranks in (1, 2)

@@ -20,7 +20,7 @@ from PIL import Image
 from monai_memo.audit.audit import Audit
 from monai_memo.audit.evidence import PairEvidence, pair_evidence
 from monai_memo.audit.parts import Match
-from monai_memo.audit.pictures import DIFFERENCE, coloured, grey
+from monai_memo.audit.pictures import DIFFERENCE, coloured, picture_of
 from monai_memo.audit.report import write_report
 from monai_memo.audit.result import AuditResult
 from monai_memo.audit.shown_pairs import ALIGNED, AT_RANDOM, EACH_SIDE, PICTURED, choose_pairs
@@ -237,10 +237,10 @@ def opened(uri: str) -> Image.Image:
 def test_pictures_hold_the_pixels_and_maps_their_colours() -> None:
     image = np.random.default_rng(0).random((120, 100)).astype(np.float32)
     exact = (image * 255).round().astype(np.uint8)
-    np.testing.assert_array_equal(np.asarray(opened(grey(image, lossless=True))), exact)
+    np.testing.assert_array_equal(np.asarray(opened(picture_of(image, lossless=True))), exact)
     smooth = chest_phantom(0, (224, 224))[0]
-    assert np.abs(np.asarray(opened(grey(smooth)), dtype=float) / 255 - smooth).mean() < 0.02
-    assert len(grey(smooth)) < len(grey(smooth, lossless=True))
+    assert np.abs(np.asarray(opened(picture_of(smooth)), dtype=float) / 255 - smooth).mean() < 0.02
+    assert len(picture_of(smooth)) < len(picture_of(smooth, lossless=True))
     halves = np.repeat([[-1.0, 0.0, 1.0]], 60, axis=1).repeat(30, axis=0)
     shown = np.asarray(opened(coloured(halves, DIFFERENCE, -1, most=90)).convert("RGB")).astype(int)
     assert shown.shape == (15, 90, 3)

@@ -20,6 +20,7 @@ from monai_memo.data.loading import Preprocessing
 from monai_memo.data.phantoms import chest_phantom, knee_phantom
 from monai_memo.data.planted_files import ReadBack, through_files
 from monai_memo.data.reading import Pixels
+from monai_memo.data.skin_phantom import skin_phantom
 
 COPIES = np.stack([Preprocessing(2, (32, 32)).from_array(chest_phantom(i, (32, 32))) for i in range(3)])
 VOLUMES = np.stack([Preprocessing(3, (12, 12, 12)).from_array(knee_phantom(i, (12, 12, 12))) for i in range(2)])
@@ -100,6 +101,30 @@ def test_copies_come_back_from_every_kind_of_file(
     expected = COPIES if flat else VOLUMES
     for one, other in zip(found.pixels, expected, strict=True):
         assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.98
+
+
+@pytest.mark.parametrize(("name", "mode"), [("a.png", "RGB"), ("b.png", "RGBA"), ("c.jpg", "RGB")])
+@pytest.mark.parametrize("lies", [None, "rotate_90"])
+def test_copies_in_colour_come_back_from_pictures(name: str, mode: str, lies: str | None, tmp_path: Path) -> None:
+    coloured = Preprocessing(2, (32, 32), 3)
+    copies = np.stack([coloured.from_array(skin_phantom(i, (32, 32))) for i in range(3)])
+    picture(mode)(tmp_path / name)
+    cohort = Cohort.from_source(tmp_path, "synthetic", reading=Reading(orientation=lies))
+    found = through_files(copies, cohort, coloured, tmp_path / "planted")
+    assert found.description.startswith("files") and found.unreadable == ()
+    for one, other in zip(found.pixels, copies, strict=True):
+        for channel in range(3):
+            assert np.corrcoef(one[channel].ravel(), other[channel].ravel())[0, 1] > 0.95
+        assert np.ptp(one, axis=0).mean() > 0.8 * np.ptp(other, axis=0).mean()  # still in colour
+
+
+def test_copies_in_colour_stay_arrays_beside_grey_pictures(tmp_path: Path) -> None:
+    copies = np.stack([skin_phantom(i, (32, 32)) for i in range(2)])
+    picture("L")(tmp_path / "a.png")
+    cohort = Cohort.from_source(tmp_path, "synthetic")
+    found = through_files(copies, cohort, Preprocessing(2, (32, 32), 3), tmp_path / "planted")
+    assert found.description == "arrays"
+    np.testing.assert_array_equal(found.pixels, copies)
 
 
 def wrongly(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Any], Pixels]:
