@@ -89,7 +89,7 @@ def _same(here: Tensor, there: Tensor, weight: Tensor) -> Tensor:
 
 def fainter(similarity: NDArray[np.floating], agreement: NDArray[np.floating]) -> NDArray[np.floating]:
     """Similarity by grey values as far as colours agree, on Fisher's scale; what is not above 0 stays."""
-    scale = np.arctanh(np.clip(similarity, 0, LARGEST)) * agreement
+    scale = np.arctanh(np.clip(np.asarray(similarity, dtype=np.float64), 0, LARGEST)) * agreement
     lowered: NDArray[np.floating] = np.where((similarity > 0) & (agreement < 1), np.tanh(scale), similarity)
     return lowered.astype(similarity.dtype)
 

@@ -22,7 +22,7 @@ from monai_memo.search.checks import checked_candidates, checked_places, checked
 from monai_memo.search.colours import VERSION as COLOURS
 from monai_memo.search.colours import in_colour
 from monai_memo.search.embedding_retriever import EmbeddingRetriever
-from monai_memo.search.gallery import Gallery, as_tensor, grey, require_finite
+from monai_memo.search.gallery import Gallery, as_tensor, require_finite
 from monai_memo.search.local_features import LocalFeatureRetriever
 from monai_memo.search.matches import NOT_SCORED, Matches
 from monai_memo.search.placed import Placed
@@ -275,9 +275,9 @@ class CopySearch:
         self, queries: Tensor, candidates: Tensor, placed: Placed | None, patients: Tensor | None, kept: bool
     ) -> tuple[Scored, list[tuple[WholeImages, Tensor, Closeness]]]:
         """Scored candidates, and the whole images with what is closest by them, which is kept among the candidates."""
-        images, closest = grey(queries), []
+        closest = []
         for part in (self.whole_images, self.layouts):
-            vectors = part.vectors_of(images)
+            vectors = part.vectors_of(queries)
             closest.append((part, vectors, part.closeness(vectors, patients)))
         if not kept:
             return self._scored(queries, candidates, None, placed), closest

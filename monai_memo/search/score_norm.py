@@ -80,7 +80,7 @@ class WholeImages:
         self.runner, self.size = runner, len(gallery)
         kept = torch.float16 if self.size >= HALF_FROM else torch.float32
         self.vectors = gallery.derive(
-            "layouts" if self.layout else "whole images", lambda block: self.vectors_of(grey(block)).to(kept), runner
+            "layouts" if self.layout else "whole images", lambda block: self.vectors_of(block).to(kept), runner
         )
         self.patients = torch.from_numpy(gallery.patients).to(runner.device)
         self.most = int(np.bincount(gallery.patients).max())
@@ -101,8 +101,11 @@ class WholeImages:
         return self.size <= most or (self.layout and not pays(self.size, self.runner))
 
     def vectors_of(self, images: Tensor) -> Tensor:
-        """``(n, 1, *spatial)`` to ``(n, values)``, scaled so that distances are mean squared errors."""
-        small = resized(images, self.shape)
+        """``(n, channels, *spatial)`` to ``(n, values)``, scaled so that distances are mean squared errors.
+
+        Layouts are those of grey values; whole images in colour are compared in colour.
+        """
+        small = resized(grey(images) if self.layout or images.shape[1] != 3 else images, self.shape)
         if self.layout:
             blurred = smooth(small, LAYOUT_BLUR) / smooth(torch.ones_like(small[:1]), LAYOUT_BLUR)
             centred = blurred.flatten(1) - blurred.flatten(1).mean(dim=1, keepdim=True)
@@ -112,14 +115,16 @@ class WholeImages:
 
     def mirrored(self, vectors: Tensor) -> Tensor:
         """Left and right exchanged: the last axis in 2D, the first in 3D, as in ``registration``."""
-        return vectors.view(-1, *self.shape).flip(-1 if self.dims == 2 else 1).flatten(1)
+        return vectors.view(len(vectors), -1, *self.shape).flip(-1 if self.dims == 2 else 2).flatten(1)
 
     def _columns(self, vectors: Tensor) -> Tensor:
         """``(values, n)`` of what is looked through: all values, or those of small images."""
         if self.exact or self.layout:
             return vectors.T
         small = tuple(min(length, SKETCH[self.dims]) for length in self.shape)
-        parts = [resized(part.float().view(-1, 1, *self.shape), small).flatten(1) for part in vectors.split(4096)]
+        parts = [
+            resized(part.float().view(len(part), -1, *self.shape), small).flatten(1) for part in vectors.split(4096)
+        ]
         share = (vectors.shape[1] / parts[0].shape[1]) ** 0.5  # distances stay mean squared errors
         return (torch.cat(parts) * share).T.contiguous()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from monai_memo.data.ladder import Planted, altered
@@ -16,6 +17,8 @@ from monai_memo.search.local_features import LocalFeatureRetriever
 from monai_memo.search.matches import Matches
 from monai_memo.search.pair import compare_pair
 from monai_memo.search.parts import PartSearch
+from monai_memo.search.runner import Runner
+from monai_memo.search.score_norm import WholeImages
 from monai_memo.search.shape_retriever import ShapeRetriever
 
 Images = NDArray[np.float32]
@@ -122,6 +125,22 @@ def test_grey_images_in_three_channels_are_found_as_in_one() -> None:
     found = three.search(np.repeat(queries, 3, axis=1))
     np.testing.assert_allclose(found.similarity, one.similarity, atol=1e-3)
     assert found.candidates[:, 0].tolist() == one.candidates[:, 0].tolist()
+
+
+def test_whole_images_are_compared_in_colour_and_grey_ones_as_before(skins: Images) -> None:
+    both = np.concatenate([turned(skins[:20], 60), skins[:20]])
+    whole = WholeImages()
+    whole.fit(Gallery(both), Runner())
+    assert whole.vectors.shape[1] == 3 * 48 * 48
+    queries = torch.from_numpy(skins[:6, ..., ::-1].copy())  # mirrored
+    errors, places = whole._neighbours(whole.vectors_of(queries), 2, None)
+    assert places[:, 0].tolist() == list(range(20, 26)) and (errors[:, 0] > 10).all() and (errors[:, 1] < 10).all()
+    grey, one = skins.mean(axis=1, keepdims=True), WholeImages()
+    one.fit(Gallery(grey), Runner())
+    flat = torch.from_numpy(grey).flatten(1) / 48
+    assert torch.equal(one.vectors, flat) and torch.equal(
+        one.mirrored(flat)[0].view(48, 48), flat[0].view(48, 48).flip(1)
+    )
 
 
 def test_regions_in_other_colours_are_no_copies_in_part(skins: Images) -> None:
