@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from scipy import ndimage
 
-from monai_memo.data.pet_phantom import pet_phantom, pet_volume_phantom
+from monai_memo.data.phantom_pet import pet_phantom, pet_volume_phantom
 from monai_memo.data.phantom_shapes import Volume, finish, grid, posed, rngs, soft, texture
-from monai_memo.data.skin_phantom import skin_phantom
-from monai_memo.data.ultrasound_phantom import ultrasound_phantom
+from monai_memo.data.phantom_skin import skin_phantom
+from monai_memo.data.phantom_ultrasound import ultrasound_phantom
 from monai_memo.settings import MODALITIES
 
 

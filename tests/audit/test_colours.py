@@ -18,7 +18,7 @@ from monai_memo.audit.figures import pair_figure
 from monai_memo.audit.pair_cards import Originals, pair_card
 from monai_memo.audit.parts import Match
 from monai_memo.audit.result import AuditResult
-from monai_memo.data.skin_phantom import skin_phantom
+from monai_memo.data.phantom_skin import skin_phantom
 from monai_memo.data.writing import save_image
 from monai_memo.errors import DetectorError
 from tests.audit.small import untrained

@@ -11,8 +11,8 @@ from PIL import Image
 from monai_memo.data.cohort import Cohort
 from monai_memo.data.colours import has_colours
 from monai_memo.data.loading import guess_preprocessing, look_over
+from monai_memo.data.phantom_skin import skin_phantom
 from monai_memo.data.phantoms import chest_phantom
-from monai_memo.data.skin_phantom import skin_phantom
 from monai_memo.data.writing import save_image
 
 SIZE = (24, 24)

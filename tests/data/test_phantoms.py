@@ -11,10 +11,10 @@ from scipy.ndimage import binary_erosion, gaussian_filter
 
 from monai_memo.data.demo_cohorts import write_demo_cohorts
 from monai_memo.data.loading import Preprocessing
-from monai_memo.data.pet_phantom import counted
+from monai_memo.data.phantom_pet import counted
+from monai_memo.data.phantom_ultrasound import AXIAL, LATERAL, speckle
 from monai_memo.data.phantoms import PHANTOMS, VOLUMES
 from monai_memo.data.reading import read_header
-from monai_memo.data.ultrasound_phantom import AXIAL, LATERAL, speckle
 from monai_memo.demo import run_demo
 from monai_memo.errors import ConfigurationError
 

@@ -17,10 +17,10 @@ from PIL import Image
 import monai_memo.data.loading as loading
 from monai_memo.data.cohort import Cohort, Reading
 from monai_memo.data.loading import Preprocessing
+from monai_memo.data.phantom_skin import skin_phantom
 from monai_memo.data.phantoms import chest_phantom, knee_phantom
 from monai_memo.data.planted_files import ReadBack, through_files
 from monai_memo.data.reading import Pixels
-from monai_memo.data.skin_phantom import skin_phantom
 
 COPIES = np.stack([Preprocessing(2, (32, 32)).from_array(chest_phantom(i, (32, 32))) for i in range(3)])
 VOLUMES = np.stack([Preprocessing(3, (12, 12, 12)).from_array(knee_phantom(i, (12, 12, 12))) for i in range(2)])

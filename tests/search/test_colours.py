@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 
 from monai_memo.data.ladder import Planted, altered
+from monai_memo.data.phantom_skin import skin_phantom
 from monai_memo.data.phantoms import chest_phantom
-from monai_memo.data.skin_phantom import skin_phantom
 from monai_memo.search.colours import fainter
 from monai_memo.search.copy_search import CopySearch
 from monai_memo.search.gallery import Gallery
