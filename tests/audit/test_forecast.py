@@ -162,7 +162,7 @@ def test_a_large_cohort_is_not_made_for_it(
     monkeypatch.setattr(module, "_measured", lambda once, items: np.array([1.0 / items]))
     audit, detector = audit_of(detector=str(detector_file)), Detector.load(detector_file)
     cohorts, _ = read_cohorts(audit.configuration)
-    images = module._read(cohorts, preprocessing_for(audit.configuration, cohorts, detector), 0)[0]
+    images = module._read(cohorts, preprocessing_for(audit.configuration, cohorts, detector)[0], 0)[0]
     small, large, huge = (
         module._search(detector.network, images, n, "cpu", audit.configuration).mean() for n in (100, 20_000, 10**6)
     )
