@@ -93,11 +93,17 @@ def checked_vectors(part: object, found: object, images: int) -> Tensor:
     """Embeddings that an encoder gave.
 
     Raises:
-        ValueError: no ``(images, dim)``.
+        ValueError: no ``(images, dim)``, or values that are no numbers, next to which nothing is found. On a graphics
+            card values are not looked at: it would have to wait.
     """
     if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != images:
         raise ValueError(
             f"the encoder {_kind(part)} must give a tensor of shape ({images}, dim), a vector for each image, "
             f"got {_got(found)}"
+        )
+    if found.device.type == "cpu" and not torch.isfinite(found).all():
+        raise ValueError(
+            f"the encoder {_kind(part)} must give finite vectors, got NaN or infinity: look at images without any "
+            "variation, and at divisions by a length of 0"
         )
     return found

@@ -22,7 +22,7 @@ from monai_memo.search.checks import checked_candidates, checked_places, checked
 from monai_memo.search.colours import VERSION as COLOURS
 from monai_memo.search.colours import in_colour
 from monai_memo.search.embedding_retriever import EmbeddingRetriever
-from monai_memo.search.gallery import Gallery, as_tensor, require_finite
+from monai_memo.search.gallery import Gallery, as_tensor, patient_numbers, require_finite
 from monai_memo.search.local_features import LocalFeatureRetriever
 from monai_memo.search.matches import NOT_SCORED, Matches
 from monai_memo.search.placed import Placed
@@ -119,8 +119,9 @@ class CopySearch:
 
         Raises:
             ValueError: there is no gallery yet (``fit``); the queries do not have the shape of the gallery's images, or
-                are not finite; an encoder, retriever or reranker of your own returned something of another shape, or
-                images that are not there; with ``store``, it has no method ``identity``.
+                are not finite; ``patients`` are not as many whole numbers; an encoder, retriever or reranker of your
+                own returned something of another shape, vectors that are not finite, or images that are not there;
+                with ``store``, it has no method ``identity``.
         """
         return self._run(queries, store, patients, None)
 
@@ -160,6 +161,10 @@ class CopySearch:
                 f"that they are looked up among, got {queries.shape}"
             )
         require_finite(queries, "queries")
+        if patients is not None:
+            patients = patient_numbers(patients)
+            if len(patients) != len(queries):
+                raise ValueError(f"patients must be as many as the queries, {len(queries)}, got {len(patients)}")
         runner, total = self.runner, len(queries)
         identity = "" if store is None else self._identity(queries, patients)
         kept = self._agreed(_stored(store, identity) if runner.shard[0] == 0 or runner.team is None else None)
@@ -184,7 +189,7 @@ class CopySearch:
                 runner.check()
                 parts.append(self._block(
                     as_tensor(queries[rows], runner.device),
-                    None if patients is None else torch.from_numpy(np.asarray(patients)[rows]).to(runner.device),
+                    None if patients is None else torch.from_numpy(patients[rows]).to(runner.device),
                     None if candidates is None else torch.from_numpy(candidates[rows]).to(runner.device),
                     looked_up,
                 ))  # fmt: skip

@@ -51,6 +51,21 @@ def require_finite(pixels: NDArray[np.floating], what: str) -> None:
             raise ValueError(f"{what} must be finite, number {start + int(np.argmin(finite))} is not")
 
 
+def patient_numbers(patients: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Patients as an array of whole numbers, of whatever size.
+
+    Raises:
+        ValueError: names or other things in place of numbers.
+    """
+    numbers = np.asarray(patients)
+    if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
+        raise ValueError(
+            f"patients must be whole numbers, one for each image, got {numbers.dtype} of shape {numbers.shape}; "
+            "Gallery.of takes patients by their ids"
+        )
+    return numbers.astype(np.int64, copy=False)
+
+
 @dataclass
 class Gallery:
     """Training images with their patients.
@@ -81,9 +96,12 @@ class Gallery:
         require_finite(self.pixels, "images of a gallery")
         if len(self.patients) == 0:
             self.patients = np.arange(len(self.pixels))
+        self.patients = patient_numbers(self.patients)
         for name, values in (("patients", self.patients), ("embeddings", self.embeddings)):
             if values is not None and len(values) != len(self.pixels):
                 raise ValueError(f"{name} must be as many as the images, {len(self.pixels)}, got {len(values)}")
+        if self.embeddings is not None:  # one that is no number would be nearest to every query
+            require_finite(self.embeddings, "embeddings of a gallery")
 
     @classmethod
     def of(
@@ -145,6 +163,7 @@ class Gallery:
         path = Path(runner.folder) / f"{name}.mapped"
         if runner.leads:
             require_space(path, count, "the search")
+            path.unlink(missing_ok=True)  # an earlier search in this folder goes on with its own file
             with writing_into(path, count):
                 pass
         runner.together({})

@@ -83,7 +83,7 @@ class WholeImages:
             "layouts" if self.layout else "whole images", lambda block: self.vectors_of(block).to(kept), runner
         )
         self.patients = torch.from_numpy(gallery.patients).to(runner.device)
-        self.most = int(np.bincount(gallery.patients).max())
+        self.most = int(np.unique(gallery.patients, return_counts=True)[1].max())
         self.columns = self._columns(self.vectors)
         self.file = InvertedFile(self.columns.T, runner) if pays(self.size, runner) else None
         if self.file is None:

@@ -96,6 +96,50 @@ def test_an_encoder_that_returns_maps_is_named() -> None:
         CopySearch([EmbeddingRetriever(torch.nn.AvgPool2d(4))]).fit(Gallery(IMAGES))
 
 
+def by_length(images: torch.Tensor) -> torch.Tensor:
+    vectors = images.flatten(1)
+    return vectors / vectors.norm(dim=1, keepdim=True)
+
+
+def test_an_encoder_that_gives_no_numbers_for_a_blank_image_is_named() -> None:
+    """The vector of one such training image would be the nearest to every query."""
+    blank = np.concatenate([IMAGES[:5], np.zeros_like(IMAGES[:1])])
+    with pytest.raises(ValueError, match="the encoder by_length must give finite vectors"):
+        CopySearch([EmbeddingRetriever(by_length)]).fit(Gallery(blank))
+    search = CopySearch([EmbeddingRetriever(by_length)]).fit(Gallery(IMAGES))
+    with pytest.raises(ValueError, match="the encoder by_length must give finite vectors"):
+        search.search(blank)
+
+
+def test_embeddings_that_are_no_numbers_are_refused() -> None:
+    vectors = np.eye(6, dtype=np.float32)
+    vectors[4] = np.nan
+    with pytest.raises(ValueError, match="embeddings of a gallery must be finite, number 4 is not"):
+        Gallery(IMAGES, embeddings=vectors)
+
+
+@pytest.mark.parametrize("first", [7_000_000_000, -30])
+def test_patients_may_have_any_whole_numbers(first: int) -> None:
+    many = np.random.default_rng(1).random((24, 1, 16, 16), dtype=np.float32)
+    numbers = [first + one for one in range(24)]
+    given = CopySearch([ShapeRetriever()]).fit(Gallery(many, numbers))  # type: ignore[arg-type]
+    counted = CopySearch([ShapeRetriever()]).fit(Gallery(many))
+    assert given.scale is not None and given.scale == counted.scale
+    own = given.search(many[3:5], patients=np.array(numbers[3:5]))
+    np.testing.assert_array_equal(own.candidates, counted.search(many[3:5], patients=np.arange(3, 5)).candidates)
+    assert not (own.candidates == np.array([[3], [4]])).any()
+
+
+def test_patients_that_are_no_numbers_or_too_few_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"whole numbers.* got <U1 of shape \(6,\); Gallery\.of takes"):
+        Gallery(IMAGES, np.array(list("abcdef")))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"patients must be whole numbers.* got float64"):
+        Gallery(IMAGES, np.linspace(0, 1, 6))  # type: ignore[arg-type]
+    search = CopySearch([ShapeRetriever()]).fit(Gallery(IMAGES))
+    with pytest.raises(ValueError, match="patients must be as many as the queries, 3, got 1"):
+        search.search(IMAGES[:3], patients=np.array([0]))
+
+
 def test_frozen_and_exported_networks_are_encoders() -> None:
     network = torch.nn.Sequential(torch.nn.AvgPool2d(4), torch.nn.Flatten(), torch.nn.Linear(64, 16))
     network.eval().requires_grad_(False)

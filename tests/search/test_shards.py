@@ -202,3 +202,13 @@ def test_a_gallery_that_is_mapped_from_files_gives_what_one_in_memory_gives(
     with open(tmp_path / "whole images.mapped", "r+b") as stream:
         stream.write(b"\0" * 4096)
     assert all(not search.whole_images.vectors[0].any() for _, search in results)
+
+
+def test_a_second_search_in_the_same_folder_leaves_the_first_one_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gallery, "MAPPED_FROM", 0)
+    first = fitted(Runner(block=2, folder=tmp_path))
+    expected = first.search(QUERIES)
+    CopySearch([ShapeRetriever()]).fit(Gallery(1 - CHEST[:21]), Runner(folder=tmp_path))
+    same(first.search(QUERIES), expected)
