@@ -28,6 +28,7 @@ from monai_memo.audit.sharing import Follower, Sharing
 from monai_memo.errors import ConfigurationError, OutputError
 from monai_memo.progress import following
 from monai_memo.redaction import names_hidden, without_names
+from monai_memo.search.copy_search import CopySearch, MakeSearch
 from monai_memo.workspace.manifest import AUDIT_FILES
 from monai_memo.workspace.output_folder import OutputFolder
 from monai_memo.workspace.team import Team
@@ -43,6 +44,9 @@ class Audit:
     them exist, and all at once, so that an earlier result stays whole until then (see ``workspace.output_folder``).
 
     Args:
+        search: makes the search for copies, from the detector's network and the batch size; by default
+            ``CopySearch.default``. With it encoders, retrievers and a reranker of your own decide in the whole audit:
+            thresholds, p-values, both controls and the limit of detection are measured with them.
         arguments: see ``AuditConfiguration``.
 
     Attributes:
@@ -54,8 +58,9 @@ class Audit:
         >>> result.n_copies.value, result.n_copies.low, result.n_copies.high  # doctest: +SKIP
     """
 
-    def __init__(self, **arguments: Any) -> None:
+    def __init__(self, *, search: MakeSearch = CopySearch.default, **arguments: Any) -> None:
         self.configuration = AuditConfiguration(**arguments)
+        self.make_search = search
         self.out = Path(self.configuration.out)
         settings = self.configuration
         if settings.redacted and settings.keep_work:
@@ -86,9 +91,9 @@ class Audit:
         with team:
             device = resolve_device(settings.device, team)
             if team.leads:
-                return self._alone(Sharing(team, device, settings.batch_size))
+                return self._alone(Sharing(team, device, settings.batch_size, self.make_search))
             with names_hidden(settings.redacted, self._secrets()):
-                return Follower(team, device, settings.batch_size).run()
+                return Follower(team, device, settings.batch_size, self.make_search).run()
 
     def _alone(self, sharing: Sharing | None) -> AuditResult:
         with names_hidden(self.configuration.redacted, self._secrets()):
@@ -110,7 +115,7 @@ class Audit:
 
     def _run(self, sharing: Sharing | None) -> AuditResult:
         start = time.perf_counter()
-        run = Run(self.configuration, self.out, self.work, sharing, said=self.said)
+        run = Run(self.configuration, self.out, self.work, sharing, said=self.said, make_search=self.make_search)
         inputs = read_inputs(run)
         detector = detector_for(run, inputs)
         searched, calibrated, in_part = look_up(run, inputs, detector)

@@ -30,6 +30,10 @@ SENTENCE = (
     "frequency bands. The similarity is the correlation in the two fifths of all places that agree best: 1 is "
     "identical, 0 unrelated."
 )
+OWN_SENTENCE = (
+    "Candidates were found and compared by a search that was brought along (own parts: {}). What a similarity means is "
+    "theirs to say; thresholds, p-values and both controls were measured with it."
+)
 WHOLE_SENTENCE = (
     " Where the whole images, as stored or mirrored, are more alike than that (squared error, judged by the error to "
     "further training images and brought to the same scale), this counts instead: such copies keep the layout and "
@@ -127,7 +131,8 @@ def describe_verification(search: Search) -> VerificationPart:
         "neighbours": kind["neighbours"],
         "refined": kind["refined"],
         "whole_images": kind["whole_images"],
-        "sentence": SENTENCE + (WHOLE_SENTENCE if kind["whole_images"] else ""),
+        "sentence": (OWN_SENTENCE.format(", ".join(kind["own"])) if kind["own"] else SENTENCE)
+        + (WHOLE_SENTENCE if kind["whole_images"] else ""),
     }
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
@@ -89,7 +90,8 @@ def audit_images(
             written[name] = write_images(cohort, place, patients[name], f"the {COHORTS[name]} images", dims)  # type: ignore[arg-type]
             logger.info("%s images: %s", COHORTS[name], written[name].note)
             sources[name] = str(written[name].table)
-        audit = Audit(**sources, out=str(result), **options)
+        arguments: dict[str, Any] = {**sources, **options}
+        audit = Audit(out=str(result), **arguments)
         audit.said = {COHORTS[name]: item.note for name, item in written.items()}
         try:
             return audit.run()

@@ -16,6 +16,7 @@ import torch
 from monai_memo.audit.configuration import AuditConfiguration
 from monai_memo.audit.sharing import Sharing
 from monai_memo.progress import Progress
+from monai_memo.search.copy_search import CopySearch, MakeSearch
 from monai_memo.workspace.team import Team
 from monai_memo.workspace.torchrun import local_rank
 
@@ -41,6 +42,7 @@ class Run:
         sharing: what rank 0 says to the others; None where there are none.
         seconds: that each step took; filled while it runs.
         said: of cohorts by name, what is told of them beside what their files tell.
+        make_search: see ``Audit``.
     """
 
     settings: AuditConfiguration
@@ -49,6 +51,7 @@ class Run:
     sharing: Sharing | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     said: Mapping[str, str] = field(default_factory=dict)
+    make_search: MakeSearch = CopySearch.default
 
     @property
     def team(self) -> Team | None:

@@ -214,7 +214,7 @@ def _search(
         torch.device(run.device), folder=run.work / place, seed=settings.seed, progress=settings.progress, team=run.team
     )
     search: Search = (
-        build_search(gallery, detector, runner, settings.batch_size) if sharing is None
+        build_search(gallery, detector, runner, settings.batch_size, run.make_search) if sharing is None
         else sharing.search(detector, gallery, runner, names)
     )  # fmt: skip
     return search if len(symmetries) == 1 else TurnedSearch(search, symmetries)

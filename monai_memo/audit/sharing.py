@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from monai_memo.audit.result import AuditResult
 from monai_memo.detector.detector import Detector
 from monai_memo.errors import DetectorError
-from monai_memo.search.copy_search import CopySearch
+from monai_memo.search.copy_search import CopySearch, MakeSearch
 from monai_memo.search.gallery import Gallery
 from monai_memo.search.matches import Matches
 from monai_memo.search.parts import PartMatches, PartSearch
@@ -32,9 +32,11 @@ Pixels = NDArray[np.floating]
 DETECTOR = "detector.pt"
 
 
-def build_search(gallery: Gallery, detector: Detector, runner: Runner, batch_size: int) -> CopySearch:
+def build_search(
+    gallery: Gallery, detector: Detector, runner: Runner, batch_size: int, make: MakeSearch = CopySearch.default
+) -> CopySearch:
     """The search of an audit, of which all ranks build the same one."""
-    return CopySearch.default(detector.network, batch_size).fit(gallery, runner)
+    return make(detector.network, batch_size).fit(gallery, runner)
 
 
 def embed_shared(
@@ -63,10 +65,11 @@ class Sharing:
         team: the ranks.
         device: where this one computes.
         batch_size: of the encoder.
+        make: the search, see ``Audit``; all ranks have the same one.
     """
 
-    def __init__(self, team: Team, device: str, batch_size: int) -> None:
-        self.team, self.device, self.batch_size = team, device, batch_size
+    def __init__(self, team: Team, device: str, batch_size: int, make: MakeSearch = CopySearch.default) -> None:
+        self.team, self.device, self.batch_size, self.make = team, device, batch_size, make
 
     def bring(self, detector: Detector) -> None:
         """Give the others the detector."""
@@ -98,7 +101,7 @@ class Sharing:
             names: of the embeddings that those of the gallery are made of.
         """
         self._tell_of(gallery, runner, {"do": "fit", "names": list(names), "knows": gallery.knows})
-        return SharedSearch(build_search(gallery, detector, runner, self.batch_size), self.team)
+        return SharedSearch(build_search(gallery, detector, runner, self.batch_size, self.make), self.team)
 
     def parts(self, gallery: Gallery, runner: Runner) -> SharedPartSearch:
         """Get ready to look regions of images up together."""
@@ -203,10 +206,11 @@ class Follower:
         team: the ranks.
         device: where this one computes.
         batch_size: of the encoder.
+        make: the search, see ``Audit``.
     """
 
-    def __init__(self, team: Team, device: str, batch_size: int) -> None:
-        self.team, self.device, self.batch_size = team, device, batch_size
+    def __init__(self, team: Team, device: str, batch_size: int, make: MakeSearch = CopySearch.default) -> None:
+        self.team, self.device, self.batch_size, self.make = team, device, batch_size, make
         self._detector: Detector | None = None
         self._search: CopySearch | None = None
         self._parts: PartSearch | None = None
@@ -252,7 +256,7 @@ class Follower:
             gallery.knowing(self._largest)
         if self._largest is None or len(gallery) > len(self._largest):
             self._largest = gallery
-        self._search = build_search(gallery, self.detector, runner, self.batch_size)
+        self._search = build_search(gallery, self.detector, runner, self.batch_size, self.make)
 
     def _gallery(self, words: dict[str, Any]) -> tuple[Gallery, Runner]:
         """That rank 0 speaks of, and how to work in it."""

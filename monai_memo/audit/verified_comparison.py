@@ -17,7 +17,7 @@ from monai_memo.data.orientation import name_of
 from monai_memo.data.prepared import PreparedCohort
 from monai_memo.detector.detector import Detector
 from monai_memo.sealing import fingerprint
-from monai_memo.search.copy_search import VERSION, CopySearch
+from monai_memo.search.copy_search import VERSION, CopySearch, MakeSearch
 from monai_memo.search.gallery import Gallery
 from monai_memo.search.matches import Matches
 from monai_memo.search.protocols import Search
@@ -36,9 +36,10 @@ def search_in(
     detector: Detector,
     runner: Runner | None = None,
     batch_size: int = 64,
+    make: MakeSearch = CopySearch.default,
 ) -> CopySearch:
     """The search of an audit in a training cohort, whose ``embeddings`` are the detector's."""
-    return CopySearch.default(detector.network, batch_size).fit(gallery_of(training, embeddings), runner)
+    return make(detector.network, batch_size).fit(gallery_of(training, embeddings), runner)
 
 
 def compare_verified(

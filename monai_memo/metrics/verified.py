@@ -29,7 +29,7 @@ from monai_memo.image_arrays import Images, Taken
 from monai_memo.metrics.copy_rate import RateOptions, flat_record, reference_record
 from monai_memo.metrics.images import ImageMetric, taken_for, usable_images
 from monai_memo.metrics.reference import ReferenceOptions
-from monai_memo.search.copy_search import CopySearch
+from monai_memo.search.copy_search import CopySearch, MakeSearch
 from monai_memo.search.gallery import Gallery
 from monai_memo.search.runner import Runner
 from monai_memo.settings.keywords import with_defaults
@@ -76,6 +76,7 @@ class _Reference:
     folder: Path
     device: torch.device
     options: VerifiedOptions
+    make: MakeSearch = CopySearch.default
 
     @property
     def progress(self) -> bool:
@@ -118,14 +119,14 @@ class _Reference:
         """In the training cohort."""
         training = self._prepared[0]
         embeddings = self._embedded(training)
-        return search_in(training, embeddings, self.detector, self._runner(), self.options["batch_size"])
+        return search_in(training, embeddings, self.detector, self._runner(), self.options["batch_size"], self.make)
 
     @cached_property
     def joint(self) -> CopySearch:
         """In the training and the held-out cohort together."""
         prepared = dict(zip(("training", "heldout"), self._prepared, strict=True))
         embeddings = {name: self._embedded(one) for name, one in prepared.items()}
-        search = CopySearch.default(self.detector.network, self.options["batch_size"])
+        search = self.make(self.detector.network, self.options["batch_size"])
         return search.fit(joint_gallery(prepared, embeddings), self._runner())
 
     @cached_property
@@ -134,7 +135,7 @@ class _Reference:
         training, heldout = self._prepared
         codes = self.codes[1]
         rows = rows_looked_through(codes, len(training.cohort), self.options["seed"])
-        search = CopySearch.default(self.detector.network, self.options["batch_size"])
+        search = self.make(self.detector.network, self.options["batch_size"])
         gallery = Gallery(np.asarray(heldout.pixels)[rows], codes[rows], self._embedded(heldout)[rows])
         return search.fit(gallery, self._runner())
 
@@ -192,6 +193,7 @@ class VerifiedCopyRate(ImageMetric):
         training, heldout: what the generator was trained on, and images of unseen patients.
         folder: for prepared images, embeddings and matches of the held-out images, which the next call finds again.
         device: where the search runs.
+        search: makes the search for copies, as in ``audit.Audit``.
         options: see ``VerifiedOptions``, ``ReferenceOptions`` and ``RateOptions``.
 
     Attributes:
@@ -209,6 +211,7 @@ class VerifiedCopyRate(ImageMetric):
         heldout: Cohort,
         folder: str | Path,
         device: str | torch.device = "cpu",
+        search: MakeSearch = CopySearch.default,
         **options: Unpack[VerifiedOptions],
     ) -> None:
         super().__init__()
@@ -224,7 +227,7 @@ class VerifiedCopyRate(ImageMetric):
             mode=chosen["mode"], quantile=chosen["quantile"], confidence=chosen["confidence"],
             n_bootstrap=chosen["n_bootstrap"], seed=chosen["seed"],
         )  # fmt: skip
-        self._reference = _Reference(detector, (training, heldout), Path(folder), torch.device(device), chosen)
+        self._reference = _Reference(detector, (training, heldout), Path(folder), torch.device(device), chosen, search)
 
     def reset(self) -> None:
         """Forget all images."""

@@ -8,7 +8,7 @@ and how far it is ahead of the other candidates (both ``score_norm``), brought t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ SCALE_IMAGES, FEWEST_IMAGES = 200, 20  # training images that the common scale i
 SAVE_EVERY = 64
 LEADS = 3  # kinds of them
 Pixels = NDArray[np.floating]
+MakeSearch = Callable[[Encoder, int], "CopySearch"]  # of a detector's network and a batch size; not fitted yet
 
 
 class CopySearch:
@@ -144,6 +145,11 @@ class CopySearch:
             "refined": self.reranker.refined,
             "whole_images": self.scale is not None,
             "exact": all(getattr(part, "exact", True) for part in parts),
+            "own": [
+                type(one).__name__
+                for one in [*self.retrievers, self.reranker]
+                if not type(one).__module__.startswith("monai_memo.")
+            ],
         }
 
     def _run(

@@ -183,6 +183,7 @@ class SearchDescription(TypedDict):
         whole_images: whether whole images are compared as well.
         exact: whether every training image is looked at by every part of the search; keypoints apart, which are always
             looked up in an inverted file.
+        own: names of retrievers and reranker that are the user's; empty for the search of an audit.
     """
 
     retrievers: list[str]
@@ -190,3 +191,4 @@ class SearchDescription(TypedDict):
     refined: int
     whole_images: bool
     exact: bool
+    own: list[str]

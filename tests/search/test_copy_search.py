@@ -95,6 +95,7 @@ def test_users_put_in_a_retriever_and_a_reranker_of_their_own() -> None:
     assert found.candidates[:, 0].tolist() == [3, 4] and found.similarity[:, 0].tolist() == [1.0, 1.0]
     assert search.describe() == {
         "retrievers": ["Everything"], "neighbours": 0, "refined": 2, "whole_images": False, "exact": True,
+        "own": ["Everything", "Difference"],
     }  # fmt: skip
 
 
