@@ -13,7 +13,7 @@ from monai_memo.data.intensities import Intensities, intensities_of, join, sampl
 from monai_memo.data.intensity_check import find_negatives, intensity_findings
 from monai_memo.data.loading import Preprocessing
 from monai_memo.data.orientation import name_of, turn_back
-from monai_memo.data.phantoms import PHANTOMS, chest_phantom
+from monai_memo.data.phantoms import PHANTOMS, VOLUMES, chest_phantom
 from monai_memo.data.prepared import prepare
 from monai_memo.data.windows import fit_window, windowing
 from monai_memo.errors import UnusableImageError
@@ -93,7 +93,7 @@ def test_ct_against_ct_gives_no_warning(change: Callable[[np.ndarray], np.ndarra
 
 @pytest.mark.parametrize("modality", list(PHANTOMS))
 def test_phantoms_of_the_demo_give_no_warning(modality: str) -> None:
-    shape = (32, 32) if modality == "chest" else (16, 16, 16)
+    shape = (16, 16, 16) if modality in VOLUMES else (32, 32)
     training = cohort_of(lambda number: np.round(255 * PHANTOMS[modality](number, shape)), 0)
     synthetic = cohort_of(lambda number: PHANTOMS[modality](number, shape), 1000)
     assert windowing("synthetic", "training", synthetic, training) is None

@@ -37,6 +37,8 @@ from monai_memo.workspace.working_folder import JOURNAL
 from tests.audit.small import settings
 from tests.release.conftest import COPIES, options
 
+NOON = "2026-11-27T12:00:00+00:00"
+
 
 def table(path: Path) -> list[dict[str, str]]:
     with open(path, newline="", encoding="utf-8") as stream:
@@ -209,7 +211,7 @@ def test_raters_decide_over_the_rule(clinic: Path, tmp_path: Path) -> None:
     novel = next(pair for pair in study.pairs if not pair.copy)
     (audit / FINAL).parent.mkdir(parents=True, exist_ok=True)
     for pair, given in ((copy, ("novel", "unsure")), (novel, ("novel", "same_patient"))):
-        entries = [Entry(rating, f"rater{number}", "") for number, rating in enumerate(given)]
+        entries = [Entry(rating, f"rater{number}", NOON) for number, rating in enumerate(given)]
         place = AuditFolder(audit).review / FINAL / f"{pair.pair_id}.json"
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(json.dumps([asdict(entry) for entry in entries]))
