@@ -155,8 +155,10 @@ def test_no_marker_is_left_by_a_redacted_run(place: Path) -> None:
 
 @pytest.mark.parametrize(
     "option",
-    [f"--train={MARK}nowhere", f"--patient_pattern={MARK}(", f"--patient_pattern={MARK}x", f"--heldout={MARK}.csv",
-     f"--detector={MARK}.pt"],
+    [f"--train={MARK}nowhere", f"--patient_pattern={MARK}x", *(
+        pytest.param(option, marks=pytest.mark.slow)
+        for option in (f"--patient_pattern={MARK}(", f"--heldout={MARK}.csv", f"--detector={MARK}.pt")
+    )],
 )  # fmt: skip
 def test_a_refused_redacted_run_names_nothing(place: Path, option: str) -> None:
     (place / f"{MARK}here").mkdir()

@@ -385,7 +385,8 @@ def on_two_ranks(bundle: str, names: Sequence[str], folder: Path, **settings: An
     )
 
 
-@pytest.mark.parametrize("stage", [pytest.param("autoencoder", marks=pytest.mark.slow), "diffusion"])
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["autoencoder", "diffusion"])
 def test_two_ranks_train_one_model(
     stage: str, chests: Path, trained: Path, detector_file: Path, tmp_path: Path
 ) -> None:

@@ -139,6 +139,7 @@ leave_ranks()
 """
 
 
+@pytest.mark.slow
 def test_two_ranks_give_the_rate_of_one(tmp_path: Path) -> None:
     # 39 images: the ranks have 20 and 19, and nothing may be counted twice to even that out.
     np.savez(tmp_path / "data.npz", training=TRAINING, heldout=HELDOUT, synthetic=SYNTHETIC[:39])
