@@ -358,11 +358,9 @@ class CopySearch:
         gallery, n = self.gallery, min(SCALE_IMAGES, len(self.gallery))
         chosen = np.sort(np.random.default_rng([self.runner.seed, 5]).choice(len(gallery), n, replace=False))
         local, whole, layout, lead = [torch.empty(0)], [torch.empty(0)], [torch.empty(0)], [torch.empty(0, LEADS)]
-        mine = slice(0, n) if self.runner.team is None else self.runner.mine(n)
-        with self.runner.bar(mine.stop - mine.start, "common scale") as bar:
-            for rows in self.runner.blocks(n):
-                if rows.start < mine.start or rows.start >= mine.stop:
-                    continue
+        mine = self.runner.my_blocks(n)
+        with self.runner.bar(sum(rows.stop - rows.start for rows in mine), "common scale") as bar:
+            for rows in mine:
                 self.runner.check()
                 images = as_tensor(gallery.pixels[chosen[rows]], self.runner.device)
                 own = torch.from_numpy(gallery.patients[chosen[rows]]).to(self.runner.device)

@@ -263,11 +263,8 @@ class PartSearch:
         gallery = self.gallery
         n = min(SCALE_IMAGES, len(gallery))
         chosen = np.sort(np.random.default_rng([self.runner.seed, 23]).choice(len(gallery), n, replace=False))
-        mine = slice(0, n) if self.runner.team is None else self.runner.mine(n)
         maps = []
-        for rows in self.runner.blocks(n):
-            if rows.start < mine.start or rows.start >= mine.stop:
-                continue
+        for rows in self.runner.my_blocks(n):
             self.runner.check()
             images = grey(as_tensor(gallery.pixels[chosen[rows]], self.runner.device))
             own = torch.from_numpy(gallery.patients[chosen[rows]]).to(self.runner.device)

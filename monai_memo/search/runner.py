@@ -141,6 +141,11 @@ class Runner:
         start, stop = (size * (first + (last - first) * part // world) for part in (rank, rank + 1))
         return slice(min(max(start, done), count), min(max(stop, done), count))
 
+    def my_blocks(self, count: int) -> list[slice]:
+        """The blocks of this process' share, or all where it is alone."""
+        mine = slice(0, count) if self.team is None else self.mine(count)
+        return [rows for rows in self.blocks(count) if mine.start <= rows.start < mine.stop]
+
     def part_of(self, items: Sequence[Made]) -> list[Made]:
         """What this process makes of something that all of them need: consecutive items, or all where it is alone.
 
