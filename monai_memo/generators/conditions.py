@@ -170,28 +170,39 @@ class ConditionCode:
         Raises:
             ConfigurationError: such a value, or a number that is none.
         """
+        if strict and (refused := next(filter(None, map(self._unheard, rows)), None)):
+            raise ConfigurationError(refused)
         result = {}
         if self.text:
-            labels = []
-            for row in rows:
-                values = tuple(given(row.get(name)) for name in self.text)
-                if strict and values not in self.places:
-                    raise ConfigurationError(self._unknown(values))
-                labels.append(self.places.get(values, len(self.classes)))
+            labels = [self.places.get(self._class_of(row), len(self.classes)) for row in rows]
             result["class_labels"] = torch.tensor(labels, dtype=torch.long)
         if self.numbers:
             tokens = torch.zeros(len(rows), len(self.numbers), MARKS + len(self.numbers))
             for place, column in enumerate(self.numbers):
                 for i, row in enumerate(rows):
                     value = self._value(column.name, row.get(column.name))
-                    if strict and math.isnan(value) and not column.missing:
-                        raise ConfigurationError(f"every training image has {column.name}: it cannot be left empty")
                     tokens[i, place, 1 if math.isnan(value) else 0] = (
                         1.0 if math.isnan(value) else column.standardised(value)
                     )
                 tokens[:, place, MARKS + place] = 1.0
             result["context"] = tokens
         return result
+
+    def unheard(self, rows: Sequence[Mapping[str, object]]) -> int:
+        """Images with conditions that no training image has."""
+        return sum(self._unheard(row) is not None for row in rows)
+
+    def _unheard(self, row: Mapping[str, object]) -> str | None:
+        """What no training image has of these conditions."""
+        if self.text and (values := self._class_of(row)) not in self.places:
+            return self._unknown(values)
+        for column in self.numbers:
+            if not column.missing and math.isnan(self._value(column.name, row.get(column.name))):
+                return f"every training image has {column.name}: it cannot be left empty"
+        return None
+
+    def _class_of(self, row: Mapping[str, object]) -> tuple[str, ...]:
+        return tuple(given(row.get(name)) for name in self.text)
 
     def encoded_row(self, row: Mapping[str, object]) -> dict[str, Tensor]:
         """``encoded`` of one image."""

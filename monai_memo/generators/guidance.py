@@ -52,6 +52,10 @@ class Guided(Conditioned):
         chosen = {name: [values[i] for i in images] for name, values in self._whole(conditions, len(seeds)).items()}
         self._given = self.code.encoded(self.code.resolved(chosen, [seeds[i] for i in images]))
 
+    def tell(self, inputs: Mapping[str, Tensor], images: range) -> None:
+        """Take what the network takes (``ConditionCode.encoded``) of these images, of which ``inputs`` has all."""
+        self._given = {name: rows[images.start : images.stop] for name, rows in inputs.items()}
+
     @staticmethod
     def _whole(conditions: Conditions | None, n: int) -> Conditions:
         for name, values in (conditions or {}).items():

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -114,13 +114,16 @@ class LatentDiffusion:
             refuse_conditions(conditions)
         return {name: [str(value) for value in values] for name, values in (conditions or {}).items()}
 
-    def sample(self, seeds: Sequence[int], conditions: Conditions | None = None) -> NDArray[np.float32]:
+    def sample(
+        self, seeds: Sequence[int], conditions: Conditions | None = None, told: Mapping[str, Tensor] | None = None
+    ) -> NDArray[np.float32]:
         """One new image for each seed.
 
         Args:
             seeds: not negative; equal seeds give equal images. ``sample_seeds`` makes some.
             conditions: of models with conditions, by name. Those that are not given a model of this library draws as
                 its training images have them (see ``conditions_of``), one of the zoo has as its config says.
+            told: in place of conditions, what the network takes (``ConditionCode.encoded``), one row for each image.
 
         Raises:
             ConfigurationError: conditions that the model does not know.
@@ -129,7 +132,9 @@ class LatentDiffusion:
             refuse_conditions(conditions)
 
         def draw(chosen: range) -> Tensor:
-            if self.conditioned is not None:
+            if isinstance(self.conditioned, Guided) and told is not None:
+                self.conditioned.tell(told, chosen)
+            elif self.conditioned is not None:
                 self.conditioned.choose(conditions, chosen, seeds)
             return self._denoise(starting_noise([seeds[i] for i in chosen], self.latent_shape), self.scheduler)
 
@@ -143,7 +148,13 @@ class LatentDiffusion:
 
         return self._in_batches(len(images), reconstruct)
 
-    def denoise_from(self, images: NDArray[np.floating], strength: float, seed: int = 0) -> NDArray[np.float32]:
+    def denoise_from(
+        self,
+        images: NDArray[np.floating],
+        strength: float,
+        seed: int = 0,
+        told: Mapping[str, Tensor] | None = None,
+    ) -> NDArray[np.float32]:
         """Add noise to the latents of real images, and let the model remove it: near copies made by the model itself.
 
         SDEdit, Meng et al., arXiv 2108.01073. The noise is that of exactly this share of the timesteps; it is removed
@@ -153,6 +164,8 @@ class LatentDiffusion:
             images: ``(n, channels, *spatial)`` in [0, 1].
             strength: share of the timesteps, between 0 (``round_trip``) and 1 (hardly anything of the image left).
             seed: of the noise.
+            told: what a network with conditions takes (``ConditionCode.encoded``), one row for each image; by default
+                nothing is told.
 
         Raises:
             ConfigurationError: a strength outside [0, 1].
@@ -168,10 +181,10 @@ class LatentDiffusion:
         # On the CPU and for all images at once: the same on every device and with every batch size.
         draws = torch.Generator().manual_seed(int(seed))
         noise = torch.randn((len(images), *self.latent_shape), generator=draws)
-        if isinstance(self.conditioned, Guided):
-            self.conditioned.forget()  # of real images nothing is told
 
         def draw(chosen: range) -> Tensor:
+            if isinstance(self.conditioned, Guided):
+                self.conditioned.tell(told or {}, chosen)
             latents = moments(self.autoencoder, self._tensor(images, chosen))[0] * self.scale_factor
             part = noise[chosen.start : chosen.stop].to(self.device)
             start = torch.full((len(chosen),), level, device=self.device)

@@ -4,20 +4,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
-from monai_memo.membership.blind import blind_scores, pixel_statistics
+from monai_memo.errors import ConfigurationError
+from monai_memo.membership.blind import blind_scores, condition_statistics, pixel_statistics
 from monai_memo.membership.denoiser import Denoiser
 from monai_memo.membership.scores import DENOISING, Probe, score_images
 from monai_memo.sealing import array_sha256
 from monai_memo.statistics.membership import Separation, by_patient, separations
 
 Floats = NDArray[np.float64]
-CALIBRATED, REFERENCE, PIXELS = "calibrated", "reference alone", "pixels alone"
+CALIBRATED, REFERENCE, PIXELS, CONDITIONS = "calibrated", "reference alone", "pixels alone", "conditions alone"
 LEVEL = 0.05
 
 
@@ -28,10 +30,13 @@ class Group:
     Attributes:
         pixels: ``(n, channels, *spatial)`` in [0, 1], as the generator saw images in its training.
         patients: of each image.
+        conditions: of each image, the columns of its table by name, which a model that was trained with some of them
+            is told; None: it is not.
     """
 
     pixels: NDArray[np.floating]
     patients: Sequence[str]
+    conditions: Sequence[Mapping[str, str]] | None = None
 
     def names(self) -> list[str]:
         """Of the images: hashes, so that an image meets the same noise wherever it stands."""
@@ -48,6 +53,7 @@ class Attack:
         p_any: p-value of the best of them.
         pixels: cohorts told apart by pixel statistics alone, without the model.
         reference: told apart by a reference model alone, which should not know any of them; None without one.
+        conditions: told apart by the conditions alone that the model was told; None where it was told none.
         scores: by patient, of all scores of ``model``: names, members, others.
         patients: of training and held-out cohort, in the order of ``scores``.
     """
@@ -57,13 +63,15 @@ class Attack:
     p_any: float
     pixels: Separation
     reference: Separation | None
+    conditions: Separation | None
     scores: dict[str, tuple[Floats, Floats]] = field(repr=False)
     patients: tuple[list[str], list[str]] = field(repr=False)
 
     @property
     def cohorts_differ(self) -> list[str]:
         """What tells the cohorts apart though it has no memory of either."""
-        found = [PIXELS] if self.pixels.auc.low > 0.5 else []
+        blind = {PIXELS: self.pixels, CONDITIONS: self.conditions}
+        found = [name for name, one in blind.items() if one is not None and one.auc.low > 0.5]
         if self.reference is not None and not self.reference.auc.low <= 0.5 <= self.reference.auc.high:
             found.append(REFERENCE)
         return found
@@ -97,18 +105,26 @@ def attack_model(
         reference: a model of the same kind that was trained on neither. What an image is like in itself then cancels.
         probe: what is asked.
 
+    Raises:
+        ConfigurationError: conditions of one group alone, or others than the model was trained with.
+
     .. versionadded:: 0.2.0
     """
     chosen = probe or Probe()
     groups = {"training": training, "heldout": heldout}
     names = {name: group.names() for name, group in groups.items()}
-    found = {name: _asked(denoiser, group, names[name], chosen, f"ask, {name}", progress)
+    told = told_of(denoiser, groups, members="training")
+    found = {name: score_images(denoiser, group.pixels, names[name], chosen, f"ask, {name}", progress, told[name])
              for name, group in groups.items()}  # fmt: skip
     columns = {name: (found["training"][:, i], found["heldout"][:, i]) for i, name in enumerate(chosen.names)}
     main, alone = DENOISING, None
     if reference is not None:
-        known = {name: _asked(reference, group, names[name], chosen, f"ask reference, {name}", progress)
-                 for name, group in groups.items()}  # fmt: skip
+        also = told_of(reference, groups)
+        known = {
+            name: score_images(reference, group.pixels, names[name], chosen, f"ask reference, {name}", progress,
+                               also[name])
+            for name, group in groups.items()
+        }  # fmt: skip
         differences = {name: found[name] - known[name] for name in groups}
         columns = {
             **{f"{name}, {CALIBRATED}": (differences["training"][:, i], differences["heldout"][:, i])
@@ -117,10 +133,15 @@ def attack_model(
         }  # fmt: skip
         main = f"{DENOISING}, {CALIBRATED}"
         alone = _separation(known["training"][:, 0], known["heldout"][:, 0], groups, chosen.seed)
-    pixels = blind_scores(
-        pixel_statistics(training.pixels), pixel_statistics(heldout.pixels), (training.patients, heldout.patients),
-        chosen.seed,
-    )  # fmt: skip
+
+    def blind(ours: Floats, theirs: Floats) -> Separation:
+        people = (training.patients, heldout.patients)
+        return _separation(*blind_scores(ours, theirs, people, chosen.seed), groups, chosen.seed)
+
+    pixels = blind(pixel_statistics(training.pixels), pixel_statistics(heldout.pixels))
+    conditions = (
+        blind(*(condition_statistics(told[name], denoiser.code) for name in groups)) if any(told.values()) else None
+    )
     people = [by_patient(np.zeros(len(group.patients)), group.patients)[1] for group in groups.values()]
     scores = {name: (by_patient(ours, training.patients)[0], by_patient(theirs, heldout.patients)[0])
               for name, (ours, theirs) in columns.items()}  # fmt: skip
@@ -128,11 +149,27 @@ def attack_model(
         {name: pair[0] for name, pair in scores.items()}, {name: pair[1] for name, pair in scores.items()},
         seed=chosen.seed,
     )  # fmt: skip
-    return Attack(main, model, p_any, _separation(*pixels, groups, chosen.seed), alone, scores, (people[0], people[1]))
+    return Attack(main, model, p_any, pixels, alone, conditions, scores, (people[0], people[1]))
 
 
-def _asked(denoiser: Denoiser, group: Group, names: Sequence[str], probe: Probe, what: str, progress: bool) -> Floats:
-    return score_images(denoiser, group.pixels, names, probe, what, progress)
+def told_of(
+    denoiser: Denoiser, groups: Mapping[str, Group], members: str | None = None
+) -> dict[str, dict[str, Tensor]]:
+    """What the network is told of each group; empty where nothing is.
+
+    Args:
+        members: name of the group that it was trained on.
+
+    Raises:
+        ConfigurationError: conditions of one group alone, or others than the model was trained with.
+    """
+    without = [name for name, group in groups.items() if group.conditions is None]
+    if without and len(without) < len(groups):
+        raise ConfigurationError(f"conditions of both groups, or of none: the {without[0]} group has none")
+    return {
+        name: {} if group.conditions is None else denoiser.told(group.conditions, f"the {name} images", name == members)
+        for name, group in groups.items()
+    }
 
 
 def _separation(members: Floats, others: Floats, groups: dict[str, Group], seed: int) -> Separation:

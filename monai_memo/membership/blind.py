@@ -8,7 +8,7 @@ Tramèr, arXiv 2406.16201). Held-out patients of the same source are not told fr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from torch import Tensor
 from torch.nn import functional
 
 from monai_memo.files import rows_at_once
+from monai_memo.generators.conditions import ConditionCode
 
 FOLDS, QUANTILES, THUMBNAIL, BLOCK = 5, 9, 4, 256
 PLACES = 50_000  # of an image whose brightness is sorted
@@ -45,13 +47,21 @@ def pixel_statistics(images: NDArray[np.floating]) -> Floats:
     return np.concatenate(rows)
 
 
+def condition_statistics(told: Mapping[str, Tensor], code: ConditionCode) -> Floats:
+    """What a network is told of images as ``(n, numbers)``: a place for each class, and the tokens of numbers."""
+    parts = [rows.flatten(1) for name, rows in told.items() if name == "context"]
+    if "class_labels" in told:
+        parts.append(functional.one_hot(told["class_labels"], code.num_class_embeds or -1))
+    return np.asarray(torch.cat(parts, dim=1).double().numpy())
+
+
 def blind_scores(
     members: Floats, others: Floats, patients: tuple[Sequence[str], Sequence[str]], seed: int = 0
 ) -> tuple[Floats, Floats]:
     """What a classifier of the cohorts says of each image that it was not fitted on; folds are of patients.
 
     Args:
-        members, others: ``pixel_statistics`` of both cohorts.
+        members, others: ``pixel_statistics`` or ``condition_statistics`` of both cohorts.
         patients: of their images.
 
     Returns:

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from monai_memo.data.columns import given
 from monai_memo.data.loading import Preprocessing
 from monai_memo.errors import ConfigurationError, GeneratorError
 from monai_memo.generators.bundle_model import config_file, load_bundle, read_bundle
+from monai_memo.generators.conditions import ConditionCode
 from monai_memo.generators.first_stage import moments
-from monai_memo.generators.guidance import Guided
+from monai_memo.generators.guidance import Guided, at_scale
 from monai_memo.generators.latent_diffusion import LatentDiffusion
 from monai_memo.generators.schedulers import RECTIFIED, process_of
 
@@ -28,6 +30,7 @@ INSTEAD = (
     "the losses are not at hand: audit its samples, monai-memo audit, whose reference control tests whether they lie "
     "nearer to training than to held-out patients"
 )
+UNTOLD = "or take the weaker attack with --conditions untold"
 
 
 class Denoiser:
@@ -54,6 +57,36 @@ class Denoiser:
             raise ConfigurationError(f"prediction_type must be one of {', '.join(KNOWN)}, got {self.process!r}")
         self.steps = int(model.scheduler.num_train_timesteps)
 
+    @property
+    def code(self) -> ConditionCode:
+        """The conditions of its training, as far as they can be told of real images."""
+        return self.model.conditioned.code if isinstance(self.model.conditioned, Guided) else ConditionCode()
+
+    def told(self, rows: Sequence[Mapping[str, str]], source: str, strict: bool = True) -> dict[str, Tensor]:
+        """What the network takes for images with these conditions; empty for a model without conditions.
+
+        Args:
+            rows: of each image, the columns of its table.
+            source: of the images, for messages.
+            strict: these are its training images: refuse what none of them had. Of others such a class counts as not
+                told.
+
+        Raises:
+            ConfigurationError: a condition that no image has, or a value that is none.
+        """
+        absent = [name for name in self.code.names if not any(given(row.get(name)) for row in rows)]
+        if absent:
+            raise ConfigurationError(
+                f"{source}: no image has {' or '.join(absent)}, which the model was told in its training: add it to "
+                f"the table, {UNTOLD}"
+            )
+        try:
+            return self.code.encoded(rows, strict)
+        except ConfigurationError as error:
+            raise ConfigurationError(
+                f"{source}: {error}. Write it as the table of the training does, {UNTOLD}"
+            ) from error
+
     def latents(self, images: NDArray[np.floating]) -> Tensor:
         """``(n, channels, *spatial)`` in [0, 1] to scaled means of their latents."""
 
@@ -78,17 +111,26 @@ class Denoiser:
         mixed: Tensor = self.model.scheduler.add_noise(latents, noise, times)
         return mixed
 
-    def noise_in(self, noisy: Tensor, level: int) -> Tensor:
-        """The noise that the model takes noisy latents to hold, whatever it was trained to predict."""
-        keep, share = self._shares(level)
+    def noise_in(self, noisy: Tensor, level: int, told: Mapping[str, Tensor] | None = None) -> Tensor:
+        """The noise that the model takes noisy latents to hold, whatever it was trained to predict.
 
-        def predict(part: Tensor) -> Tensor:
-            if isinstance(self.model.conditioned, Guided):
-                self.model.conditioned.forget()  # of real images nothing is told
-            elif self.model.conditioned is not None:
-                self.model.conditioned.choose(None, range(len(part)), [0] * len(part))
+        Args:
+            told: see ``told``; None tells nothing.
+        """
+        keep, share = self._shares(level)
+        conditioned, names = self.model.conditioned, list(told or {})
+
+        def predict(part: Tensor, *rows: Tensor) -> Tensor:
             times = torch.full((len(part),), level, device=part.device)
-            output: Tensor = self.model.diffusion(part, timesteps=times)
+            network, inputs = self.model.diffusion, dict(zip(names, rows, strict=True))
+            if isinstance(conditioned, Guided):  # as in training: without guidance
+                network = conditioned.network
+                inputs = inputs or {
+                    name: row.to(part.device) for name, row in conditioned.code.untold(len(part)).items()
+                }
+            elif conditioned is not None:
+                conditioned.choose(None, range(len(part)), [0] * len(part))
+            output: Tensor = network(part, timesteps=times, **inputs)
             if self.process == "epsilon":
                 return output
             if self.process == "v_prediction":
@@ -97,7 +139,7 @@ class Denoiser:
                 return (part - keep * output) / share
             return part - keep * output  # MONAI's rectified flow learns image minus noise
 
-        return self._in_batches([noisy], predict)
+        return self._in_batches([noisy, *(told or {}).values()], predict)
 
     def _shares(self, level: int) -> tuple[float, float]:
         """Of image and noise in what ``noisy`` gives."""
@@ -158,4 +200,4 @@ def load_denoiser(
         raise ConfigurationError(f"--{option} {folder}: {error}. {INSTEAD}") from error
     config = read_bundle(folder, profile, **given)
     found = config.get_parsed_content("preprocessing") if "preprocessing" in config else None
-    return Denoiser(model), found if isinstance(found, Preprocessing) else None
+    return Denoiser(at_scale(model)), found if isinstance(found, Preprocessing) else None

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from monai_memo.audit.record import software_versions
 from monai_memo.audit.verdict import percent
@@ -20,9 +21,11 @@ from monai_memo.audit.verified_comparison import search_in
 from monai_memo.data.prepared import PreparedCohort, prepare
 from monai_memo.detector.detector import Detector
 from monai_memo.generators.latent_diffusion import sample_seeds
+from monai_memo.membership.attack import told_of
 from monai_memo.membership.inputs import ModelInputs, described, read_inputs
 from monai_memo.membership.settings import ExtractSettings
 from monai_memo.membership.targeted import GUIDED, drawn_towards, from_noised
+from monai_memo.membership.words import asked, unheard, untold
 from monai_memo.membership.writing import in_audit, write_result
 from monai_memo.progress import Progress
 from monai_memo.search.copy_search import CopySearch
@@ -52,11 +55,13 @@ class Side:
         targets: images as the generator sees them.
         patients: of the targets, as codes of the gallery.
         search: in this cohort's gallery.
+        told: what the network is told of the targets; empty where it is told nothing.
         threshold: similarity that real images of other patients hardly reach in it.
     """
 
     targets: NDArray[np.float32]
     patients: NDArray[np.int64]
+    told: Mapping[str, Tensor]
     search: CopySearch
     threshold: float
 
@@ -129,14 +134,17 @@ def search_on_purpose(inputs: ModelInputs, detector: Detector, settings: Extract
         for way in known
     ]
     targets = len(sides["training"].targets)
+    model = {"model": described(inputs.denoiser, inputs.told)}
+    said = _said(rows, p_any)
     return {
         "schema_version": SCHEMA_VERSION, "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "confidence": 0.95, "level": "extracted" if p_any < LEVEL else "not_shown", **_said(rows, p_any),
-        "ways": rows, "p_any": p_any, "warnings": _warnings(inputs, ways, known),
-        "method": METHOD.format(targets=targets, tries=settings.tries, people=people),
+        "confidence": 0.95, "level": "extracted" if p_any < LEVEL else "not_shown", **said,
+        "found": [*said["found"], *untold(model)], "ways": rows, "p_any": p_any,
+        "warnings": _warnings(inputs, ways, known),
+        "method": " ".join([METHOD.format(targets=targets, tries=settings.tries, people=people), *asked(model)]),
         "targets": targets, "tries": settings.tries, "pull": settings.pull, "steps": settings.steps,
         "seed": settings.seed, "thresholds": {name: side.threshold for name, side in sides.items()},
-        "cohorts": inputs.cohorts(), "model": described(inputs.denoiser), "detector_sha256": detector.sha256,
+        "cohorts": inputs.cohorts(), **model, "detector_sha256": detector.sha256,
         "software": software_versions(),
     }  # fmt: skip
 
@@ -171,16 +179,20 @@ def _sides(
         aims[name] = (chosen, [pairs[rows[place]][1] for place in chosen])
         embeddings = detector.embed(cohorts[name].pixels, device=inputs.device, progress=False)
         searches[name] = search_in(cohorts[name], embeddings, detector, runner)
+    told = told_of(
+        inputs.denoiser, dict(zip(("training", "heldout"), inputs.groups(), strict=True)), members="training"
+    )
     sides = {}
     for name, other in (("training", "heldout"), ("heldout", "training")):
         one_each = np.unique(np.asarray(cohorts[other].cohort.patient_ids), return_index=True)[1][:MOST_REAL]
         real = np.asarray(cohorts[other].pixels[one_each], dtype=np.float32)
         threshold = float(threshold_copies(searches[name].search(real).similarity[:, 0], quantile=QUANTILE)[0])
-        pixels = (inputs.training if name == "training" else inputs.heldout).pixels
+        one = inputs.training if name == "training" else inputs.heldout
         shown, at = aims[name]
         sides[name] = Side(
-            np.asarray(pixels, dtype=np.float32)[at],
+            np.asarray(one.pixels, dtype=np.float32)[at],
             searches[name].gallery.patients[shown],
+            {key: rows[at] for key, rows in told[name].items()},
             searches[name],
             threshold,
         )
@@ -195,9 +207,9 @@ def _aim(
     best = np.full(len(side.targets), -1.0)
     for seed in sample_seeds(settings.seed, range(settings.tries)):
         if level is None:
-            drawn = drawn_towards(inputs.denoiser, side.targets, settings.pull, seed)
+            drawn = drawn_towards(inputs.denoiser, side.targets, settings.pull, seed, side.told)
         else:
-            drawn = from_noised(inputs.denoiser.model, side.targets, level, seed)
+            drawn = from_noised(inputs.denoiser.model, side.targets, level, seed, side.told)
         if drawn is None:
             return None
         for rows, images in _usable(drawn, detector):
@@ -269,4 +281,4 @@ def _warnings(inputs: ModelInputs, ways: list[str], known: list[str]) -> list[st
     unknown = [name for name, one in inputs.cohorts().items() if not one["patients_known"]]
     if unknown:
         said.append(f"Patients of the {' and '.join(unknown)} cohort are not known: each image counts as one.")
-    return said
+    return said + unheard(inputs.unheard)

@@ -15,12 +15,12 @@ import numpy as np
 from monai_memo.audit.record import software_versions
 from monai_memo.errors import ConfigurationError
 from monai_memo.files import csv_text, write_text
-from monai_memo.membership.attack import Attack, Group, attack_model
+from monai_memo.membership.attack import Attack, attack_model
 from monai_memo.membership.denoiser import Denoiser, load_denoiser
-from monai_memo.membership.inputs import ModelInputs, described, read_inputs
+from monai_memo.membership.inputs import ModelInputs, described, read_inputs, require_conditions
 from monai_memo.membership.scores import Probe
 from monai_memo.membership.settings import MembershipSettings
-from monai_memo.membership.words import found_sentence, headline, warnings
+from monai_memo.membership.words import asked, found_sentence, headline, unheard, untold, warnings
 from monai_memo.membership.writing import in_audit, write_result
 from monai_memo.statistics.membership import Separation
 from monai_memo.workspace.output_folder import OutputFolder
@@ -74,7 +74,7 @@ class Membership:
             self.skipped = inputs.skipped
             reference = self._reference(inputs)
             probe = Probe(settings.levels, settings.draws, settings.query_level, settings.seed)
-            training, heldout = (Group(one.pixels, one.cohort.patient_ids) for one in (inputs.training, inputs.heldout))
+            training, heldout = inputs.groups()
             found = attack_model(inputs.denoiser, training, heldout, reference, probe, settings.progress)
             record = record_of(found, inputs, reference, probe)
             if chapter is not None:
@@ -104,6 +104,8 @@ class Membership:
             raise ConfigurationError(
                 "the reference model has the very weights of the model: name one that was trained on other patients"
             )
+        if inputs.told:
+            require_conditions(found, [inputs.training.cohort, inputs.heldout.cohort], model="reference model: ")
         return found
 
 
@@ -111,6 +113,9 @@ def record_of(found: Attack, inputs: ModelInputs, reference: Denoiser | None, pr
     """The record: numbers, hashes and sentences, no name and no path."""
     sizes = [len(one.cohort) / one.cohort.n_patients for one in (inputs.training, inputs.heldout)]
     cohorts = inputs.cohorts()
+    models = {"model": described(inputs.denoiser, inputs.told)}
+    if reference is not None:
+        models["reference model"] = described(reference, inputs.told)
     levels = ", ".join(f"{100 * level:g}" for level in probe.levels)
     return {
         "schema_version": SCHEMA_VERSION,
@@ -123,12 +128,16 @@ def record_of(found: Attack, inputs: ModelInputs, reference: Denoiser | None, pr
         "scores": {name: plain(one) for name, one in found.model.items()},
         "pixels_alone": plain(found.pixels),
         "reference_alone": None if found.reference is None else plain(found.reference),
-        "found": [found_sentence(one, len(found.patients[1])) for one in found.model[found.main].found_at],
-        "warnings": warnings(found, cohorts, (sizes[0], sizes[1])),
-        "method": METHOD.format(levels=f"{levels} %", draws=probe.draws),
+        "conditions_alone": None if found.conditions is None else plain(found.conditions),
+        "found": [
+            *(found_sentence(one, len(found.patients[1])) for one in found.model[found.main].found_at),
+            *untold(models),
+        ],
+        "warnings": warnings(found, cohorts, (sizes[0], sizes[1])) + unheard(inputs.unheard),
+        "method": " ".join([METHOD.format(levels=f"{levels} %", draws=probe.draws), *asked(models)]),
         "cohorts": cohorts,
-        "model": described(inputs.denoiser),
-        "reference": None if reference is None else described(reference),
+        "model": models["model"],
+        "reference": models.get("reference model"),
         "probe": asdict(probe),
         "software": software_versions(),
     }

@@ -9,7 +9,7 @@ initialization, the "one-query" score of Kong et al. (ICLR 2024). Written from t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,7 +65,7 @@ def noise_of(image: str, draw: int, seed: int, shape: Sequence[int]) -> Tensor:
 
 def score_images(
     denoiser: Denoiser, images: NDArray[np.floating], names: Sequence[str], probe: Probe, what: str = "ask",
-    progress: bool = True,
+    progress: bool = True, told: Mapping[str, Tensor] | None = None,
 ) -> Floats:  # fmt: skip
     """Scores of images under one model: minus the logarithm of its errors.
 
@@ -73,6 +73,7 @@ def score_images(
         images: ``(n, channels, *spatial)`` in [0, 1].
         names: of the images, which decide their noise.
         what: is shown while it takes time.
+        told: of a model with conditions, those of the images (``Denoiser.told``); None tells nothing.
 
     Returns:
         ``(n, scores)`` in the order of ``probe.names``; a difference of two models' scores is the logarithm of the
@@ -83,35 +84,41 @@ def score_images(
         for start in range(0, len(images), size):
             latents = denoiser.latents(images[start : start + size])
             chosen = names[start : start + size]
+            rows = {name: inputs[start : start + size] for name, inputs in (told or {}).items()}
             errors = [
-                torch.stack([_error(denoiser, latents, chosen, draw, level, probe) for draw in range(probe.draws)])
+                torch.stack([
+                    _error(denoiser, latents, chosen, draw, level, probe, rows) for draw in range(probe.draws)
+                ])
                 for level in probe.levels
-            ]
+            ]  # fmt: skip
             logarithms = -_logarithm(torch.stack(errors).mean(dim=1))  # (levels, images), of the mean over draws
-            query = -_logarithm(one_query(denoiser, latents, probe.query_level))
+            query = -_logarithm(one_query(denoiser, latents, probe.query_level, rows))
             blocks.append(torch.cat([logarithms.mean(dim=0, keepdim=True), logarithms, query[None]]).T.numpy())
             bar.update(len(chosen))
     return np.concatenate(blocks).astype(np.float64)
 
 
-def _error(denoiser: Denoiser, latents: Tensor, names: Sequence[str], draw: int, level: float, probe: Probe) -> Tensor:
+def _error(
+    denoiser: Denoiser, latents: Tensor, names: Sequence[str], draw: int, level: float, probe: Probe,
+    told: Mapping[str, Tensor],
+) -> Tensor:  # fmt: skip
     noise = torch.stack([noise_of(name, draw, probe.seed, latents.shape[1:]) for name in names])
     at = denoiser.level(level)
-    found = denoiser.noise_in(denoiser.noisy(latents, noise, at), at)
+    found = denoiser.noise_in(denoiser.noisy(latents, noise, at), at, told)
     return (found - noise).square().flatten(1).mean(dim=1)
 
 
-def one_query(denoiser: Denoiser, latents: Tensor, level: float) -> Tensor:
+def one_query(denoiser: Denoiser, latents: Tensor, level: float, told: Mapping[str, Tensor] | None = None) -> Tensor:
     """How far the noise that the model sees in the clean latents is from what it sees once that noise was added.
 
     Nothing is drawn: the noise is the model's own answer at the first timestep (proximal initialization).
     """
-    own = denoiser.noise_in(latents, 0)
+    own = denoiser.noise_in(latents, 0, told)
     # Its length says little of membership and much of contrast: as long as noise of training is.
     length = own.square().flatten(1).mean(dim=1).clamp(min=LEAST).sqrt()
     own = own / length.view(-1, *(1,) * (own.ndim - 1))
     at = denoiser.level(level)
-    return (denoiser.noise_in(denoiser.noisy(latents, own, at), at) - own).square().flatten(1).mean(dim=1)
+    return (denoiser.noise_in(denoiser.noisy(latents, own, at), at, told) - own).square().flatten(1).mean(dim=1)
 
 
 def _logarithm(errors: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Annotated
 from monai_memo.settings import (
     BatchSize,
     Boolean,
+    Choice,
     Device,
     File,
     Folder,
@@ -27,6 +28,7 @@ from monai_memo.settings import (
 )
 
 Levels = Annotated[tuple[float, ...], Several(Number(0, 1, open_ends=True), 1, 50, rising=True, example="0.1,0.3")]
+TOLD, UNTOLD = "told", "untold"
 Name = Annotated[str, Text(200)]
 
 
@@ -41,6 +43,8 @@ class _OfAModel(Settings):
         audit: output folder of an audit of its samples, whose report gets a chapter and whose card a line.
         profile: a further config file of the bundle, such as ``small``.
         autoencoder_file, diffusion_file: weights, where they are not those that the bundle's config names.
+        conditions: a model that was trained with conditions is ``told`` those of each image (columns of the same name
+            in both tables), or asked ``untold``, which is a weaker attack.
         size: image size of the training, pixels or voxels per axis, where the bundle's config does not say it.
         patient_pattern: regular expression that finds the patient in a relative path.
         batch_size: images at once.
@@ -58,6 +62,7 @@ class _OfAModel(Settings):
     profile: Name | None = None
     autoencoder_file: File | None = None
     diffusion_file: File | None = None
+    conditions: Annotated[str, Choice(TOLD, UNTOLD)] = TOLD
     size: Size | None = None
     patient_pattern: PatientPattern | None = None
     batch_size: BatchSize = 16
@@ -93,6 +98,8 @@ class MembershipSettings(_OfAModel):
         draws: of the noise, for each image and level.
         query_level: share of the timesteps of the one-query score.
         patients: also write ``membership.csv``, the scores of each patient by name.
+        conditions: a model that was trained with conditions is ``told`` those of each image (columns of the same name
+            in both tables), or asked ``untold``, which is a weaker attack.
         size: image size of the training, pixels or voxels per axis, where the bundle's config does not say it.
         patient_pattern: regular expression that finds the patient in a relative path.
         batch_size: images at once.
@@ -133,6 +140,8 @@ class ExtractSettings(_OfAModel):
         pull: share of the way to its target that a sample is drawn at each step while noise outweighs image; 0 leaves
             guidance out.
         steps: of the sampler.
+        conditions: a model that was trained with conditions is ``told`` those of each image (columns of the same name
+            in both tables), or asked ``untold``, which is a weaker attack.
         size: image size of the training, pixels or voxels per axis, where the bundle's config does not say it.
         patient_pattern: regular expression that finds the patient in a relative path.
         batch_size: images at once.

@@ -10,6 +10,7 @@ with held-out images shows as well.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -46,28 +47,35 @@ class Pull(Correction):
         return torch.where(alpha < 0.5, pulled, clean)
 
 
-def from_noised(model: LatentDiffusion, images: NDArray[np.floating], level: float, seed: int) -> NDArray[np.float32]:
-    """Images denoised from their own latents under noise of this share of the timesteps."""
-    return model.denoise_from(images, level, seed)
+def from_noised(
+    model: LatentDiffusion, images: NDArray[np.floating], level: float, seed: int,
+    told: Mapping[str, Tensor] | None = None,
+) -> NDArray[np.float32]:  # fmt: skip
+    """Images denoised from their own latents under noise of this share of the timesteps; ``told`` as in scores."""
+    return model.denoise_from(images, level, seed, told)
 
 
 def drawn_towards(
-    denoiser: Denoiser, images: NDArray[np.floating], share: float, seed: int
-) -> NDArray[np.float32] | None:
+    denoiser: Denoiser, images: NDArray[np.floating], share: float, seed: int,
+    told: Mapping[str, Tensor] | None = None,
+) -> NDArray[np.float32] | None:  # fmt: skip
     """Samples from pure noise that are drawn towards images; None for rectified flows, which have no such correction.
 
     Args:
         share: see ``Pull``.
         seed: of the noise: the same for equal numbers of images of both cohorts.
+        told: of a model with conditions, those of the images (``Denoiser.told``); None tells nothing.
     """
     if is_rectified(denoiser.model.scheduler) or denoiser.process not in ("epsilon", "v_prediction"):
         return None
     model, pull = copy.copy(denoiser.model), Pull(share)
     model.diffusion = CorrectedDiffusion(model.diffusion, model.scheduler, pull).eval()  # type: ignore[assignment]
     latents, seeds = denoiser.latents(images), sample_seeds(seed, range(len(images)))
+    inputs = (told or denoiser.code.untold(len(images))) if denoiser.code else None
     blocks = []
     for start in range(0, len(images), model.batch_size):
         rows = slice(start, start + model.batch_size)
         pull.targets = latents[rows]
-        blocks.append(model.sample(seeds[rows]))
+        told_here = None if inputs is None else {name: given[rows] for name, given in inputs.items()}
+        blocks.append(model.sample(seeds[rows], told=told_here))
     return np.concatenate(blocks)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from monai_memo.audit.verdict import percent
-from monai_memo.membership.attack import PIXELS, Attack
+from monai_memo.membership.attack import CONDITIONS, PIXELS, Attack
 from monai_memo.statistics.intervals import Interval
 from monai_memo.statistics.membership import FoundAt
 
@@ -67,6 +67,12 @@ def warnings(found: Attack, cohorts: Mapping[str, Mapping[str, Any]], sizes: tup
             "hospitals, years or a choice by hand. An AUC of the model says nothing of its memory then. Take held-out "
             "patients by a random split before training."
         )
+    if CONDITIONS in found.cohorts_differ and found.conditions is not None:
+        said.append(
+            "Training and held-out cohort are told apart by the conditions alone that the model is told, without the "
+            f"model (AUC {area(found.conditions.auc)}): they are not spread alike over both. An AUC of the model says "
+            "nothing of its memory then. Take held-out patients by a random split, or ask with --conditions untold."
+        )
     if found.reference is not None and found.reference.auc.low > 0.5:
         said.append(
             f"The reference model by itself takes training patients for members (AUC {area(found.reference.auc)}): it "
@@ -94,3 +100,37 @@ def warnings(found: Attack, cohorts: Mapping[str, Mapping[str, Any]], sizes: tup
             "more images vary less, which moves what is found at low false positive rates."
         )
     return said
+
+
+def asked(models: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Which models were told the conditions of each image, for the method. What columns are called may name somebody.
+
+    Args:
+        models: ``inputs.described`` of each, by what it is called.
+    """
+    return [
+        f"The {name} was told the conditions that it was trained with ({one['conditions']['columns']}), as the tables "
+        "have them for each image."
+        for name, one in models.items()
+        if one["conditions"] and one["conditions"]["told"]
+    ]
+
+
+def untold(models: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Which models had to do without conditions that they were trained with."""
+    return [
+        f"The {name} was trained with conditions ({one['conditions']['columns']}) and was not told those of each "
+        "image: somebody who knows them has a stronger attack."
+        for name, one in models.items()
+        if one["conditions"] and not one["conditions"]["told"]
+    ]
+
+
+def unheard(n: int) -> list[str]:
+    """What it means that held-out images have conditions which no training image has."""
+    if not n:
+        return []
+    return [
+        "Some held-out images have conditions that no training image has. The model was never told such: its errors on "
+        "them say little of membership."
+    ]

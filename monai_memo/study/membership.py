@@ -26,7 +26,7 @@ from monai_memo.detector.detector import Detector
 from monai_memo.errors import ConfigurationError
 from monai_memo.files import write_json, write_text
 from monai_memo.generators.latent_diffusion import LatentDiffusion, sample_seeds
-from monai_memo.membership.attack import Attack, Group, attack_model
+from monai_memo.membership.attack import Attack, attack_model
 from monai_memo.membership.denoiser import Denoiser
 from monai_memo.membership.extraction import search_on_purpose
 from monai_memo.membership.inputs import ModelInputs
@@ -174,9 +174,8 @@ class MembershipStudy:
         plan = self.plan
         model, reference = self._trained("model", steps), Denoiser(self._trained("reference", steps))
         denoiser, probe = Denoiser(model), Probe(seed=plan.seed)
-        groups = [Group(prepared[name].pixels, prepared[name].cohort.patient_ids) for name in ("model", "heldout")]
-        found: Attack = attack_model(denoiser, groups[0], groups[1], reference, probe, plan.progress)
         inputs = ModelInputs(denoiser, self.preprocessing, prepared["model"], prepared["heldout"], "cpu")
+        found: Attack = attack_model(denoiser, *inputs.groups(), reference, probe, plan.progress)
         settings = ExtractSettings(
             bundle=plan.bundle, train=str(self.out / "model.csv"), heldout=str(self.out / "heldout.csv"),
             detector=plan.detector, out=str(self.out / "extraction"), targets=plan.targets, levels=(0.7, 0.9), tries=1,

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from monai.networks.nets import AutoencoderKL, DiffusionModelUNet
@@ -28,7 +30,7 @@ def tiny_autoencoder(dims: int = 2, latent_channels: int = 2) -> AutoencoderKL:
     )
 
 
-def tiny_diffusion(dims: int = 2, channels: int = 2) -> DiffusionModelUNet:
+def tiny_diffusion(dims: int = 2, channels: int = 2, **further: Any) -> DiffusionModelUNet:
     return DiffusionModelUNet(
         dims,
         channels,
@@ -38,6 +40,7 @@ def tiny_diffusion(dims: int = 2, channels: int = 2) -> DiffusionModelUNet:
         num_head_channels=(0, 8),
         num_res_blocks=1,
         norm_num_groups=4,
+        **further,
     )
 
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from monai_memo.membership.denoiser import Denoiser, load_denoiser
 from monai_memo.membership.scores import DENOISING, ONE_QUERY, Probe, noise_of, score_images
 from monai_memo.statistics.membership import by_patient
 from monai_memo.statistics.twins import area_under_curve
-from tests.membership.conftest import SIZE, group, images, memorizer, scheduler
+from tests.membership.conftest import LABELS, SIZE, group, images, memorizer, scheduler, told_memorizer
 
 QUICK = Probe(levels=(0.1, 0.3), draws=2)
 
@@ -104,6 +105,94 @@ def test_an_image_meets_the_same_noise_in_every_batch_and_under_every_model() ->
     np.testing.assert_allclose(again, found[order], rtol=1e-5)
     assert torch.equal(noise_of("a", 0, 0, (2, 3)), noise_of("a", 0, 0, (2, 3)))
     assert not torch.equal(noise_of("a", 0, 0, (2, 3)), noise_of("a", 1, 0, (2, 3)))
+
+
+def labelled(first: int, count: int) -> Group:
+    rows = [{"label": LABELS[number % 2], "site": "A"} for number in range(count)]
+    return replace(group(first, count), conditions=rows)
+
+
+def test_a_model_that_remembers_only_what_it_is_told_betrays_its_patients_to_who_knows_their_conditions() -> None:
+    training, heldout = labelled(0, 24), labelled(500, 24)
+    model = told_memorizer(training.pixels, training.conditions or [])
+    told = attack_model(model, training, heldout, probe=QUICK, progress=False)
+    assert told.model[DENOISING].auc.value == 1 and told.model[ONE_QUERY].auc.value > 0.9
+    assert told.level == "members_told" and told.conditions is not None and told.conditions.auc.low <= 0.5
+    untold = attack_model(
+        model, replace(training, conditions=None), replace(heldout, conditions=None), probe=QUICK, progress=False
+    )
+    assert untold.level == "not_shown" and untold.conditions is None and untold.model[DENOISING].auc.low < 0.5
+    swapped = [
+        replace(one, conditions=[{"label": LABELS[row["label"] == LABELS[0]]} for row in one.conditions or []])
+        for one in (training, heldout)
+    ]
+    wrong = attack_model(model, *swapped, probe=QUICK, progress=False)
+    assert wrong.model[DENOISING].auc.value < 0.8, "told of another class it knows nobody"
+
+
+def test_what_a_model_is_told_goes_with_its_image_in_every_batch_and_without_guidance() -> None:
+    training = labelled(0, 7)
+    names = [f"image {number}" for number in range(7)]
+    model = told_memorizer(training.pixels, training.conditions or [])
+    told = model.told(training.conditions or [], "training")
+    assert told["class_labels"].tolist() == [0, 1, 0, 1, 0, 1, 0]
+    found = score_images(model, training.pixels, names, QUICK, progress=False, told=told)
+    model.model.batch_size, order = 3, [4, 3, 0, 6]
+    some = {name: rows[order] for name, rows in told.items()}
+    again = score_images(model, training.pixels[order], [names[i] for i in order], QUICK, progress=False, told=some)
+    np.testing.assert_allclose(again, found[order], rtol=1e-5)
+    for scale in (0.0, 3.0):
+        guided = told_memorizer(training.pixels, training.conditions or [], scale=scale)
+        np.testing.assert_array_equal(
+            score_images(guided, training.pixels, names, QUICK, progress=False, told=told), found
+        )
+    assert not np.allclose(score_images(model, training.pixels, names, QUICK, progress=False), found)
+
+
+def test_a_reference_model_is_told_as_well() -> None:
+    """Each image is hard for a model that is not told its class, whoever was in the training."""
+    training, heldout, others = labelled(0, 20), labelled(500, 20), labelled(900, 20)
+    reference = told_memorizer(others.pixels, others.conditions or [])
+    asked: list[list[int]] = []
+    plain = reference.noise_in
+    reference.noise_in = lambda noisy, level, told=None: (  # type: ignore[method-assign]
+        asked.append(told["class_labels"].tolist()) or plain(noisy, level, told)  # type: ignore[index,func-returns-value]
+    )
+    model = told_memorizer(training.pixels, training.conditions or [])
+    found = attack_model(model, training, heldout, reference, probe=QUICK, progress=False)
+    assert found.main == f"{DENOISING}, calibrated" and found.model[found.main].auc.value == 1
+    assert found.reference is not None and found.reference.auc.low <= 0.5 <= found.reference.auc.high
+    assert [0, 1] * 8 in asked and {label for batch in asked for label in batch} == {0, 1}
+
+
+def test_conditions_that_a_model_cannot_be_told_are_refused_or_left_untold() -> None:
+    training, heldout = labelled(0, 12), labelled(500, 12)
+    model = told_memorizer(training.pixels, training.conditions or [])
+
+    def attack(ours: Any, theirs: Any) -> Any:
+        groups = (replace(training, conditions=ours), replace(heldout, conditions=theirs))
+        return attack_model(model, *groups, probe=QUICK, progress=False)
+
+    with pytest.raises(ConfigurationError, match=r"the heldout images: no image has label, .*--conditions untold"):
+        attack(training.conditions, [{"label": " "}] * 12)
+    with pytest.raises(ConfigurationError, match=r"the training images: no training image has label tumour.*untold"):
+        attack([{"label": "tumour"}] * 12, heldout.conditions)
+    with pytest.raises(ConfigurationError, match=r"of both groups, or of none: the heldout group has none"):
+        attack(training.conditions, None)
+    rare = [{"label": "tumour"}, *(heldout.conditions or [])[1:]]
+    assert model.told(rare, "heldout", strict=False)["class_labels"].tolist()[:2] == [2, 1], "untold"
+    assert model.code.unheard(rare) == 1 and model.code.unheard(training.conditions or []) == 0
+    assert attack(training.conditions, rare).model[DENOISING].auc.value == 1
+
+
+def test_classes_that_are_more_common_in_one_cohort_say_nothing_of_memory() -> None:
+    training, heldout = labelled(0, 30), labelled(500, 30)
+    model = told_memorizer(images(900, 30), training.conditions or [])
+    well, ill = ([{"label": LABELS[(number % 10 != 0) == ill]} for number in range(30)] for ill in (False, True))
+    groups = replace(training, conditions=well), replace(heldout, conditions=ill)
+    found = attack_model(model, *groups, probe=QUICK, progress=False)
+    assert found.conditions is not None and found.conditions.auc.low > 0.5
+    assert found.cohorts_differ == ["conditions alone"] and found.level in ("cohorts_differ", "not_shown")
 
 
 def test_seeds_decide_and_another_seed_is_another_noise() -> None:

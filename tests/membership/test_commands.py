@@ -88,6 +88,54 @@ def test_the_same_command_gives_the_same_numbers_in_batches_of_any_size(
     assert first["scores"] == again["scores"] and first["found"] == again["found"]
 
 
+def test_a_model_is_told_the_conditions_that_the_tables_have(told_bundle: Path, cohorts: Path, tmp_path: Path) -> None:
+    """The config's guidance would forget them: it plays no part."""
+    quick = {"reference_bundle": str(told_bundle), "reference_diffusion_file": str(told_bundle / "models" / "other.pt")}
+    told, untold = (
+        Membership(**options(told_bundle, cohorts, tmp_path / how, conditions=how, **quick)).run()
+        for how in ("told", "untold")
+    )
+    assert told["model"]["conditions"] == {"columns": 2, "told": True} == told["reference"]["conditions"]
+    assert "The model was told the conditions that it was trained with (2)" in told["method"]
+    assert "The reference model was told" in told["method"] and told["conditions_alone"]["auc"]["low"] <= 0.5
+    assert untold["model"]["conditions"] == {"columns": 2, "told": False} and untold["conditions_alone"] is None
+    assert "The model was trained with conditions (2) and was not told those" in " ".join(untold["found"])
+    assert told["scores"]["denoising"]["auc"] != untold["scores"]["denoising"]["auc"]
+    page = (tmp_path / "told" / "membership.html").read_text()
+    assert "conditions alone, no model" in page and names_nobody(page, cohorts, told_bundle)
+    assert "pneumonia" not in page + json.dumps(told) and "label" not in json.dumps(told)
+    assert "a stronger attack" in (tmp_path / "untold" / "membership.html").read_text()
+
+
+def test_tables_that_do_not_say_the_conditions_are_refused_before_images_are_read(
+    told_bundle: Path, bundle: Path, cohorts: Path, tmp_path: Path
+) -> None:
+    """A weaker attack in silence would pass for a safer model."""
+    rows = [line.split(",") for line in (cohorts / "heldout.csv").read_text().splitlines()]
+
+    def table(name: str, change: Any) -> str:
+        path = cohorts / f"{name}.csv"
+        path.write_text("\n".join(",".join(change(number, row)) for number, row in enumerate(rows)) + "\n")
+        return str(path)
+
+    plain = table("plain", lambda number, row: row[:2])
+    empty = table("empty", lambda number, row: [*row[:3], "" if number else row[3]])
+    told = options(told_bundle, cohorts, tmp_path / "out")
+    for heldout, columns in ((plain, "label or age"), (empty, "age")):
+        with pytest.raises(MemoError, match=rf"--heldout .*: no image has {columns}, .*--conditions untold"):
+            Membership(**told | {"heldout": heldout}).run()
+    assert Membership(**told | {"heldout": plain, "conditions": "untold"}).run()["model"]["conditions"]["told"] is False
+    with pytest.raises(MemoError, match=r"--train .*: no training image has label tumour; they have normal, pneumonia"):
+        strange = table("strange", lambda number, row: [*row[:2], "tumour" if number else "label", row[3]])
+        Membership(**told | {"train": strange, "heldout": str(cohorts / "train.csv")}).run()
+    with pytest.raises(MemoError, match=r"reference model: --heldout .*: no image has label or age"):
+        plain_model = options(bundle, cohorts, tmp_path / "out", reference_bundle=str(told_bundle))
+        Membership(**plain_model | {"heldout": plain}).run()
+    rare = table("rare", lambda number, row: [*row[:2], "tumour" if number == 3 else row[2], row[3]])
+    warned = Membership(**told | {"heldout": rare}).run()["warnings"]
+    assert any("Some held-out images have conditions that no training image has" in text for text in warned)
+
+
 @pytest.mark.parametrize("kind", ["audit", "redacted"])
 def test_an_audit_gets_a_chapter_and_its_card_a_line(
     kind: str, audited: Path, bundle: Path, cohorts: Path, tmp_path: Path

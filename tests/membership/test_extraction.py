@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from monai.networks.nets import DiffusionModelUNet
 
 from monai_memo.__main__ import FINISHED
 from monai_memo.data.loading import Preprocessing
@@ -15,11 +16,11 @@ from monai_memo.data.prepared import prepare
 from monai_memo.detector.detector import Detector
 from monai_memo.detector.recipe import Recipe
 from monai_memo.generators.schedulers import RectifiedFlow
-from monai_memo.membership.extraction import search_on_purpose
+from monai_memo.membership.extraction import Extraction, search_on_purpose
 from monai_memo.membership.inputs import ModelInputs
 from monai_memo.membership.settings import ExtractSettings
-from monai_memo.membership.targeted import GUIDED, drawn_towards
-from tests.membership.conftest import SIZE, images, memorizer, scheduler
+from monai_memo.membership.targeted import GUIDED, drawn_towards, from_noised
+from tests.membership.conftest import LABELS, SIZE, images, memorizer, scheduler, told_memorizer
 from tests.membership.test_commands import command, options
 
 
@@ -94,6 +95,44 @@ def test_guidance_draws_a_memorizer_to_the_image_that_it_is_aimed_at() -> None:
     flow: Any = RectifiedFlow(100)
     model.model.scheduler = flow
     assert drawn_towards(model, pixels, 0.7, seed=0) is None
+
+
+def test_a_sample_that_is_aimed_at_an_image_is_told_its_conditions() -> None:
+    """One image of each class is remembered: what is told decides which of them comes back."""
+    pixels = images(0, 2)
+    model = told_memorizer(pixels, [{"label": label} for label in LABELS])
+    told = model.told([{"label": LABELS[1]}, {"label": LABELS[0]}, {"label": LABELS[1]}], "targets")
+    model.model.batch_size = 2
+    aimed = pixels[[0, 0, 0]]
+    for drawn in (
+        from_noised(model.model, aimed, 0.95, 0, told), drawn_towards(model, aimed, 0.0, 0, told)
+    ):  # fmt: skip
+        assert drawn is not None
+        np.testing.assert_allclose(drawn, pixels[[1, 0, 1]], atol=0.02)
+    for drawn in (from_noised(model.model, aimed, 0.95, 0), drawn_towards(model, aimed, 0.0, 0)):
+        assert drawn is not None and np.square(drawn[:, None] - pixels).mean(axis=(2, 3, 4)).min() > 0.001
+
+
+@pytest.mark.parametrize(("how", "labels"), [("told", {0, 1}), ("untold", {2})])
+def test_the_command_tells_a_model_its_conditions(
+    how: str, labels: set[int], told_bundle: Path, cohorts: Path, tmp_path: Path, detector: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    heard: set[int] = set()
+    plain = DiffusionModelUNet.forward
+
+    def listening(self: Any, x: Any, timesteps: Any, context: Any, class_labels: Any) -> Any:
+        heard.update(class_labels.tolist())
+        return plain(self, x, timesteps, context, class_labels)
+
+    monkeypatch.setattr(DiffusionModelUNet, "forward", listening)
+    given = options(told_bundle, cohorts, tmp_path / how, conditions=how)
+    quick = {"detector": str(detector), "targets": 10, "tries": 1, "steps": 4, "levels": (0.5,)}
+    found = Extraction(**{name: value for name, value in given.items() if name != "draws"} | quick).run()
+    assert heard == labels and len(found["ways"]) == 2
+    assert found["model"]["conditions"] == {"columns": 2, "told": how == "told"}
+    assert ("was told the conditions" in found["method"]) == (how == "told")
+    assert ("a stronger attack" in found["found"][-1]) == (how == "untold")
 
 
 def test_the_command_writes_a_record_that_names_nobody(
