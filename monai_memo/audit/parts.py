@@ -89,6 +89,7 @@ class Match:
             the reference control estimates it; 1 where a held-out patient is nearer. None if not measured.
         agrees: of copies: ``"places"`` where both images agree place by place, in the finer bands too (the same image),
             ``"layout"`` where they agree as a whole only. None of other images and without verification.
+        conditions: of the synthetic image, what its table says beside image and seed.
     """
 
     synthetic: str
@@ -102,6 +103,7 @@ class Match:
     same_image: bool | None = None
     look_alikes: float | None = None
     agrees: Literal["places", "layout"] | None = None
+    conditions: dict[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)

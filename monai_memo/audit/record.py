@@ -28,10 +28,12 @@ from monai_memo.audit.result import SCHEMA_VERSION, AuditResult, CohortSummary, 
 from monai_memo.audit.run import Run
 from monai_memo.audit.searching import Searched
 from monai_memo.audit.verdict import covering, resting_on, unread_training, verdict_for, weighed
+from monai_memo.data.columns import given
 from monai_memo.data.overlap import repeated_images
 from monai_memo.data.prepared import PreparedCohort
 from monai_memo.detector.detector import known_summary
 from monai_memo.redaction import Named, plain
+from monai_memo.sampling import OF_SAMPLES
 from monai_memo.statistics.calibration import expected_floor, memorized_level
 from monai_memo.statistics.intervals import Interval
 from monai_memo.statistics.rates import AuditRates
@@ -151,7 +153,7 @@ def match_table(prepared: Mapping[str, PreparedCohort], comparison: Comparison, 
     agrees = kinds_of_agreement(comparison, tau)
     rows = []
     for index in np.argsort(-similarity, kind="stable"):
-        original = training[int(comparison.nearest_training[index])]
+        original, columns = training[int(comparison.nearest_training[index])], synthetic[int(index)].columns
         rows.append(
             Match(
                 synthetic=synthetic[int(index)].image_id,
@@ -165,6 +167,7 @@ def match_table(prepared: Mapping[str, PreparedCohort], comparison: Comparison, 
                 same_image=None if beyond is None else bool(similarity[index] > beyond),
                 agrees=agrees[index],
                 look_alikes=None if look_alikes is None else round(float(look_alikes[index]), 6),
+                conditions={name: given(value) for name, value in columns.items() if name not in OF_SAMPLES},
             )
         )
     return rows

@@ -72,7 +72,7 @@ MATCH_COLUMNS = (
     "pair",
     "page",
 )
-
+CONDITION = "condition_"  # before the name of a column of the synthetic images' table
 
 PARTIAL_COLUMNS = ("synthetic", "training", "score", "tau", "in_part", "p_value", "listed", "region", "part")
 
@@ -237,6 +237,7 @@ class AuditResult:
                 synthetic=synthetic[match.synthetic],
                 nearest_training=originals[match.nearest_training],
                 nearest_patient=patients[match.nearest_patient],
+                conditions={},  # of a rare one few patients are known to have it
             )
             for match in self.matches
         ]
@@ -283,12 +284,14 @@ class AuditResult:
     def write(self, folder: str | Path) -> None:
         """Write ``audit.json``, ``matches.csv`` and, where parts were looked for, ``partial.csv``.
 
-        Pairs are numbered, since pages show no names; the table has the pages of those that lie in ``folder``.
+        Pairs are numbered, since pages show no names; the table has the pages of those that lie in ``folder``, and at
+        the end the conditions that the synthetic images' table has.
         """
         write_json(Path(folder) / "audit.json", self.to_dict())
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
-        rows.writerow(MATCH_COLUMNS)
+        conditions = list(dict.fromkeys(name for match in self.matches for name in match.conditions))
+        rows.writerow([*MATCH_COLUMNS, *(f"{CONDITION}{cell(name)}" for name in conditions)])
         for pair, match in enumerate(self.matches, 1):
             numbers = (f"{match.similarity:.6f}", f"{match.tau:.6f}", "true" if match.copy else "false")
             same_image = "" if match.same_image is None else str(match.same_image).lower()
@@ -302,7 +305,8 @@ class AuditResult:
             )
             page = page_of(pair) if (Path(folder) / page_of(pair)).is_file() else ""
             names = cell(match.synthetic), cell(match.nearest_training)
-            rows.writerow([*names, *numbers, *certainty, str(pair), page])
+            told = (cell(match.conditions.get(name, "")) for name in conditions)
+            rows.writerow([*names, *numbers, *certainty, str(pair), page, *told])
         write_text(Path(folder) / "matches.csv", text.getvalue())
         if self.partial is not None:
             write_text(Path(folder) / "partial.csv", partial_table(self.partial_matches))
@@ -333,7 +337,7 @@ def truth(cell: str) -> str:
 
 
 def matches_in(folder: str | Path) -> list[dict[str, str]]:
-    """The rows of ``matches.csv`` with the images named as their files are.
+    """The rows of ``matches.csv`` with images and conditions as their files and tables have them.
 
     Raises:
         MemoError: no such table, or not the one of an audit.
@@ -342,7 +346,9 @@ def matches_in(folder: str | Path) -> list[dict[str, str]]:
     try:
         with open(path, newline="", encoding="utf-8") as stream:
             rows = list(csv.DictReader(stream))
-        names = ("synthetic", "nearest_training")
+        names = (
+            ["synthetic", "nearest_training", *(name for name in rows[0] if name.startswith(CONDITION))] if rows else []
+        )
         said = [name for name in ("copy", "listed") if rows and name in rows[0]]
         return [
             {**row, **{name: uncell(row[name]) for name in names}, **{name: truth(row[name]) for name in said}}

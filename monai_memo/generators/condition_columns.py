@@ -7,11 +7,11 @@ from __future__ import annotations
 from typing import Any
 
 from monai_memo.errors import ConfigurationError
+from monai_memo.sampling import OF_SAMPLES
 from monai_memo.settings import Kind, Refused
 from monai_memo.settings.values import listed
 
 NONE, CLASS = "none", ":class"
-OF_SAMPLES = ("image", "patient_id", "seed", "model_sha256", "sha256")  # columns that mean something else
 
 
 class ConditionColumns(Kind):

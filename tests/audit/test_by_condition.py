@@ -16,7 +16,7 @@ from monai_memo.audit.by_condition import LEAST_PATIENTS, without_names
 from monai_memo.audit.card import write_card
 from monai_memo.audit.configuration import AuditConfiguration
 from monai_memo.audit.parts import ConditionPart, Estimate, GroupPart
-from monai_memo.audit.result import AuditResult
+from monai_memo.audit.result import AuditResult, matches_in
 from monai_memo.errors import CohortError
 from monai_memo.settings import SettingsError
 from tests.audit.small import settings, untrained, write_cohorts
@@ -83,11 +83,39 @@ def test_report_and_card_tell_of_each_class(finished: tuple[Path, AuditResult], 
     assert "Do the classes differ? | p = " in card and RARE not in card and OFTEN not in card
 
 
+def test_the_table_of_matches_says_the_condition_of_each_image(finished: tuple[Path, AuditResult]) -> None:
+    out, _ = finished
+    rows = matches_in(out)
+    assert list(rows[0])[-2:] == ["page", "condition_kind"]
+    assert {row["synthetic"]: row["condition_kind"] for row in rows} == {
+        f"synthetic/synthetic{number:02d}.png": RARE if number < 12 else OFTEN for number in range(24)
+    }
+
+
+def test_a_manifest_of_samples_gives_its_conditions_and_nothing_else(place: Path, tmp_path: Path) -> None:
+    """Other people's text: no formula, and it can be read back."""
+    table = place / "manifest.csv"
+    rows = [
+        f"synthetic/synthetic{number:02d}.png,{number},abc,def,{'=1+1' if number else 'n/a'},{40 + number}"
+        for number in range(24)
+    ]
+    table.write_text("image,seed,model_sha256,sha256,=label,age\n" + "\n".join(rows) + "\n")
+    audit(place, tmp_path / "out", synthetic=str(table), condition=None)
+    found = {row["synthetic"]: row for row in matches_in(tmp_path / "out")}
+    assert list(found["synthetic/synthetic00.png"])[-3:] == ["page", "condition_'=label", "condition_age"]
+    first, second = (found[f"synthetic/synthetic0{number}.png"] for number in (0, 1))
+    assert (first["condition_'=label"], first["condition_age"]) == ("", "40")
+    assert (second["condition_'=label"], second["condition_age"]) == ("=1+1", "41")
+    assert ",'=1+1," in (tmp_path / "out" / "matches.csv").read_text()
+
+
 def test_a_redacted_audit_names_no_class_and_tells_small_ones_together(place: Path, tmp_path: Path) -> None:
     audit(place, tmp_path / "out", redacted=True)
     record = json.loads((tmp_path / "out" / "audit.json").read_text())
     text = json.dumps(record) + (tmp_path / "out" / "report.html").read_text()
     assert RARE not in text and OFTEN not in text and "kind" not in record["conditions"]["condition"]
+    table = (tmp_path / "out" / "matches.csv").read_text()
+    assert RARE not in table and OFTEN not in table and "condition" not in table and table.count("\n") == 25
     groups = record["conditions"]["groups"]
     assert [(group["name"], group["n_train"], group["n_synthetic"]) for group in groups] == [
         ("2 groups of few patients", 24, 24)
