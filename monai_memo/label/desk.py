@@ -172,12 +172,12 @@ class Desk:
     def _told(self, pair_id: str) -> Answer:
         if self._figures(pair_id).is_file():
             told = read_told(self.review / IMAGES, pair_id)
-            require_whole(self._figures(pair_id), tuple(told["shape"]))
+            require_whole(self._figures(pair_id), told)
         else:
             native = self._of_an_earlier_version(pair_id)
             longest = max(native.synthetic.shape)
             told = {"shape": list(native.synthetic.shape), "extent": [n / longest for n in native.synthetic.shape],
-                    "oriented": False}  # fmt: skip
+                    "oriented": False, "channels": native.channels}  # fmt: skip
         return Answer.of({"id": pair_id, **told, "grey": {"lowest": LOWEST, "levels": LEVELS, "most": MOST_VALUE}})
 
     def _pixels(self, given: dict[str, str]) -> Answer:

@@ -3,7 +3,8 @@
 """Pairs at the resolution of their files, for the viewer: both images on one grid, with more than 256 grey values.
 
 A pair lies in two files: ``pair_001.gz`` (the synthetic image, then the training image, both ``uint16``, rows or x
-first, compressed) and ``pair_001.json`` (what the viewer needs to know). Neither says where an image is from.
+first, in colour all of red, then green, then blue; compressed) and ``pair_001.json`` (what the viewer needs to know).
+Neither says where an image is from.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import gzip
 import json
 import math
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import combinations
@@ -36,6 +38,7 @@ from monai_memo.search.pair import ALIGNED_LENGTH, compare_pair
 # Stored grey values: 0 is half the range between the two percentiles below the lower one, 8192 as much above the upper.
 LOWEST, LEVELS, MOST_VALUE = -0.5, 4096, 8192
 MOST_POINTS = {2: 1 << 25, 3: 1 << 26}  # of one image: what a browser holds twice; 5792 x 5792, 512 x 512 x 256
+CHANNELS = (1, 3)  # grey, or red, green and blue
 COMPRESSION = 3
 SLAB = 1 << 22  # points that are brought to the other image at once
 FIGURES = ".gz"
@@ -47,8 +50,9 @@ class NativePair:
     """Two images on one grid.
 
     Attributes:
-        synthetic, training: ``(*spatial)``; 0 and 1 are the percentiles of the audit's preprocessing, and what lies
-            beyond is kept as far as half that range. The training image is aligned and grey where it ends.
+        synthetic, training: ``(*spatial)``, in colour ``(3, rows, columns)``; 0 and 1 are the percentiles of the
+            audit's preprocessing, and what lies beyond is kept as far as half that range. The training image is
+            aligned and grey where it ends.
         extent: length of each axis, relative to the others.
         oriented: whether a volume says where its right, front and top are.
     """
@@ -58,10 +62,20 @@ class NativePair:
     extent: tuple[float, ...]
     oriented: bool = False
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Points along each axis."""
+        return self.synthetic.shape[-len(self.extent) :]
+
+    @property
+    def channels(self) -> int:
+        """1, or 3 in colour."""
+        return len(_channels(self.synthetic, len(self.shape)))
+
 
 @dataclass(frozen=True)
 class Whole:
-    """One image as its file has it, turned upright."""
+    """One image as its file has it, turned upright: ``(*spatial)``, in colour ``(3, rows, columns)``."""
 
     image: NDArray[np.float32]
     extent: tuple[float, ...]
@@ -69,18 +83,29 @@ class Whole:
 
 
 def load_whole(image: CohortImage, preprocessing: Preprocessing) -> Whole:
-    """Read an image without resizing it. Grey values are scaled as the audit scales them, and not clipped.
+    """Read an image without resizing it. Values are scaled as the audit scales them, and not clipped.
+
+    It is in colour where the audit compared in colour, also if this one is a grey picture: then all pairs of a review
+    take the same space.
 
     Raises:
         UnusableImageError: see ``Preprocessing.load``.
     """
-    whole = replace(preprocessing, percentiles=(0.0, 100.0), spacing=None, channels=1)
-    array = whole.unsized(image)[0][0]
+    dims = preprocessing.spatial_dims
+    channels = preprocessing.channels if dims == 2 else 1
+    whole = replace(preprocessing, percentiles=(0.0, 100.0), spacing=None, channels=channels)
+    array = whole.unsized(image)[0]
+    array = array if channels > 1 else array[0]
     low, high = np.percentile(array, preprocessing.percentiles)
     if high <= low:
         low, high = 0.0, 1.0  # as the preprocessing does it with few bright pixels on a flat background
-    extent, oriented = _extent(image, array.shape)
+    extent, oriented = _extent(image, array.shape[-dims:])
     return Whole(np.asarray((array - low) / (high - low), dtype=np.float32), extent, oriented)
+
+
+def _channels(image: NDArray[np.float32], dims: int) -> NDArray[np.float32]:
+    """``(channels, *spatial)``."""
+    return image if image.ndim > dims else image[None]
 
 
 def _extent(image: CohortImage, shape: tuple[int, ...]) -> tuple[tuple[float, ...], bool]:
@@ -113,11 +138,12 @@ def native_pair(synthetic: Whole, training: Whole, preprocessing: Preprocessing,
     Args:
         verified: mirror, turn, zoom and shift it, as the verification does; otherwise only mirror it.
     """
-    shape = grid_of(synthetic.image.shape, training.image.shape)
-    dims = len(shape)
-    small = replace(preprocessing, size=(ALIGNED_LENGTH[dims],) * dims, channels=1, spacing=None)
-    first, second = (small.sized(whole.image.clip(0, 1)[None]) for whole in (synthetic, training))
-    theta = compare_pair(first, second).transform if verified else _mirror(second[0], first[0])
+    dims = len(synthetic.extent)
+    channels = len(_channels(synthetic.image, dims))
+    shape = grid_of(synthetic.image.shape[-dims:], training.image.shape[-dims:], channels)
+    small = replace(preprocessing, size=(ALIGNED_LENGTH[dims],) * dims, spacing=None)
+    first, second = (small.sized(_channels(whole.image, dims).clip(0, 1)) for whole in (synthetic, training))
+    theta = compare_pair(first, second).transform if verified else _mirror(second.mean(axis=0), first.mean(axis=0))
     return NativePair(
         synthetic=brought(synthetic.image, np.eye(dims, dims + 1, dtype=np.float32), shape),
         training=brought(training.image, theta, shape),
@@ -126,7 +152,7 @@ def native_pair(synthetic: Whole, training: Whole, preprocessing: Preprocessing,
     )
 
 
-def grid_of(synthetic: tuple[int, ...], training: tuple[int, ...]) -> tuple[int, ...]:
+def grid_of(synthetic: tuple[int, ...], training: tuple[int, ...], channels: int = 1) -> tuple[int, ...]:
     """Points along each axis that hold both images.
 
     A picture keeps the proportions of the synthetic one; a volume takes the finer one of each axis.
@@ -141,10 +167,10 @@ def grid_of(synthetic: tuple[int, ...], training: tuple[int, ...]) -> tuple[int,
         shape = tuple(round(length * finer) for length in synthetic)
     else:
         shape = tuple(max(pair) for pair in zip(synthetic, training, strict=True))
-    points = float(np.prod(shape))
-    if points <= MOST_POINTS[dims]:
+    points, most = float(np.prod(shape)), MOST_POINTS[dims] / channels
+    if points <= most:
         return shape
-    share = (MOST_POINTS[dims] / points) ** (1 / dims)
+    share = (most / points) ** (1 / dims)
     return tuple(max(1, int(length * share)) for length in shape)
 
 
@@ -162,6 +188,8 @@ def _mirror(training: NDArray[np.float32], synthetic: NDArray[np.float32]) -> ND
 def brought(image: NDArray[np.float32], theta: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
     """An image on another grid of ``shape``, through a transform of coordinates from -1 to 1; 0.5 where it ends."""
     dims = len(shape)
+    if image.ndim > dims:
+        return np.stack([brought(channel, theta, shape) for channel in image])
     if image.shape == shape and np.array_equal(theta, np.eye(dims, dims + 1)):
         return np.asarray(image, dtype=np.float32)
     source = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None, None]
@@ -202,7 +230,8 @@ def save_native(folder: Path, pair_id: str, pair: NativePair) -> None:
     write_with(folder / f"{pair_id}{FIGURES}", write)
     longest = max(pair.extent)
     told = {
-        "shape": list(pair.synthetic.shape),
+        "shape": list(pair.shape),
+        "channels": pair.channels,
         "extent": [round(length / longest, 6) for length in pair.extent],
         "oriented": pair.oriented,
     }
@@ -219,6 +248,7 @@ def read_told(folder: Path, pair_id: str) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         told = {key: record[key] for key in ("shape", "extent", "oriented")}
+        told["channels"] = record.get("channels", 1)  # of an earlier version: grey
         dims = len(told["shape"])
         if dims not in (2, 3) or len(told["extent"]) != dims or not isinstance(told["oriented"], bool):
             raise ValueError("another form is expected")
@@ -226,19 +256,21 @@ def read_told(folder: Path, pair_id: str) -> dict[str, Any]:
             raise ValueError("lengths must be whole numbers")
         if not all(type(length) in (int, float) and 0 < length <= 1 for length in told["extent"]):
             raise ValueError("extents must be numbers from 0 to 1")
+        if told["channels"] not in CHANNELS:
+            raise ValueError("channels must be 1 or 3")
         return told
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise MemoError(f"{path} is missing or damaged: {REMEDY}") from error
 
 
-def require_whole(path: Path, shape: tuple[int, ...]) -> None:
+def require_whole(path: Path, told: Mapping[str, Any]) -> None:
     """Unpack the images of a pair once, without keeping them: a browser tells nobody which file is damaged.
 
     Raises:
-        MemoError: they cannot be unpacked, or are of another shape.
+        MemoError: they cannot be unpacked, or are not what ``read_told`` says.
     """
     status = path.stat()
-    if _unpacked_bytes(path, status.st_mtime_ns, status.st_size) != 2 * 2 * math.prod(shape):
+    if _unpacked_bytes(path, status.st_mtime_ns, status.st_size) != 2 * 2 * told["channels"] * math.prod(told["shape"]):
         raise MemoError(f"{path} is damaged: {REMEDY}")
 
 
@@ -280,6 +312,7 @@ def read_native(folder: Path, pair_id: str) -> NativePair:
     """Inverse of ``save_native``, but for rounding."""
     told = read_told(folder, pair_id)
     with gzip.open(folder / f"{pair_id}{FIGURES}") as stream:
-        both = np.frombuffer(stream.read(), dtype="<u2").reshape(2, *told["shape"])
+        colours = (3,) if told["channels"] == 3 else ()
+        both = np.frombuffer(stream.read(), dtype="<u2").reshape(2, *colours, *told["shape"])
     values = both.astype(np.float32) / LEVELS + np.float32(LOWEST)
     return NativePair(values[0], values[1], tuple(told["extent"]), told["oriented"])

@@ -127,17 +127,20 @@ def load_pair(
 
 
 def picture_of(pair: NativePair, shown: Preprocessing) -> NDArray[np.float32]:
-    """``side_by_side`` at the size that MONAI Label's clients get."""
+    """``side_by_side`` at the size that MONAI Label's clients get, in colour ``(1, rows, columns, 3)``."""
+    if pair.channels > 1:
+        colours = (replace(pair, synthetic=pair.synthetic[i], training=pair.training[i]) for i in range(pair.channels))
+        return np.stack([picture_of(one, shown) for one in colours], axis=-1)
     synthetic, training = (shown.sized(image.clip(0, 1)[None])[0] for image in (pair.synthetic, pair.training))
     return side_by_side(AlignedPair(synthetic, training))
 
 
 def save_picture(path: Path, picture: NDArray[np.float32]) -> Path:
-    """Write a picture for MONAI Label's clients, with 256 grey values, as on a screen.
+    """Write a picture for MONAI Label's clients, with 256 values, as on a screen.
 
     It is not compressed: a copy beside its original takes less than two patients do, and its size would tell.
     """
-    if picture.ndim == 2:
+    if path.suffix == ENDING[2]:
         image = Image.fromarray(np.round(picture.clip(0, 1) * 255).astype(np.uint8))
         return write_with(path, lambda temporary: image.save(temporary, format="PNG", compress_level=0))
     volume = nibabel.Nifti1Image(picture.clip(0, 1), np.eye(4))  # type: ignore[attr-defined, no-untyped-call]

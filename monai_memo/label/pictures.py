@@ -19,7 +19,7 @@ from monai_memo.label.pairs import PLANES, AlignedPair, slice_picture
 
 
 def stored_pair(path: str | Path, shape: tuple[int, ...]) -> AlignedPair:
-    """The two images of a stored picture, ``(*shape)`` each, in [0, 1].
+    """The two images of a stored picture, ``(*shape)`` each, in [0, 1]; of one in colour the grey values.
 
     Raises:
         ValueError: the picture is not that of a pair of this shape.
@@ -37,7 +37,7 @@ def stored_pair(path: str | Path, shape: tuple[int, ...]) -> AlignedPair:
 def _stored(path: str, changed: int) -> NDArray[np.float32]:
     """Scrolling through slices asks for the same volume again and again."""
     array = read_image(path).array
-    values = array[0].astype(np.float32)
+    values = (array[0] if len(array) == 1 else array.mean(axis=0)).astype(np.float32)
     return values / np.float32(255) if path.endswith(".png") else values
 
 

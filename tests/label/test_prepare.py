@@ -19,10 +19,12 @@ from monai_memo.data.loading import Preprocessing
 from monai_memo.data.phantoms import chest_phantom, knee_phantom
 from monai_memo.errors import CohortError, ConfigurationError, MemoError
 from monai_memo.label.audit_folder import AuditFolder
-from monai_memo.label.native import Whole, native_pair
+from monai_memo.label.native import Whole, native_pair, read_native, unpacked
 from monai_memo.label.pairs import AlignedPair, gap, side_by_side, slice_picture
 from monai_memo.label.pictures import evidence_picture, evidence_volume, pair_slice, stored_pair
 from monai_memo.label.prepare import open_study, prepare_review
+from tests.audit.test_colours import audit as audit_skin
+from tests.audit.test_colours import write as write_skin
 
 
 def aligned_pair(synthetic: np.ndarray, training: np.ndarray, verified: bool) -> AlignedPair:
@@ -52,6 +54,30 @@ def test_pictures_show_the_synthetic_image_left_and_its_match_right(audit: Path,
             assert pixel_correlation(original, shown) > 0.95  # the rim is as coarse as the file
     table = json.loads((audit / "review" / "study.json").read_text())
     assert len(table["pairs"]) == 10 and open_study(AuditFolder(audit)) == study
+
+
+@pytest.mark.parametrize("channels", [3, 1])
+def test_pairs_are_shown_in_colour_where_they_were_compared_in_colour(channels: int, tmp_path: Path) -> None:
+    """A detector of grey images compares pictures in grey: then raters see what it saw."""
+    write_skin(tmp_path)
+    audit_skin(tmp_path, channels)
+    out = tmp_path / "out"
+    study = prepare_review(str(out), n=6, n_uncertain=2, progress=False)
+    small = sorted((out / "review" / "datastore").glob("*.png"))
+    assert len({path.stat().st_size for path in small}) == 1, "sizes say nothing of what is shown"
+    sizes = {len(unpacked(out / "review" / "images", pair.pair_id)) for pair in study.pairs}
+    assert sizes == {2 * 2 * channels * 32 * 32}
+    for pair, path in zip(study.pairs, small, strict=True):
+        original = np.asarray(Image.open(tmp_path / "synthetic" / pair.synthetic), dtype=np.float32)
+        stored = read_native(out / "review" / "images", pair.pair_id)
+        assert stored.channels == channels and stored_pair(path, study.shape).synthetic.shape == study.shape
+        if channels == 3:
+            assert pixel_correlation(np.moveaxis(original, -1, 0), stored.synthetic) > 0.99
+        assert Image.open(path).mode == ("RGB" if channels == 3 else "L")
+        left = np.asarray(Image.open(path), dtype=np.float32)[:, : study.shape[1]]
+        shown = np.asarray(Image.open(tmp_path / "synthetic" / pair.synthetic).resize(study.shape[::-1], 2))
+        if channels == 3:
+            assert pixel_correlation(shown.astype(np.float32), left) > 0.95
 
 
 def test_volumes_lie_side_by_side_and_slices_follow(audit_3d: Path) -> None:

@@ -215,7 +215,7 @@ def test_images_come_at_their_own_resolution(served: Served) -> None:
     pair = served.study.sample[0].pair_id
     told = served.told(f"/review/pair?pair={pair}")
     assert told == {
-        "id": pair, "shape": [30, 40], "extent": [0.75, 1.0], "oriented": False,
+        "id": pair, "shape": [30, 40], "extent": [0.75, 1.0], "oriented": False, "channels": 1,
         "grey": {"lowest": -0.5, "levels": 4096, "most": 8192},
     }  # fmt: skip
     content = served.ask(f"/review/pixels?pair={pair}")[2]
@@ -261,6 +261,7 @@ def test_a_review_of_an_earlier_version_goes_on_with_its_smaller_pictures(served
     Image.fromarray(np.round(both * 255).astype(np.uint8)).save(served.folder / DATASTORE / f"{pair}.png")
     with serving(served.folder, replace(served.study, shape=(16, 20))) as again:
         told = again.told(f"/review/pair?pair={pair}")
+        assert told["channels"] == 1
         assert told["shape"] == [16, 20] and told["extent"] == [0.8, 1.0]
         content = again.ask(f"/review/pixels?pair={pair}")[2]
         found = np.frombuffer(content, "<u2").reshape(2, 16, 20) / 4096 - 0.5
@@ -280,6 +281,29 @@ def test_the_size_of_an_answer_does_not_say_whether_a_pair_is_a_copy(served: Ser
         told = served.ask(f"/review/pair?pair={pair.pair_id}")[2]
         found.append((len(content), len(told)))
     assert set(found) == {(4 * 30 * 40, found[0][1])}
+
+
+def test_pairs_in_colour_come_in_colour_and_all_with_the_same_size(served: Served) -> None:
+    """A copy, two patients, a grey picture and flat ones: images, and what is told of them, are equally long."""
+    values = np.random.default_rng(1).random((2, 3, 30, 40), dtype=np.float32)
+    grey, flat = np.repeat(values[0, :1], 3, axis=0), np.full((3, 30, 40), 0.5, dtype=np.float32)
+    found = set()
+    kinds = ((values[0], values[0]), (values[0], values[1]), (values[0], grey), (flat, flat))
+    for pair, images in zip(served.study.sample, kinds, strict=False):
+        save_native(served.folder / IMAGES, pair.pair_id, NativePair(*images, (30.0, 40.0)))
+        content = served.ask(f"/review/pixels?pair={pair.pair_id}")[2]
+        told = served.ask(f"/review/pair?pair={pair.pair_id}")[2]
+        found.add((len(content), len(told), json.loads(told)["channels"]))
+        stored = np.frombuffer(content, "<u2").reshape(2, 3, 30, 40) / 4096 - 0.5
+        np.testing.assert_allclose(stored, images, atol=1 / 4096)
+    assert len(found) == 1 and found.pop()[::2] == (12 * 30 * 40, 3)
+
+
+def test_a_pair_in_colour_with_the_pixels_of_a_grey_one_is_damaged(served: Served) -> None:
+    pair = served.study.sample[0].pair_id
+    told = json.loads((served.folder / IMAGES / f"{pair}.json").read_text())
+    (served.folder / IMAGES / f"{pair}.json").write_text(json.dumps({**told, "channels": 3}))
+    assert served.ask(f"/review/pair?pair={pair}")[0] == 500
 
 
 def test_what_a_killed_writer_left_is_removed_at_the_next_start(served: Served) -> None:

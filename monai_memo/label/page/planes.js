@@ -52,16 +52,24 @@ const DIFFERENCES = Uint32Array.from({ length: 511 }, (_, position) => {
   return (255 << 24 | mixed[2] << 16 | mixed[1] << 8 | mixed[0]) >>> 0;
 });
 
-// Fill the pixels of a canvas (as 32 bit numbers).
+// Fill the pixels of a canvas (as 32 bit numbers). Values: grey, or all of red, then of green, then of blue.
 export function paint(pixels, values, table) {
-  for (let i = 0; i < values.length; i++) {
-    const shade = table[values[i]];
-    pixels[i] = (255 << 24 | shade << 16 | shade << 8 | shade) >>> 0;
+  const n = pixels.length, step = values.length > n ? n : 0;
+  for (let i = 0; i < n; i++) {
+    pixels[i] = (255 << 24 | table[values[i + 2 * step]] << 16 | table[values[i + step]] << 8 | table[values[i]]) >>> 0;
   }
 }
 
+// In colour the difference of the channel that differs most: equal grey values can hide another colour.
 export function paintDifference(pixels, synthetic, training, table) {
-  for (let i = 0; i < synthetic.length; i++) pixels[i] = DIFFERENCES[table[synthetic[i]] - table[training[i]] + 255];
+  for (let i = 0; i < pixels.length; i++) {
+    let most = 0;
+    for (let at = i; at < synthetic.length; at += pixels.length) {
+      const difference = table[synthetic[at]] - table[training[at]];
+      if (Math.abs(difference) > Math.abs(most)) most = difference;
+    }
+    pixels[i] = DIFFERENCES[most + 255];
+  }
 }
 
 // Where panels go: the number of columns at which images come out largest.

@@ -32,7 +32,7 @@ async function fetchPair(pair) {
   const told = await asked("pair", { pair });
   const answer = await request(`pixels?${new URLSearchParams({ pair })}`);
   const content = await answer.arrayBuffer().catch(() => { throw new Error("The images did not arrive whole. Try again: load this page anew."); });
-  const points = told.shape.reduce((product, length) => product * length, 1);
+  const points = told.shape.reduce((product, length) => product * length, told.channels);
   if (content.byteLength !== 4 * points) throw new Error("The images of this pair are damaged. Tell who runs the server.");
   const values = new Uint16Array(content);
   return { ...told, synthetic: values.subarray(0, points), training: values.subarray(points) };

@@ -7,8 +7,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
+from monai_memo.label.native import NativePair, save_native
+from monai_memo.label.prepare import IMAGES
 from monai_memo.label.ratings import standing
 from tests.label.browsing import (
     click,
@@ -75,6 +78,25 @@ def test_both_images_stand_side_by_side_with_one_window(browser: Any, pictures: 
     press(browser, "c")
     found = state(browser)
     assert (float(found["low"]) + float(found["high"])) / 2 == pytest.approx(0.8, abs=0.01)
+    assert severe(browser) == []
+
+
+def test_pictures_in_colour_stand_in_their_colours(browser: Any, pictures: Served, shot: Shot) -> None:
+    """Red grows to the right, green downwards, blue stays; the training image has red and green exchanged."""
+    down, across = np.indices((30, 40), dtype=np.float32)
+    red, green, blue = across / 40, down / 30, np.full((30, 40), 0.25, dtype=np.float32)
+    pair = NativePair(np.stack([red, green, blue]), np.stack([green, red, blue]), (30.0, 40.0))
+    for one in pictures.study.pairs:
+        save_native(pictures.folder / IMAGES, one.pair_id, pair)
+    opened(browser, pictures)
+    shot("2d_colour")
+    assert colour(browser, 0, 0.75, 0.25, "images") == pytest.approx([191, 64, 64], abs=9)
+    assert colour(browser, 1, 0.75, 0.25, "images") == pytest.approx([64, 191, 64], abs=9)
+    press(browser, "d")
+    shot("2d_colour_difference")
+    differs, same = (colour(browser, 0, place, 0.25, "images") for place in (0.75, 0.25))
+    assert max(differs) - min(differs) > 60, "equal in grey, and other colours"
+    assert same == pytest.approx([247, 247, 247], abs=12)
     assert severe(browser) == []
 
 
