@@ -136,6 +136,8 @@ def forecast(
                 if settings.looks_for_parts(recipe.name, numbers["training"]):
                     low, high = steps["search"]
                     by_one = ranks / len(searched(settings.symmetries, preprocessing.spatial_dims))  # upright only
+                    if settings.reference:  # among held-out patients as well
+                        by_one *= 1 + numbers["synthetic"] / (numbers["synthetic"] + numbers["heldout"])
                     steps["parts"] = (PARTS[0] * low * by_one, PARTS[1] * high * by_one)
             network.to("cpu")
     except MemoError:  # a sample that nothing can be learnt from; the audit says so of all images

@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Copies in part: synthetic images with a region of a training image, in an image that is no copy as a whole.
 
-They are counted apart, with a threshold and a control of their own: held-out images go through the same search. Images
-that are called copies already are not counted again, neither synthetic nor held-out ones.
+They are counted apart, with a threshold and a control of their own: held-out images go through the same search. Where
+the synthetic images have regions that are nearer to held-out patients than that, this raises the threshold: exchanged
+quarters of an unseen patient, with borders in the middle of the image, have such regions. Images that are called copies
+already are not counted again, neither synthetic nor held-out ones.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from monai_memo.audit.comparison import patient_codes
 from monai_memo.audit.configuration import MOST_IN_PARTS
 from monai_memo.audit.inputs import Inputs
 from monai_memo.audit.parts import Count, Estimate, PartialMatch, PartialPart, Verdict
+from monai_memo.audit.reference import unseen_gallery
 from monai_memo.audit.run import Run
 from monai_memo.audit.searching import Searched
 from monai_memo.audit.sharing import SharedPartSearch
@@ -31,6 +34,7 @@ from monai_memo.search.runner import Runner
 from monai_memo.statistics.discoveries import Discoveries, discover
 from monai_memo.statistics.exceedance import Exceedance, exceedance
 from monai_memo.statistics.intervals import Interval
+from monai_memo.statistics.own_references import OwnReferences
 
 SENTENCE = (
     "Windows of a quarter of each image (of a volume: an eighth) were looked up by themselves, at any place of any "
@@ -55,6 +59,7 @@ class InPart:
         numbers: threshold, count and control.
         discoveries: p-values, and the list at the audit's false discovery rate.
         heldout: ``(n_heldout,)`` scores of the held-out images, likewise.
+        own: scores of the same synthetic images among held-out patients; None where these were not looked through.
     """
 
     search: PartSearch | SharedPartSearch
@@ -63,6 +68,12 @@ class InPart:
     numbers: Exceedance
     discoveries: Discoveries
     heldout: NDArray[np.float64] | None = None
+    own: OwnReferences | None = None
+
+    @property
+    def between(self) -> int:
+        """Synthetic images above what held-out images reach, and not above tau."""
+        return int(((self.scores > self.numbers.tau_control) & (self.scores <= self.numbers.tau.value)).sum())
 
     def contain(self, images: Pixels) -> NDArray[np.bool_]:
         """Which of these images, as soft as the synthetic ones, contain part of a training image."""
@@ -75,14 +86,14 @@ def copies_in_part(run: Run, inputs: Inputs, searched: Searched, calibrated: Cal
     if not settings.looks_for_parts(searched.detector.recipe.name, len(training.pixels)):
         return None
     with run.timed("search in parts"):
-        runner = Runner(
-            torch.device(run.device), folder=run.work / "verified", seed=settings.seed, progress=settings.progress,
-            team=run.team,
-        )  # fmt: skip
+        among_unseen = None
+        if searched.own is not None:  # before the training images: what is asked later is asked of these
+            among_unseen = _among_unseen(run, inputs)
         gallery = Gallery.of(training.pixels, training.cohort.patient_ids)
-        search = PartSearch().fit(gallery, runner) if run.sharing is None else run.sharing.parts(gallery, runner)
+        search = _part_search(run, gallery, "verified")
         found = {
-            name: _look_up(run, search, searched.matched.prepared[name], name) for name in ("heldout", "synthetic")
+            name: _look_up(run, search, searched.matched.prepared[name], name, "verified")
+            for name in ("heldout", "synthetic")
         }
     sims, tau = searched.comparison.sims, calibrated.rates.tau.value
     scores = np.where(sims.synthetic_to_training > tau, NOT_SCORED, found["synthetic"].score)
@@ -92,17 +103,39 @@ def copies_in_part(run: Run, inputs: Inputs, searched: Searched, calibrated: Cal
     patients = patient_codes(inputs.prepared["heldout"].cohort.patient_ids)[unseen]
     if not asked.any() or not unseen.any():
         return None
+    own = None
+    if among_unseen is not None:
+        theirs, ratio = among_unseen
+        own = OwnReferences(theirs[asked], ratio)
     numbers = exceedance(
         scores[asked], heldout[unseen], patients, settings.quantile, settings.confidence, settings.n_bootstrap,
-        settings.seed,
+        settings.seed, own,
     )  # fmt: skip
-    return InPart(
-        search, found["synthetic"], scores, numbers, discover(scores, heldout[unseen], settings.fdr, patients), heldout
-    )
+    listed = discover(scores, heldout[unseen], settings.fdr, patients, own=own)
+    return InPart(search, found["synthetic"], scores, numbers, listed, heldout, own)
 
 
-def _look_up(run: Run, search: PartSearch | SharedPartSearch, prepared: PreparedCohort, name: str) -> PartMatches:
-    store = run.work / "verified" / f"parts-{fingerprint('parts', [VERSION, prepared.content_sha256])[:32]}.npz"
+def _part_search(run: Run, gallery: Gallery, place: str) -> PartSearch | SharedPartSearch:
+    """What is in progress lies in a folder of its own."""
+    runner = Runner(
+        torch.device(run.device), folder=run.work / place, seed=run.settings.seed, progress=run.settings.progress,
+        team=run.team,
+    )  # fmt: skip
+    return PartSearch().fit(gallery, runner) if run.sharing is None else run.sharing.parts(gallery, runner)
+
+
+def _among_unseen(run: Run, inputs: Inputs) -> tuple[NDArray[np.float64], float]:
+    """Scores of the synthetic images among held-out patients, and training images for each of these."""
+    gallery = unseen_gallery(run.settings.seed, inputs)
+    search = _part_search(run, gallery, "unseen")
+    found = _look_up(run, search, inputs.prepared["synthetic"], "synthetic among unseen patients", "unseen")
+    return found.score, max(1.0, len(inputs.training.cohort) / len(gallery))
+
+
+def _look_up(
+    run: Run, search: PartSearch | SharedPartSearch, prepared: PreparedCohort, name: str, place: str
+) -> PartMatches:
+    store = run.work / place / f"parts-{fingerprint('parts', [VERSION, prepared.content_sha256])[:32]}.npz"
     return search.search(prepared.pixels, store, f"parts, {name}")
 
 
@@ -119,6 +152,8 @@ def describe_parts(in_part: InPart) -> PartialPart:
         "control": _estimate(numbers.control),
         "excess": _estimate(numbers.excess),
         "tau": _estimate(numbers.tau),
+        "tau_control": numbers.tau_control,
+        "between": in_part.between,
         "listed": int(in_part.discoveries.listed.sum()),
         "sentence": SENTENCE,
     }
@@ -174,6 +209,20 @@ def with_parts(verdict: Verdict, part: PartialPart | None) -> Verdict:
         "detail": f"{sentence[0].upper()}{sentence[1:]} Do not share them. As a whole: {verdict['headline']} "
         f"{verdict['detail']}",
     }
+
+
+def raised_in_part(in_part: InPart | None) -> list[str]:
+    """What to tell where the synthetic images themselves made the threshold higher: no or one sentence."""
+    if in_part is None or in_part.own is None or in_part.numbers.tau.value <= in_part.numbers.tau_control:
+        return []
+    tau_control, own = in_part.numbers.tau_control, in_part.own.similarity
+    return [
+        f"Copies in part: among patients whom the generator never saw, {int((own > tau_control).sum())} of {len(own)} "
+        f"synthetic images have a region above a score of {tau_control:.2f}, the threshold from held-out images. So "
+        f"it was raised to {in_part.numbers.tau.value:.2f}, which as few of them reach there as chance allows. "
+        f"{in_part.between} images lie between both and are not called copies in part. To take them out as well, "
+        f"remove what is above {tau_control:.2f} in the column score of partial.csv."
+    ]
 
 
 def left_out(run: Run, searched: Searched, n_train: int) -> list[str]:

@@ -139,6 +139,8 @@ class PartialPart(TypedDict):
     control: Annotated[Estimate, Field(description="Rate when held-out patients pose as synthetic.")]
     excess: Annotated[Estimate, Field(description="Rate minus control.")]
     tau: Annotated[Estimate, Field(description="Threshold of the score.")]
+    tau_control: NotRequired[Annotated[float, Field(description="That of held-out images alone.")]]
+    between: NotRequired[Annotated[int, Field(ge=0, description="Synthetic images between both.")]]
     listed: Annotated[int, Field(ge=0, description="On the list at the false discovery rate.")]
     sentence: str
 

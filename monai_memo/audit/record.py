@@ -19,7 +19,7 @@ from monai_memo.audit.certainty import Calibrated, describe_discoveries
 from monai_memo.audit.comparison import Comparison
 from monai_memo.audit.configuration import AuditConfiguration
 from monai_memo.audit.controls import Controls
-from monai_memo.audit.in_part import InPart, describe_parts, left_out, partial_matches, with_parts
+from monai_memo.audit.in_part import InPart, describe_parts, left_out, partial_matches, raised_in_part, with_parts
 from monai_memo.audit.inputs import Inputs
 from monai_memo.audit.orientation import not_looked_up
 from monai_memo.audit.parts import AgreementPart, OrientationPart, ReferencePart, StandardPart, Timing
@@ -229,6 +229,7 @@ def build_result(
     said += _raised(searched, calibrated, reference)
     of_heldout = heldout_copied(rates.of_heldout, sims.n_synthetic)
     said += of_heldout
+    said += raised_in_part(in_part)
     said += left_out(run, searched, sims.n_train)
     partial = None if in_part is None else describe_parts(in_part)
     cohorts = {name: item.cohort for name, item in prepared.items()}

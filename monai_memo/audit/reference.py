@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_memo.audit.comparison import patient_codes
+from monai_memo.audit.inputs import Inputs
 from monai_memo.audit.parts import Estimate, ReferencePart
 from monai_memo.data.cohort import Cohort
 from monai_memo.data.orientation_check import OrientationFinding
@@ -86,6 +87,21 @@ def unseen_rows(
     doubtful = trained_on | {patient for image, patient in pairs if image.image_id in alike}
     usable = np.array([patient not in doubtful for _, patient in pairs])
     return rows_looked_through(patient_codes(heldout.patient_ids), len(training), seed, usable)
+
+
+def unseen_gallery(seed: int, inputs: Inputs, embeddings: NDArray[np.float32] | None = None) -> Gallery:
+    """The held-out images of ``unseen_rows``, as they are.
+
+    Args:
+        seed: of the draw.
+        inputs: of the audit.
+        embeddings: of all held-out images.
+    """
+    heldout = inputs.prepared["heldout"]
+    rows = unseen_rows(heldout.cohort, inputs.training.cohort, inputs.orientations, seed)
+    pixels = np.asarray(heldout.pixels)[rows] if len(rows) < len(heldout.cohort) else heldout.pixels
+    patients = patient_codes(heldout.cohort.patient_ids)[rows]
+    return Gallery(pixels, patients, None if embeddings is None else embeddings[rows])
 
 
 def nearest_patients(

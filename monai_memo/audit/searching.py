@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from monai_memo.audit.comparison import Comparison, compare, patient_codes, with_soft_part
+from monai_memo.audit.comparison import Comparison, compare, with_soft_part
 from monai_memo.audit.inputs import Inputs, recipe_for
-from monai_memo.audit.reference import joint_gallery, nearest_patients, unseen_rows
+from monai_memo.audit.reference import joint_gallery, nearest_patients, unseen_gallery
 from monai_memo.audit.run import Run
 from monai_memo.audit.sharing import build_search
 from monai_memo.audit.sharpness import (
@@ -264,19 +264,14 @@ def _own_references(
     Args:
         names: of ``_reference``.
     """
-    heldout = inputs.prepared["heldout"]
-    rows = unseen_rows(heldout.cohort, inputs.training.cohort, inputs.orientations, run.settings.seed)
-    some = len(rows) < len(heldout.cohort)
-    synthetic, vectors = inputs.prepared["synthetic"].pixels, embeddings["heldout"][rows]
-    pixels = np.asarray(heldout.pixels)[rows] if some else heldout.pixels
+    gallery = unseen_gallery(run.settings.seed, inputs, embeddings["heldout"])
+    some = len(gallery) < len(inputs.prepared["heldout"].cohort)
     if some and run.sharing is not None:  # the others know embeddings by name
-        vectors = run.sharing.embed(detector, pixels, ALONE)
-    patients = patient_codes(heldout.cohort.patient_ids)[rows]
-    gallery = Gallery(pixels, patients, vectors)
+        gallery.embeddings = run.sharing.embed(detector, gallery.pixels, ALONE)
     search = _search(run, detector, gallery, symmetries, (ALONE if some else names[1],), "unseen")
-    found = search.search(synthetic, run.work / "unseen" / "unseen.npz")
+    found = search.search(inputs.prepared["synthetic"].pixels, run.work / "unseen" / "unseen.npz")
     nearest = found.candidates, found.similarity
-    return OwnReferences.among(nearest, patients, len(inputs.training.cohort), found.by_places())
+    return OwnReferences.among(nearest, gallery.patients, len(inputs.training.cohort), found.by_places())
 
 
 def _compare_embeddings(

@@ -6,7 +6,7 @@ Each alteration of the ladder is applied to unseen patients, who then play the s
 images are softened as they would be and set the threshold, the altered images' own similarities to held-out patients
 raise it, and the share above it is what a user would be told by mistake.
 It should be what the threshold promises (5 % at the 95th percentile), whatever was done to the images. The same for the
-images of other cohorts as they are (another hospital). Copies in part are counted likewise. Results stand in
+images of other cohorts as they are (another hospital). Copies in part are judged and counted likewise. Results stand in
 ``docs/benchmark.md``.
 """
 
@@ -52,8 +52,8 @@ class Judge:
         parts: likewise, for copies in part.
         heldout: ``(n, channels, *spatial)``.
         quantile: level of the thresholds.
-        strangers: search in held-out images, no more of them than there are training images; without it the threshold
-            comes from held-out images alone.
+        strangers: both searches in held-out images, no more of them than there are training images; without them the
+            thresholds come from held-out images alone.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Judge:
         parts: PartSearch,
         heldout: Images,
         quantile: float = 0.95,
-        strangers: CopySearch | None = None,
+        strangers: tuple[CopySearch, PartSearch] | None = None,
     ) -> None:
         self.search, self.parts, self.heldout, self.quantile = search, parts, heldout, quantile
         self.strangers = strangers
@@ -76,13 +76,16 @@ class Judge:
             self.known[words] = self._scores(self.heldout if softening is None else softening(self.heldout))
         similarity, score = self.known[words]
         tau_control = tau = float(threshold_copies(similarity, quantile=self.quantile)[0])
+        own_in_part = None
         if self.strangers is not None:
-            found = self.strangers.search(images)
-            nearest, whose = (found.candidates, found.similarity), self.strangers.gallery.patients
-            own = OwnReferences.among(nearest, whose, len(self.search), found.by_places())
+            found, gallery = self.strangers[0].search(images), self.strangers[0].gallery
+            nearest = found.candidates, found.similarity
+            own = OwnReferences.among(nearest, gallery.patients, len(self.search), found.by_places())
             tau = max(tau, own.without_copies(tau)[0].threshold(self.quantile))
+            own_in_part = OwnReferences(self.strangers[1].search(images).score, own.ratio)
         # As in an audit: what is called as a whole is not counted again.
         part_tau = float(threshold_copies(np.where(similarity > tau, NOT_SCORED, score), quantile=self.quantile)[0])
+        part_tau = part_tau if own_in_part is None else max(part_tau, own_in_part.threshold(self.quantile))
         similarity, score = self._scores(images)
         whole = similarity > tau
         return whole, similarity > tau_control, ~whole & (score > part_tau), words
@@ -165,9 +168,10 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     with torch.inference_mode():
         heldout = one_a_patient(cohorts["heldout"], len(cohorts["heldout"]), preprocessing, given.seed)
         strangers = CopySearch() if detector is None else CopySearch.default(detector.network)
+        unseen = Gallery(heldout[: len(training)])
         judge = Judge(
             search.fit(gallery, runner), PartSearch().fit(gallery, runner), heldout,
-            strangers=strangers.fit(Gallery(heldout[: len(training)]), runner),
+            strangers=(strangers.fit(unseen, runner), PartSearch().fit(unseen, runner)),
         )  # fmt: skip
     record: dict[str, Any] = {
         "command": vars(given), "training": len(training), "heldout": len(judge.heldout), "rows": [],

@@ -3,6 +3,8 @@
 """How many images exceed what unseen patients show: one threshold, one count, one control, by any score.
 
 Used for copies in part, whose score is no correlation and which have no counterpart on the side of training images.
+As for copies as a whole, what the images themselves show among patients whom nobody trained on raises the threshold
+(``statistics.own_references``).
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import numpy as np
 
 from monai_memo.statistics.calibration import threshold_copies
 from monai_memo.statistics.intervals import Interval, patient_weights, percentile_interval, proportion_interval
+from monai_memo.statistics.own_references import OwnReferences
 from monai_memo.statistics.similarities import Floats, Integers
 
 
@@ -22,13 +25,15 @@ class Exceedance:
 
     Attributes:
         tau: the threshold.
-        n: images above it.
+        tau_control: that of held-out images alone.
+        n: images above tau.
         rate: their share.
-        control: the share of held-out images above it.
+        control: the share of held-out images above it; where tau was raised, what chance makes of such images.
         excess: rate minus control; its interval covers new held-out patients and new images.
     """
 
     tau: Interval
+    tau_control: float
     n: int
     rate: Interval
     control: Interval
@@ -43,6 +48,7 @@ def exceedance(
     confidence: float = 0.95,
     draws: int = 1000,
     seed: int = 0,
+    own: OwnReferences | None = None,
 ) -> Exceedance:
     """Count the images whose score lies above a quantile of the held-out images' scores.
 
@@ -53,6 +59,7 @@ def exceedance(
         scores: ``(n,)``.
         heldout: ``(m,)``.
         patients: ``(m,)`` code of the patient of each held-out image.
+        own: scores of the same images among patients whom nobody trained on.
 
     Example:
         >>> import numpy as np
@@ -62,18 +69,24 @@ def exceedance(
         (2, 0.96, True)
     """
     rng = np.random.default_rng([seed, 29])
-    tau = float(threshold_copies(heldout, quantile=quantile)[0])
+    tau_control = tau = float(threshold_copies(heldout, quantile=quantile)[0])
     taus = threshold_copies(heldout, patient_weights(patients, draws, rng), quantile)
+    if own is not None:
+        tau = max(tau_control, own.threshold(quantile))
+        taus = np.maximum(taus, own.threshold_draws(quantile, draws, rng))
     above = scores > tau
     n, n_patients = int(above.sum()), len(np.unique(patients))
     rate = proportion_interval(n, len(scores), confidence)
-    called = heldout > tau
     expected = (1 - quantile) * (n_patients + 1)
     passing = rng.beta(expected, max(n_patients + 1 - expected, 1e-3), draws)
     rates = rng.beta(n + 0.5, len(scores) - n + 0.5, draws)
-    control = percentile_interval(float(called.mean()), passing, confidence)
+    by_chance = float((heldout > tau).mean())
+    if own is not None and tau > tau_control:
+        by_chance, passing = float(own.shares_above(np.array([tau]))[0]), np.maximum(passing, own.shares_above(taus))
+    control = percentile_interval(by_chance, passing, confidence)
     return Exceedance(
         tau=percentile_interval(tau, taus, confidence),
+        tau_control=tau_control,
         n=n,
         rate=rate,
         control=control,

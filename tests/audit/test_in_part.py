@@ -184,6 +184,24 @@ def test_parts_without_verification_are_refused(other: dict[str, object]) -> Non
         AuditConfiguration(train="a", heldout="b", synthetic="c", out="d", parts=True, **other)
 
 
+def test_images_near_to_everybody_in_part_are_not_called(cohorts: Path, tmp_path: Path) -> None:
+    """Synthetic images with quarters of held-out patients: the threshold rises, and the report says so."""
+    synthetic = [phantom(200 + number) for number in range(12)]
+    for number in range(8):
+        synthetic[number][32:, :32] = phantom(100 + number)[:32, 32:]
+    for name in ("train", "heldout"):
+        (tmp_path / name).symlink_to(cohorts / name)
+    write(tmp_path / "synthetic", synthetic)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("monai_memo.audit.searching.compare_verified", only_the_last_is_a_copy)
+        arguments = settings(tmp_path, tmp_path / "out", cohorts / "detector.pt", verification=True)
+        result = Audit(**arguments).run()
+    assert result.partial is not None
+    assert result.partial["tau"].value > result.partial["tau_control"]
+    assert result.partial["n_copies"].value <= 1
+    assert sum("have a region above a score of" in words for words in result.warnings) == 1
+
+
 def part(n: int, low: float) -> PartialPart:
     rate = Estimate(n / 100, 0.0, 0.3)
     return {

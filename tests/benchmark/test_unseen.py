@@ -66,16 +66,20 @@ class Among:
 
 
 def test_images_that_are_as_near_to_held_out_patients_are_not_called() -> None:
+    """Neither as a whole (pixels 0 among training, 2 among held-out patients) nor in part (1 and 3)."""
     rng = np.random.default_rng(1)
     heldout, images = (np.repeat(rng.random((60, 1, 8, 1), dtype=np.float32), 8, axis=3) for _ in range(2))
-    heldout[:, 0, 0, :3] = np.linspace(0, 0.5, 60)[:, None]
+    heldout[:, 0, 0, :4] = np.linspace(0, 0.5, 60)[:, None]
     images[:, 0, 0, 0] = images[:, 0, 0, 2] = np.linspace(0.4, 0.9, 60)  # as near to patients of either kind
-    images[:, 0, 0, 1] = 0
-    images[0, 0, 0, 0] = 0.99
-    judge = Judge(Among(0), Among(1), heldout, strangers=Among(2))  # type: ignore[arg-type]
-    whole, by_control, _, _ = judge(images)
+    images[:, 0, 0, 1] = images[:, 0, 0, 3] = np.linspace(0.9, 0.4, 60)
+    images[0, 0, 0, 0] = images[1, 0, 0, 1] = 0.99
+    judge = Judge(Among(0), Among(1), heldout, strangers=(Among(2), Among(3)))  # type: ignore[arg-type]
+    whole, by_control, part, _ = judge(images)
     assert by_control.sum() > 40
     assert 1 <= whole.sum() <= 4 and whole[0]
+    assert 1 <= part.sum() <= 4 and part[1]
+    _, _, by_control_in_part, _ = Judge(Among(0), Among(1), heldout)(images)  # type: ignore[arg-type]
+    assert by_control_in_part.sum() > part.sum()
 
 
 def test_one_image_is_taken_of_each_patient(tmp_path: Path) -> None:
