@@ -16,7 +16,9 @@ from monai.networks.nets import DiffusionModelUNet
 from monai_memo.data.cohort import Cohort
 from monai_memo.errors import ConfigurationError
 from monai_memo.generators.bundle_model import load_bundle
+from monai_memo.generators.conditions import columns_of
 from monai_memo.generators.weights import read_record
+from monai_memo.membership.denoiser import load_denoiser
 from tests.bundles.test_generators import ROOT, TINY, cause, restore, run, values  # noqa: F401
 
 BUNDLE = "chest_xray_ldm"
@@ -79,6 +81,22 @@ def test_another_process_samples_by_class_and_by_number(trained: Path) -> None:
     strong = model_of(trained, guidance_scale=8)
     far = [strong.sample(seeds, {"label": [label] * 3, "age": ages}) for label in LABELS]
     assert np.abs(far[0] - far[1]).mean() > 2 * np.abs(normal - pneumonia).mean()
+
+
+def test_the_tables_beside_the_weights_tell_a_membership_test_the_conditions(trained: Path) -> None:
+    overrides = {**TINY, "image_size": [16, 16], "model_dir": str(trained), "guidance_scale": 0}
+    denoiser, _ = load_denoiser(ROOT / "bundles" / BUNDLE, "small", **overrides)
+    told = {}
+    for name in ("training", "heldout"):
+        cohort = Cohort.from_source(trained / f"{name}.csv", name)
+        told[name] = denoiser.told(columns_of(cohort), name, strict=name == "training")
+        expected = [LABELS.index(image.columns["label"]) for image in cohort.images]
+        assert told[name]["class_labels"].tolist() == expected
+        missing = [image.columns["age"] == "" for image in cohort.images]
+        assert told[name]["context"][:, 0, 1].tolist() == [float(one) for one in missing] and any(missing)
+    noisy = torch.randn(len(told["heldout"]["class_labels"]), *denoiser.model.latent_shape)
+    heard, unheard = (denoiser.noise_in(noisy, 5, inputs) for inputs in (told["heldout"], None))
+    assert (heard - unheard).abs().max() > 1e-5
 
 
 def test_samples_by_a_table_stand_in_the_manifest(trained: Path, table: Path, tmp_path: Path) -> None:
