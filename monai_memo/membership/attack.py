@@ -50,7 +50,7 @@ class Attack:
     Attributes:
         main: name of the score that was chosen before anything was looked at.
         model: each score of the model; where there is a reference, the ``calibrated`` ones go first.
-        p_any: p-value of the best of them.
+        p_any: p-value of the one that tells the cohorts apart best, in either direction.
         pixels: cohorts told apart by pixel statistics alone, without the model.
         reference: told apart by a reference model alone, which should not know any of them; None without one.
         conditions: told apart by the conditions alone that the model was told; None where it was told none.
@@ -147,7 +147,7 @@ def attack_model(
               for name, (ours, theirs) in columns.items()}  # fmt: skip
     model, p_any = separations(
         {name: pair[0] for name, pair in scores.items()}, {name: pair[1] for name, pair in scores.items()},
-        seed=chosen.seed,
+        seed=chosen.seed, either_way=True,
     )  # fmt: skip
     return Attack(main, model, p_any, pixels, alone, conditions, scores, (people[0], people[1]))
 

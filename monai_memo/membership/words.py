@@ -88,6 +88,13 @@ def warnings(found: Attack, cohorts: Mapping[str, Mapping[str, Any]], sizes: tup
             "There is no reference model: images that are easy or hard for any model blur the result. A model of the "
             "same kind trained on other patients makes the attack stronger, as an attacker's would."
         )
+    turned = [f"{name}: {area(one.auc)}" for name, one in found.model.items() if one.auc.high < 0.5]
+    if turned:
+        said.append(
+            f"Of these scores the AUC lies below 0.5: {'; '.join(turned)}. That is no sign of safety: they tell the "
+            "cohorts apart, members having the lower score, and an attacker who knows that turns them round. The p-value of "
+            "the best score counts both directions."
+        )
     unknown = [name for name, one in cohorts.items() if not one["patients_known"]]
     if unknown:
         said.append(

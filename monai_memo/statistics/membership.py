@@ -168,12 +168,13 @@ def found_at(
 
 
 def permutation_p(
-    members: Floats, others: Floats, permutations: int = 10_000, seed: int = 0
+    members: Floats, others: Floats, permutations: int = 10_000, seed: int = 0, either_way: bool = False
 ) -> tuple[NDArray[np.float64], float]:
     """P-values of the areas under the curve, if patients had been put into the cohorts at random.
 
     Args:
         members, others: ``(patients, scores)``: all scores see the same permutations.
+        either_way: the second p-value counts areas far below 0.5 as well: who knows of them turns the score round.
 
     Returns:
         One for each score, and one for the largest area of all scores (Westfall and Young), which allows for having
@@ -184,6 +185,10 @@ def permutation_p(
     n, m = len(members), len(others)
     least = n * (n + 1) / 2
     observed = (ranks[:n].sum(axis=0) - least) / (n * m)
+
+    def farthest(areas: Floats) -> Floats:
+        return np.asarray((abs(areas - 0.5) if either_way else areas).max(axis=-1))
+
     rng, above, largest = np.random.default_rng([seed, 23]), np.zeros(both.shape[1]), 0
     for size in _blocks(permutations, n + m):
         chosen = np.argsort(rng.random((size, n + m)), axis=1)[:, :n]
@@ -191,23 +196,24 @@ def permutation_p(
         np.put_along_axis(marks, chosen, 1.0, axis=1)
         areas = (marks @ ranks - least) / (n * m)
         above += (areas >= observed - 1e-12).sum(axis=0)
-        largest += int((areas.max(axis=1) >= observed.max() - 1e-12).sum())
+        largest += int((farthest(areas) >= farthest(observed) - 1e-12).sum())
     return (above + 1) / (permutations + 1), (largest + 1) / (permutations + 1)
 
 
 def separations(
     members: Mapping[str, Floats], others: Mapping[str, Floats], confidence: float = 0.95, seed: int = 0,
-    permutations: int = 10_000,
+    permutations: int = 10_000, either_way: bool = False,
 ) -> tuple[dict[str, Separation], float]:  # fmt: skip
     """Each score by itself, and the p-value of the best of them.
 
     Args:
         members, others: ``(patients,)`` of each score, higher for what looks like a member.
+        either_way: of ``permutation_p``.
     """
     names = list(members)
     p_values, best = permutation_p(
         np.stack([members[name] for name in names], axis=1), np.stack([others[name] for name in names], axis=1),
-        permutations, seed,
+        permutations, seed, either_way,
     )  # fmt: skip
     found = {
         name: Separation(

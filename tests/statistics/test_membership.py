@@ -88,3 +88,15 @@ def test_the_share_that_no_copy_among_n_excludes_is_exact() -> None:
     share = excluded_share(200)
     assert binom.pmf(0, 200, share) == pytest.approx(0.05)
     assert excluded_share(1) == pytest.approx(0.95)
+
+
+def test_a_best_score_in_either_direction_holds_its_level() -> None:
+    rng = np.random.default_rng(3)
+    p_values = [
+        permutation_p(rng.normal(size=(20, 3)), rng.normal(size=(30, 3)), 200, seed, either_way=True)[1]
+        for seed in range(300)
+    ]
+    assert np.mean(np.array(p_values) <= 0.05) < 0.09
+    low = rng.normal(size=(20, 3)) - np.array([3, 0, 0])
+    assert permutation_p(low, rng.normal(size=(30, 3)), 200, 0, either_way=True)[1] < 0.01
+    assert permutation_p(low, rng.normal(size=(30, 3)), 200, 0)[1] > 0.01
