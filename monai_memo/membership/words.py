@@ -92,8 +92,8 @@ def warnings(found: Attack, cohorts: Mapping[str, Mapping[str, Any]], sizes: tup
     if turned:
         said.append(
             f"Of these scores the AUC lies below 0.5: {'; '.join(turned)}. That is no sign of safety: they tell the "
-            "cohorts apart, members having the lower score, and an attacker who knows that turns them round. The p-value "
-            "of the best score counts both directions."
+            "cohorts apart, members having the lower score, and an attacker who knows that turns them round. The "
+            "p-value of the best score counts both directions."
         )
     unknown = [name for name, one in cohorts.items() if not one["patients_known"]]
     if unknown:
