@@ -114,6 +114,8 @@ def flat_record(
         "nearest_similarity": float(np.median(sims.synthetic_to_training)),
         "nearest_similarity_95": float(np.percentile(sims.synthetic_to_training, 95)),
     }
+    if own is not None:
+        record["n_copies_of_heldout"] = float(rates.of_heldout)
     for name in INTERVALS:
         interval: Interval | None = getattr(rates, name)
         if interval is not None:

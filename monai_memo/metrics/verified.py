@@ -141,8 +141,9 @@ class _Reference:
 
     def own(self, pixels: NDArray[np.floating]) -> OwnReferences:
         """How near images come to these."""
-        found = self.look_up(pixels, search=self.unseen)
-        return OwnReferences.among(found, self.unseen.gallery.patients, len(self._prepared[0].cohort))
+        candidates, similarity, by_places = self._found(pixels, self.unseen)
+        patients, n_training = self.unseen.gallery.patients, len(self._prepared[0].cohort)
+        return OwnReferences.among((candidates, similarity), patients, n_training, by_places)
 
     def nearest(self, pixels: NDArray[np.floating]) -> NearestPatients:
         """Patients of either cohort."""
@@ -162,17 +163,24 @@ class _Reference:
         self, pixels: NDArray[np.floating], store: Path | None = None, search: CopySearch | None = None
     ) -> Found:
         """Each rank looks its share up; all get what all have found."""
+        return self._found(pixels, search or self.search, store)[:2]
+
+    def _found(
+        self, pixels: NDArray[np.floating], search: CopySearch, store: Path | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+        """Also how far each image agrees with its best candidate place by place."""
         rank, world = _share()
         if len(pixels) < world:  # nothing to share
             rank, world = 0, 1
-        found = (search or self.search).search(pixels[Runner(shard=(rank, world)).mine(len(pixels))], store)
+        found = search.search(pixels[Runner(shard=(rank, world)).mine(len(pixels))], store)
         if world == 1:
-            return found.candidates, found.similarity
+            return found.candidates, found.similarity, found.by_places()
         # Numbers of images are whole in float64 up to 2 ** 53.
-        both = torch.from_numpy(np.concatenate([found.candidates.astype(np.float64), found.similarity], axis=1))
-        whole = evenly_divisible_all_gather(both.to(idist.device()), concat=True).cpu().numpy()
-        candidates, similarity = np.split(whole, 2, axis=1)
-        return candidates.astype(np.int64), np.ascontiguousarray(similarity)
+        columns = found.candidates.astype(np.float64), found.similarity, found.by_places()[:, None]
+        every = torch.from_numpy(np.concatenate(columns, axis=1))
+        whole = evenly_divisible_all_gather(every.to(idist.device()), concat=True).cpu().numpy()
+        candidates, similarity = np.split(whole[:, :-1], 2, axis=1)
+        return candidates.astype(np.int64), np.ascontiguousarray(similarity), np.ascontiguousarray(whole[:, -1])
 
 
 class VerifiedCopyRate(ImageMetric):
@@ -287,8 +295,9 @@ class VerifiedCopyRate(ImageMetric):
     def summary(self) -> dict[str, float]:
         """The numbers of ``copy_rates``; the same on every rank.
 
-        Beside them ``fine_detail`` and ``fine_detail_heldout``: medians of the share of an image's contrast that lies
-        in detail finer than two pixels. Samples with less of it are soft. ``softened`` is 1 where the held-out images
+        Beside them, with the reference control, ``n_copies_of_heldout``: samples that seem to be copies of held-out
+        images, more than chance makes; the generator has seen these then. ``fine_detail`` and ``fine_detail_heldout``:
+        medians of the share of an image's contrast that lies in detail finer than two pixels. Samples with less of it are soft. ``softened`` is 1 where the held-out images
         were softened to match, which looks them up again, and else 0.
 
         Raises:

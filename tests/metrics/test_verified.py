@@ -15,6 +15,7 @@ import pytest
 import torch
 from ignite.engine import Engine
 from monai.handlers import IgniteMetricHandler
+from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from monai_memo.audit.sharpness import match_sharpness
@@ -86,6 +87,17 @@ def audited(prepared: dict[str, PreparedCohort], detector: Detector, folder: Pat
     embeddings = detector.embed(prepared["training"].pixels, progress=False)
     search = search_in(prepared["training"], embeddings, detector, Runner(seed=3))
     return compare_verified(alike, search, detector.sha256, folder).sims, softening is not None
+
+
+def test_copies_of_held_out_images_do_not_hide_behind_these(
+    detector: Detector, cohorts: dict[str, Cohort], tmp_path: Path
+) -> None:
+    """Somebody trained on them: copies of training images are called all the same, and the others are told of."""
+    rate = metric(detector, cohorts, tmp_path, reference=True)
+    theirs = [np.asarray(Image.open(image.path)) for image in cohorts["heldout"].images[:10]]
+    rate.add([*SAMPLES, *theirs])
+    found = rate.summary()
+    assert found["n_copies_of_heldout"] >= 10 and found["n_copies"] >= N_COPIES
 
 
 @pytest.mark.parametrize("soft", [False, True], ids=["sharp", "soft"])
