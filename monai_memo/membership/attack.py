@@ -78,15 +78,26 @@ class Attack:
 
     @property
     def shown(self) -> bool:
-        """Whether the score chosen beforehand, or the best after paying for the choice, is beyond chance."""
-        return min(self.model[self.main].p_value, self.p_any) < LEVEL
+        """Whether the score chosen beforehand, or the best after paying for the choice, is beyond chance.
+
+        Either is asked at half the level, so that chance alone says so no more often than the level.
+        """
+        return min(self.model[self.main].p_value, self.p_any) < LEVEL / 2
+
+    @property
+    def reversed(self) -> bool:
+        """Whether unseen patients look like members by the score chosen beforehand, more than chance allows.
+
+        No memory raises the denoising error of members; the one-query score can be turned round, see the warnings.
+        """
+        return self.model[self.main].auc.high < 0.5
 
     @property
     def level(self) -> str:
-        """``"cohorts_differ"``, ``"members_told"`` or ``"not_shown"``."""
-        if self.shown:
+        """``"cohorts_differ"``, ``"members_told"``, ``"inconclusive"`` or ``"not_shown"``."""
+        if self.shown and not self.reversed:
             return "cohorts_differ" if self.cohorts_differ else "members_told"
-        return "not_shown"
+        return "inconclusive" if self.cohorts_differ or self.reversed else "not_shown"
 
 
 def attack_model(
@@ -135,10 +146,9 @@ def attack_model(
         alone = _separation(known["training"][:, 0], known["heldout"][:, 0], groups, chosen.seed)
 
     def blind(ours: Floats, theirs: Floats) -> Separation:
-        people = (training.patients, heldout.patients)
-        return _separation(*blind_scores(ours, theirs, people, chosen.seed), groups, chosen.seed)
+        return _blind(ours, theirs, groups, chosen.seed)
 
-    pixels = blind(pixel_statistics(training.pixels), pixel_statistics(heldout.pixels))
+    pixels = by_pixels(training, heldout, chosen.seed)
     conditions = (
         blind(*(condition_statistics(told[name], denoiser.code) for name in groups)) if any(told.values()) else None
     )
@@ -170,6 +180,17 @@ def told_of(
         name: {} if group.conditions is None else denoiser.told(group.conditions, f"the {name} images", name == members)
         for name, group in groups.items()
     }
+
+
+def by_pixels(training: Group, heldout: Group, seed: int) -> Separation:
+    """How well two cohorts are told apart by pixel statistics, without any model."""
+    statistics = pixel_statistics(training.pixels), pixel_statistics(heldout.pixels)
+    return _blind(*statistics, {"training": training, "heldout": heldout}, seed)
+
+
+def _blind(ours: Floats, theirs: Floats, groups: dict[str, Group], seed: int) -> Separation:
+    people = groups["training"].patients, groups["heldout"].patients
+    return _separation(*blind_scores(ours, theirs, people, seed), groups, seed)
 
 
 def _separation(members: Floats, others: Floats, groups: dict[str, Group], seed: int) -> Separation:

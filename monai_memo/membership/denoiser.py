@@ -95,7 +95,7 @@ class Denoiser:
             if tuple(found.shape[1:]) != self.model.latent_shape:
                 raise GeneratorError(
                     f"the first stage gives latents of {tuple(found.shape[1:])}, latent_shape is "
-                    f"{self.model.latent_shape}: set image_size to that of the training"
+                    f"{self.model.latent_shape}: the images have another size than those of the training (--size)"
                 )
             return found * self.model.scale_factor
 

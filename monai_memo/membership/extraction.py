@@ -21,11 +21,11 @@ from monai_memo.audit.verified_comparison import search_in
 from monai_memo.data.prepared import PreparedCohort, prepare
 from monai_memo.detector.detector import Detector
 from monai_memo.generators.latent_diffusion import sample_seeds
-from monai_memo.membership.attack import told_of
-from monai_memo.membership.inputs import ModelInputs, described, read_inputs
+from monai_memo.membership.attack import by_pixels, told_of
+from monai_memo.membership.inputs import PIXELS, ModelInputs, described, read_inputs
 from monai_memo.membership.settings import ExtractSettings
 from monai_memo.membership.targeted import GUIDED, drawn_towards, from_noised
-from monai_memo.membership.words import asked, unheard, untold
+from monai_memo.membership.words import apart_by_pixels, asked, unheard, untold
 from monai_memo.membership.writing import in_audit, write_result
 from monai_memo.progress import Progress
 from monai_memo.search.copy_search import CopySearch
@@ -95,9 +95,9 @@ class Extraction:
             self.out, "extraction", settings.cohort_options(), files, settings.to_dict()
         ) as output, in_audit(settings.audit, "extraction", self.out) as chapter:  # fmt: skip
             detector = Detector.given(settings.detector)
-            inputs = read_inputs(settings, output.work)
+            inputs = read_inputs(settings, output.work / PIXELS)
             self.skipped = inputs.skipped
-            record = search_on_purpose(inputs, detector, settings, output.work)
+            record = search_on_purpose(inputs, detector, settings, output.work / PIXELS)
             if chapter is not None:
                 record["warnings"] += chapter.compare(record["cohorts"]["training"])
             write_result(output.staging(), "extraction", record)
@@ -108,10 +108,13 @@ class Extraction:
         return record
 
 
-def search_on_purpose(inputs: ModelInputs, detector: Detector, settings: ExtractSettings, work: Path) -> dict[str, Any]:
-    """Draw and look up; the record, without names."""
+def search_on_purpose(
+    inputs: ModelInputs, detector: Detector, settings: ExtractSettings, folder: Path
+) -> dict[str, Any]:
+    """Draw and look up; the record, without names. Images as the detector sees them are kept in the folder."""
+    inputs.denoiser.latents(inputs.training.pixels[:1])  # images of another size are refused before hours of search
     looked = {
-        name: prepare(one.cohort, detector.preprocessing, work / "looked_up", settings.workers, settings.progress)
+        name: prepare(one.cohort, detector.preprocessing, folder / "looked_up", settings.workers, settings.progress)
         for name, one in (("training", inputs.training), ("heldout", inputs.heldout))
     }
     sides, people = _sides(inputs, looked, detector, settings)
@@ -140,7 +143,7 @@ def search_on_purpose(inputs: ModelInputs, detector: Detector, settings: Extract
         "schema_version": SCHEMA_VERSION, "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "confidence": 0.95, "level": "extracted" if p_any < LEVEL else "not_shown", **said,
         "found": [*said["found"], *untold(model)], "ways": rows, "p_any": p_any,
-        "warnings": _warnings(inputs, ways, known),
+        "warnings": _warnings(inputs, ways, rows, settings.seed),
         "method": " ".join([METHOD.format(targets=targets, tries=settings.tries, people=people), *asked(model)]),
         "targets": targets, "tries": settings.tries, "pull": settings.pull, "steps": settings.steps,
         "seed": settings.seed, "thresholds": {name: side.threshold for name, side in sides.items()},
@@ -258,8 +261,13 @@ def difference(first: tuple[int, int], second: tuple[int, int]) -> Interval:
 def _said(rows: list[dict[str, Any]], p_any: float) -> dict[str, Any]:
     most = max(rows, key=lambda row: row["excess"]["high"])
     excess = max(rows, key=lambda row: row["excess"]["value"])
-    if p_any < LEVEL:
+    if p_any < LEVEL and any(row["training_back"] for row in rows):
         first = "Aimed at, training images come back more than held-out images do: the model holds them."
+    elif p_any < LEVEL:
+        first = (
+            "No training image came back, but what was aimed at them is more like them than chance allows: the model "
+            "knows something of them."
+        )
     else:
         first = "Aimed at, training images come back no more than held-out images do, as far as this search can tell."
     return {
@@ -274,9 +282,18 @@ def _said(rows: list[dict[str, Any]], p_any: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _warnings(inputs: ModelInputs, ways: list[str], known: list[str]) -> list[str]:
+def _warnings(inputs: ModelInputs, ways: list[str], rows: list[dict[str, Any]], seed: int) -> list[str]:
     said = []
-    if GUIDED in ways and GUIDED not in known:
+    pixels = by_pixels(*inputs.groups(), seed)
+    if pixels.auc.low > 0.5:
+        said.append(apart_by_pixels(pixels))
+    if any(row["excess"]["high"] < 0 or row["auc"]["high"] < 0.5 for row in rows):
+        said.append(
+            "Held-out images come back more, or more alike, than training images do, which memory cannot do: training "
+            "and held-out cohort were swapped, the model was trained on the held-out patients, or these are easier for "
+            "any model. Check --train and --heldout."
+        )
+    if GUIDED in ways and GUIDED not in [row["way"] for row in rows]:
         said.append("Guidance was left out: it takes a model that predicts noise or velocity, and no rectified flow.")
     unknown = [name for name, one in inputs.cohorts().items() if not one["patients_known"]]
     if unknown:

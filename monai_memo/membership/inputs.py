@@ -23,6 +23,7 @@ from monai_memo.membership.denoiser import Denoiser, load_denoiser
 from monai_memo.membership.settings import TOLD, ExtractSettings, MembershipSettings
 
 FEWEST = 10  # patients of either cohort
+PIXELS = "pixels"  # of patients, in the working folder: one of the parts that are removed at the end
 
 
 @dataclass(frozen=True)

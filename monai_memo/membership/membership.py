@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from monai_memo.audit.record import software_versions
-from monai_memo.errors import ConfigurationError
+from monai_memo.errors import ConfigurationError, MemoError
 from monai_memo.files import csv_text, write_text
 from monai_memo.membership.attack import Attack, attack_model
 from monai_memo.membership.denoiser import Denoiser, load_denoiser
-from monai_memo.membership.inputs import ModelInputs, described, read_inputs, require_conditions
+from monai_memo.membership.inputs import PIXELS, ModelInputs, described, read_inputs, require_conditions
 from monai_memo.membership.scores import Probe
 from monai_memo.membership.settings import MembershipSettings
 from monai_memo.membership.words import asked, found_sentence, headline, unheard, untold, warnings
@@ -70,7 +70,7 @@ class Membership:
         with OutputFolder(
             self.out, "membership", settings.cohort_options(), files, settings.to_dict()
         ) as output, in_audit(settings.audit, "membership", self.out) as chapter:  # fmt: skip
-            inputs = read_inputs(settings, output.work)
+            inputs = read_inputs(settings, output.work / PIXELS)
             self.skipped = inputs.skipped
             reference = self._reference(inputs)
             probe = Probe(settings.levels, settings.draws, settings.query_level, settings.seed)
@@ -100,6 +100,12 @@ class Membership:
             settings.reference_bundle, settings.reference_profile, inputs.device, settings.batch_size,
             "reference_bundle", autoencoder_file=files[0], diffusion_file=files[1],
         )  # fmt: skip
+        try:
+            found.latents(inputs.training.pixels[:1])
+        except MemoError as error:
+            raise ConfigurationError(
+                f"--reference_bundle {settings.reference_bundle} cannot be asked about the images of the model: {error}"
+            ) from error
         if described(found)["weights_sha256"] == described(inputs.denoiser)["weights_sha256"]:
             raise ConfigurationError(
                 "the reference model has the very weights of the model: name one that was trained on other patients"

@@ -10,12 +10,14 @@ from typing import Any
 from monai_memo.audit.verdict import percent
 from monai_memo.membership.attack import CONDITIONS, PIXELS, Attack
 from monai_memo.statistics.intervals import Interval
-from monai_memo.statistics.membership import FoundAt
+from monai_memo.statistics.membership import FoundAt, Separation
 
 SAID = {
     "members_told": "The model tells training patients from unseen ones: treat its weights like data of the patients.",
     "cohorts_differ": "The scores differ between the cohorts, but so do the cohorts themselves: this says nothing of "
     "the model's memory.",
+    "inconclusive": "No memory is seen, but the cohorts themselves differ, which can hide it: this says nothing of the "
+    "model's memory.",
     "not_shown": "These attacks do not tell training patients from unseen ones. Stronger attacks may.",
 }
 
@@ -47,9 +49,15 @@ def found_sentence(one: FoundAt, heldout: int) -> str:
 
 
 def headline(found: Attack) -> str:
-    """The result in two sentences."""
+    """The result in two sentences, with the score that decided."""
     best = found.model[found.main]
-    return f"{SAID[found.level]} AUC {area(best.auc)}, p = {best.p_value:.2g}."
+    if not found.shown or found.reversed or best.p_value <= found.p_any:
+        return f"{SAID[found.level]} AUC {area(best.auc)}, p = {best.p_value:.2g}."
+    name, one = max(found.model.items(), key=lambda item: abs(item[1].auc.value - 0.5))
+    return (
+        f"{SAID[found.level]} Best score ({name}): AUC {area(one.auc)}, p = {found.p_any:.2g} after paying for the "
+        f"choice; the one that was chosen beforehand: AUC {area(best.auc)}, p = {best.p_value:.2g}."
+    )
 
 
 def warnings(found: Attack, cohorts: Mapping[str, Mapping[str, Any]], sizes: tuple[float, float]) -> list[str]:
@@ -60,13 +68,15 @@ def warnings(found: Attack, cohorts: Mapping[str, Mapping[str, Any]], sizes: tup
         sizes: mean number of images of a training and of a held-out patient.
     """
     said = []
-    if PIXELS in found.cohorts_differ:
+    if found.reversed:
         said.append(
-            f"Training and held-out cohort are told apart by brightness, contrast and coarse layout alone, without the "
-            f"model (AUC {area(found.pixels.auc)}). They differ for other reasons than the training: other scanners, "
-            "hospitals, years or a choice by hand. An AUC of the model says nothing of its memory then. Take held-out "
-            "patients by a random split before training."
+            f"Held-out patients look more like members than training patients do (AUC "
+            f"{area(found.model[found.main].auc)}), which memory cannot do: training and held-out cohort were swapped, "
+            "the model was trained on the held-out patients, or these are easier for any model. Check --train and "
+            "--heldout."
         )
+    if PIXELS in found.cohorts_differ:
+        said.append(apart_by_pixels(found.pixels))
     if CONDITIONS in found.cohorts_differ and found.conditions is not None:
         said.append(
             "Training and held-out cohort are told apart by the conditions alone that the model is told, without the "
@@ -89,7 +99,7 @@ def warnings(found: Attack, cohorts: Mapping[str, Mapping[str, Any]], sizes: tup
             "same kind trained on other patients makes the attack stronger, as an attacker's would."
         )
     turned = [f"{name}: {area(one.auc)}" for name, one in found.model.items() if one.auc.high < 0.5]
-    if turned:
+    if turned and not found.reversed:
         said.append(
             f"Of these scores the AUC lies below 0.5: {'; '.join(turned)}. That is no sign of safety: they tell the "
             "cohorts apart, members having the lower score, and an attacker who knows that turns them round. The "
@@ -107,6 +117,16 @@ def warnings(found: Attack, cohorts: Mapping[str, Mapping[str, Any]], sizes: tup
             "more images vary less, which moves what is found at low false positive rates."
         )
     return said
+
+
+def apart_by_pixels(found: Separation) -> str:
+    """What it means that no model is needed to tell the cohorts apart."""
+    return (
+        "Training and held-out cohort are told apart by brightness, contrast and coarse layout alone, without the "
+        f"model (AUC {area(found.auc)}). They differ for other reasons than the training: other scanners, hospitals, "
+        "years or a choice by hand. A difference between them says nothing of the model's memory then. Take held-out "
+        "patients by a random split before training."
+    )
 
 
 def asked(models: Mapping[str, Mapping[str, Any]]) -> list[str]:

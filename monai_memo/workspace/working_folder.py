@@ -27,7 +27,7 @@ STAGING, BACKUP = "output", "replaced"
 # Everything that any command puts into its working folder. What is not on the list is somebody else's and stays.
 PARTS = (
     "pixels", "sources", "planted", "training", "paper", "generator", "embeddings", "verified", "reference", "unseen",
-    "scores", "datastore", "ranks", "looks", "images", STAGING, BACKUP,
+    "scores", "datastore", "ranks", "looks", "images", "trainings", STAGING, BACKUP,
 )  # fmt: skip
 TEMPORARY = re.compile(r"\.(owner|journal|probe)\..+")  # of a write that was killed, see files.replacing
 

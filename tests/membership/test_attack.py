@@ -16,6 +16,8 @@ from monai_memo.membership.attack import Group, attack_model
 from monai_memo.membership.blind import blind_scores, pixel_statistics
 from monai_memo.membership.denoiser import Denoiser, load_denoiser
 from monai_memo.membership.scores import DENOISING, ONE_QUERY, Probe, noise_of, score_images
+from monai_memo.membership.words import headline, warnings
+from monai_memo.statistics.intervals import Interval
 from monai_memo.statistics.membership import by_patient
 from monai_memo.statistics.twins import area_under_curve
 from tests.membership.conftest import LABELS, SIZE, group, images, memorizer, scheduler, told_memorizer
@@ -66,7 +68,7 @@ def test_cohorts_that_pixels_alone_tell_apart_say_nothing_of_memory() -> None:
     brighter = Group(np.clip(heldout.pixels * 0.6 + 0.35, 0, 1).astype(np.float32), heldout.patients)
     found = attack_model(memorizer(images(900, 30)), training, brighter, probe=QUICK, progress=False)
     assert found.pixels.auc.low > 0.9 and "pixels alone" in found.cohorts_differ
-    assert found.level in ("cohorts_differ", "not_shown")
+    assert found.level in ("cohorts_differ", "inconclusive")
     same = attack_model(memorizer(images(900, 30)), training, heldout, probe=QUICK, progress=False)
     assert same.pixels.auc.low <= 0.5 and not same.cohorts_differ
 
@@ -192,7 +194,7 @@ def test_classes_that_are_more_common_in_one_cohort_say_nothing_of_memory() -> N
     groups = replace(training, conditions=well), replace(heldout, conditions=ill)
     found = attack_model(model, *groups, probe=QUICK, progress=False)
     assert found.conditions is not None and found.conditions.auc.low > 0.5
-    assert found.cohorts_differ == ["conditions alone"] and found.level in ("cohorts_differ", "not_shown")
+    assert found.cohorts_differ == ["conditions alone"] and found.level in ("cohorts_differ", "inconclusive")
 
 
 def test_seeds_decide_and_another_seed_is_another_noise() -> None:
@@ -252,3 +254,32 @@ def test_what_only_draws_images_is_refused_and_told_what_to_do(tmp_path: Any) ->
     denoiser.model.scheduler = strange
     with pytest.raises(ConfigurationError, match="prediction_type must be one of epsilon, v_prediction, sample, rflow"):
         Denoiser(denoiser.model)
+
+
+def test_swapped_cohorts_are_no_sign_that_weights_can_be_shared() -> None:
+    training, heldout = group(0, 24), group(500, 24)
+    found = attack_model(memorizer(heldout.pixels), training, heldout, probe=QUICK, progress=False)
+    assert found.level == "inconclusive"
+    assert headline(found).startswith("No memory is seen, but the cohorts themselves differ")
+    (said,) = [text for text in warnings(found, {}, (1.0, 1.0)) if "swapped" in text]
+    assert "AUC 0.00" in said and "Check --train and --heldout" in said
+
+
+def test_cohorts_that_differ_do_not_pass_for_a_model_without_memory() -> None:
+    """Held-out images of another scanner may hide what the model remembers."""
+    training, heldout = group(0, 24), group(500, 24)
+    brighter = Group(np.clip(heldout.pixels * 0.5 + 0.4, 0, 1), heldout.patients)
+    found = attack_model(memorizer(images(900, 24)), training, brighter, probe=QUICK, progress=False)
+    assert "pixels alone" in found.cohorts_differ and found.level in ("inconclusive", "cohorts_differ")
+    assert "says nothing of the model's memory" in headline(found)
+
+
+def test_the_headline_names_the_score_that_decided() -> None:
+    training, heldout = group(0, 24), group(500, 24)
+    found = attack_model(memorizer(training.pixels), training, heldout, probe=QUICK, progress=False)
+    chance = replace(found.model[ONE_QUERY], auc=Interval(0.5, 0.4, 0.6), p_value=0.4)
+    other = replace(found, model={**found.model, found.main: chance}, p_any=0.01)
+    assert other.shown and "p = 0.01 after paying for the choice" in headline(other)
+    assert "the one that was chosen beforehand: AUC 0.50 (0.40 to 0.60), p = 0.4." in headline(other)
+    # Two questions at the whole level would be answered yes by chance alone in more than 5 %.
+    assert not replace(other, p_any=0.04).shown and replace(other, p_any=0.04).level == "not_shown"

@@ -17,6 +17,7 @@ from monai_memo.audit.audit import Audit
 from monai_memo.audit.card import write_card
 from monai_memo.errors import ConfigurationError, MemoError
 from monai_memo.membership.membership import Membership
+from monai_memo.workspace.manifest import MANIFEST
 from tests.audit.small import settings as audit_settings
 from tests.audit.small import untrained, write_cohorts
 
@@ -75,8 +76,8 @@ def test_the_command_writes_record_and_page_that_name_nobody(
     with open(out / "membership.csv", newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [row["patient"] for row in rows[:2]] == ["train-00", "train-01"] and len(rows) == 26
-    assert sorted(path.name for path in out.iterdir() if path.name[0] != ".") == [
-        "membership.csv", "membership.html", "membership.json",
+    assert sorted(path.name for path in out.iterdir()) == [  # no pixels of patients in a hidden folder
+        MANIFEST, "membership.csv", "membership.html", "membership.json",
     ]  # fmt: skip
 
 
@@ -165,6 +166,7 @@ def test_an_audit_gets_a_chapter_and_its_card_a_line(
     ("further", "message"),
     [
         ({"bundle": "nowhere"}, "--bundle nowhere is no bundle.*audit its samples"),
+        ({"size": 32}, r"latents of \(1, 32, 32\).*another size than those of the training \(--size\)"),
         ({"diffusion_file": "nowhere.pt"}, "no diffusion weights at nowhere.pt"),
         ({"audit": "nowhere"}, "--audit nowhere has no audit.json"),
         ({"reference_diffusion_file": "other.pt"}, "reference_diffusion_file takes a reference_bundle"),

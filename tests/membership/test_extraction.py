@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from monai_memo.data.prepared import prepare
 from monai_memo.detector.detector import Detector
 from monai_memo.detector.recipe import Recipe
 from monai_memo.generators.schedulers import RectifiedFlow
-from monai_memo.membership.extraction import Extraction, search_on_purpose
+from monai_memo.membership.extraction import Extraction, _compared, _said, search_on_purpose
 from monai_memo.membership.inputs import ModelInputs
 from monai_memo.membership.settings import ExtractSettings
 from monai_memo.membership.targeted import GUIDED, drawn_towards, from_noised
+from monai_memo.workspace.manifest import MANIFEST
 from tests.membership.conftest import LABELS, SIZE, images, memorizer, scheduler, told_memorizer
 from tests.membership.test_commands import command, options
 
@@ -75,6 +77,24 @@ def test_a_model_of_other_patients_gives_back_neither_more_than_the_other(
     assert found["level"] == "not_shown"
     for row in found["ways"]:
         assert row["excess"]["low"] <= 0 <= row["excess"]["high"] and row["excess"]["high"] > 0.05
+
+
+def test_swapped_cohorts_and_cohorts_that_differ_are_told(cohorts: Path, tmp_path: Path, detector: Path) -> None:
+    given = inputs(cohorts, tmp_path, None)
+    swapped = replace(given, training=given.heldout, heldout=given.training)
+    chosen = settings(cohorts, tmp_path, detector)
+    found = search_on_purpose(swapped, Detector.load(detector), chosen, tmp_path)
+    assert found["level"] == "not_shown" and any("were swapped" in text for text in found["warnings"])
+    bright = replace(given.heldout, pixels=np.clip(np.asarray(given.heldout.pixels) * 0.5 + 0.4, 0, 1))
+    found = search_on_purpose(replace(given, heldout=bright), Detector.load(detector), chosen, tmp_path / "bright")
+    assert any("told apart by brightness, contrast and coarse layout alone" in text for text in found["warnings"])
+
+
+def test_that_no_image_came_back_is_not_called_an_image_that_did() -> None:
+    none = _compared((0, 20), (0, 20)) | {"way": "from 50 % noise"}
+    assert _said([none], 0.01)["headline"].startswith("No training image came back, but what was aimed at them is more")
+    some = _compared((9, 20), (0, 20)) | {"way": "from 50 % noise"}
+    assert "the model holds them" in _said([some], 0.01)["headline"]
 
 
 def test_guidance_draws_a_memorizer_to_the_image_that_it_is_aimed_at() -> None:
@@ -148,3 +168,5 @@ def test_the_command_writes_a_record_that_names_nobody(
     page = (tmp_path / "out" / "extraction.html").read_text()
     assert record["headline"].split(". ")[0] in page and str(cohorts) not in page + json.dumps(record)
     assert record["found"][1] in capsys.readouterr().out
+    left = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert left == [MANIFEST, "extraction.html", "extraction.json"]  # no pixels of patients in a hidden folder

@@ -17,6 +17,7 @@ from monai_memo.data.writing import save_image
 from monai_memo.errors import ConfigurationError, MemoError
 from monai_memo.study import twins as module
 from monai_memo.study.twins import TwinStudy, generators_of, halves_of
+from monai_memo.workspace.place import WORK
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,7 @@ def test_copies_of_one_half_are_none_of_the_other(
     written = json.loads((tmp_path / "out" / "twins.json").read_text(encoding="utf-8"))
     assert written["summary"] == record["summary"]
     assert "| memorizer | 0 | 24 | 100.0" in (tmp_path / "out" / "twins.md").read_text(encoding="utf-8")
+    assert not (tmp_path / "out" / WORK).exists()  # pixels of patients
     monkeypatch.setattr(module, "look_up", None)  # what is done is not done again
     assert TwinStudy(**given).run()["summary"] == record["summary"]
 

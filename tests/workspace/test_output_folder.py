@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import monai_memo
 from monai_memo.errors import ConfigurationError, MemoError, OutputError
 from monai_memo.workspace import transaction
 from monai_memo.workspace.locking import hold
@@ -16,6 +18,7 @@ from monai_memo.workspace.manifest import MANIFEST, read_manifest
 from monai_memo.workspace.output_folder import OutputFolder
 from monai_memo.workspace.place import WORK, check_images, check_place
 from monai_memo.workspace.transaction import require_settled
+from monai_memo.workspace.working_folder import PARTS
 
 NEW = {"audit.json": "new record", "report.html": "new report", "figures/a.png": "new a", "figures/c.png": "new c"}
 OLD = {"audit.json": "old record", "report.html": "old report", "figures/a.png": "old a", "figures/b.png": "old b"}
@@ -354,3 +357,13 @@ def test_what_is_moved_away_is_told_with_the_reason(out: Path, caplog: pytest.Lo
     run(out, NEW)
     assert "since the new result does not hold them: figures/b.png" in caplog.text
     assert "since they were not written by monai-memo or have been changed: report.html" in caplog.text
+
+
+def test_all_that_commands_put_into_their_working_folder_is_removed_at_the_end() -> None:
+    """Pixels of patients lie there: a name that is not on the list would stay behind, for somebody else's."""
+    named = {
+        (path.name, name)
+        for path in Path(monai_memo.__file__).parent.rglob("*.py")
+        for name in re.findall(r'\bwork / "(\w+)"', path.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 10 and {name for _, name in named} <= set(PARTS), named
