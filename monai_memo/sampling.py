@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_memo.errors import ConfigurationError
-from monai_memo.image_arrays import shape_of, take_images
+from monai_memo.image_arrays import BEYOND, shape_of, take_images
 
 Draw = Callable[[Sequence[int]], NDArray[np.floating]]
 Conditions = Mapping[str, Sequence[Any]]  # by name, one value for each image
@@ -121,6 +121,32 @@ def understood(images: Any, count: int, who: str) -> NDArray[np.float32]:
             f"{who} gave the shape {shape_of(images)} for {count} seeds: ({count}, channels, *spatial) with 2 or 3 "
             f"spatial axes is asked for ({error})"
         ) from error
+
+
+def drawn(generator: Generator, seeds: Sequence[int], conditions: Conditions | None = None) -> NDArray[np.float32]:
+    """What a generator gives for seeds, whoever wrote it: lists, tensors with gradients, [-1, 1] and bytes too.
+
+    Raises:
+        ConfigurationError: another number of images, or what cannot be images.
+    """
+    if not len(seeds):
+        return np.empty((0,), dtype=np.float32)
+    images = generator.sample(seeds, conditions) if conditions else generator.sample(seeds)
+    return understood(images, len(seeds), type(generator).__name__)
+
+
+def require_writable(images: NDArray[np.floating], who: str) -> None:
+    """Refuse images whose values a file of [0, 1] would cut off.
+
+    Raises:
+        ConfigurationError: they lie far beyond, for example from 0 to 255 as fractions.
+    """
+    finite = images[np.isfinite(images)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    if low < -BEYOND or high > 1 + BEYOND:
+        raise ConfigurationError(
+            f"{who} has values from {low:g} to {high:g}, and files would cut them off: draw images in [0, 1]"
+        )
 
 
 def as_generator(draw: Generator | Callable[[Sequence[int]], Any]) -> Generator:

@@ -68,7 +68,8 @@ def restricted(cohorts: Mapping[str, Cohort], condition: str | None, within: str
                 f"--within: no image of the {name} cohort is of this class",
             )
         left = len(cohort) - len(images)
-        notes = (f"{left} of {len(cohort)} images are of another class and were left out",) if left else ()
+        lost = ": copies of them are not found" * (name == "training")
+        notes = (f"{left} of {len(cohort)} images are of another class and were left out{lost}",) if left else ()
         found[name] = replace(cohort, images=images, notes=(*cohort.notes, *notes))
     return found
 
@@ -116,11 +117,27 @@ def describe_conditions(
         confidence,
     )
     groups = [_group(rate) for rate in found.groups]
-    return ConditionPart(condition, groups, found.p_value, _notes(groups))
+    unseen_classes = len(set(training) - set(synthetic))
+    return ConditionPart(condition, groups, found.p_value, _notes(groups, unseen_classes))
 
 
-def _notes(groups: list[GroupPart]) -> list[str]:
+def _notes(groups: list[GroupPart], not_drawn: int = 0) -> list[str]:
+    """What limits the rates by class.
+
+    Args:
+        not_drawn: classes of the training without a synthetic image.
+    """
     notes = []
+    unknown = sum(1 for group in groups if not group.n_train)
+    if unknown:
+        has = "groups have" if unknown > 1 else "group has"
+        notes.append(
+            f"{unknown} {has} no training image: either nothing of the kind was trained on, or the class is written in "
+            "another way there (case, 1 and 1.0), and its copies cannot be set against its training images."
+        )
+    if not_drawn:
+        have = "classes of the training have" if not_drawn > 1 else "class of the training has"
+        notes.append(f"{not_drawn} {have} no synthetic image: of {'them' if not_drawn > 1 else 'it'} nothing is said.")
     if len(groups) > 1:
         notes.append(
             f"{len(groups)} rates stand beside one another: one of them is high by chance more often than a single one "

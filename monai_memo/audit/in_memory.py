@@ -20,7 +20,7 @@ from monai_memo.data.in_memory import Written, write_images
 from monai_memo.errors import ConfigurationError
 from monai_memo.image_arrays import Images
 from monai_memo.progress import following
-from monai_memo.sampling import Generator, as_generator
+from monai_memo.sampling import Generator, as_generator, drawn
 from monai_memo.settings import Whole, value_of
 
 logger = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ def _drawn(generator: Generator, number: int, options: dict[str, object]) -> Ima
     starts = range(first, first + number, AT_ONCE)
     shown = bool(options.get("progress", True))
     return np.concatenate([
-        generator.sample(range(start, min(start + AT_ONCE, first + number)))
+        drawn(generator, range(start, min(start + AT_ONCE, first + number)))
         for start in following(starts, "sample", len(starts), shown)
     ])  # fmt: skip
 

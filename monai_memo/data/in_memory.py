@@ -78,11 +78,16 @@ def write_images(
     if patients is None:
         text = csv_text(["image"], ([name] for name in names))
     else:
-        text = csv_text(["image", "patient_id"], ([name, str(who)] for name, who in zip(names, patients, strict=True)))
+        text = csv_text(["image", "patient_id"], ([name, _id(who)] for name, who in zip(names, patients, strict=True)))
     table = folder / TABLE
     if not table.is_file() or table.read_text(encoding="utf-8") != text:
         write_text(table, text)
     return Written(table, taken.sentence, (*(folder / name for name in names), table))
+
+
+def _id(patient: object) -> str:
+    """As a table would have it: a tensor of one number by its number, or no patient would ever be in two cohorts."""
+    return str(patient.item() if hasattr(patient, "item") else patient)
 
 
 def _unit(array: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -43,14 +44,20 @@ def load_generator(source: Generator | Callable[[Sequence[int]], Images] | str |
             raise ConfigurationError(f"{', '.join(options)}: a generator of Python takes no options")
         return as_generator(source)
     path, given = Path(source), cast(dict[str, Any], options)
+    made: Callable[..., Generator] = FolderGenerator
+    kind = "images that were drawn earlier"
     if path.is_file():
-        if path.suffix.lower() in TABLES:
-            return FolderGenerator(path, **given)
-        return TorchScriptGenerator(path, **given)
-    if not path.is_dir():
+        if path.suffix.lower() not in TABLES:
+            made, kind = TorchScriptGenerator, "a TorchScript file"
+    elif not path.is_dir():
         raise ConfigurationError(f"there is no generator at {path}: name a folder or a file")
-    if (path / INDEX).is_file():
-        return DiffusersGenerator.from_folder(path, **given)
-    if config_file(path, "inference").is_file():
-        return load_guarded(path, **given)
-    return FolderGenerator(path, **given)
+    elif (path / INDEX).is_file():
+        made, kind = DiffusersGenerator.from_folder, "a pipeline of diffusers"
+    elif config_file(path, "inference").is_file():
+        made, kind = load_guarded, "a bundle"
+    try:
+        inspect.signature(made).bind(path, **given)
+    except TypeError as error:
+        takes = ", ".join(list(inspect.signature(made).parameters)[1:])
+        raise ConfigurationError(f"{path} was taken for {kind}, which takes the options {takes}: {error}") from None
+    return made(path, **given)

@@ -113,8 +113,11 @@ class DiffusersGenerator:
             for start in range(0, len(seeds), self.batch_size):
                 chosen = slice(start, start + self.batch_size)
                 drawn.append(self._images(seeds[chosen], {name: list(v[chosen]) for name, v in given.items()}))
-        whole = np.concatenate(drawn) if drawn else np.empty((0,), dtype=np.float32)
-        return understood(whole, len(seeds), type(self.pipeline).__name__) if drawn else whole
+        if not drawn:
+            return np.empty((0,), dtype=np.float32)
+        whole = understood(np.concatenate(drawn), len(seeds), type(self.pipeline).__name__)
+        repeated = whole.ndim == 4 and whole.shape[1] == 3 and (whole == whole[:, :1]).all()
+        return whole[:, :1] if repeated else whole  # decoders of colour repeat a grey image
 
     def _images(self, seeds: Sequence[int], conditions: Mapping[str, list[Any]]) -> NDArray[np.floating]:
         torch.manual_seed(int(seeds[0]))
@@ -127,6 +130,4 @@ class DiffusersGenerator:
             further["output_type"] = "np"
         each = [torch.Generator(self.device).manual_seed(int(seed)) for seed in seeds]
         found = self.pipeline(generator=each, **further)
-        images = np.asarray(found.images if hasattr(found, "images") else found[0])
-        grey = images.ndim == 4 and images.shape[-1] == 3 and np.array_equal(images[..., 0], images[..., 2])
-        return images[..., :1] if grey else images  # decoders of colour repeat a grey image
+        return np.asarray(found.images if hasattr(found, "images") else found[0])

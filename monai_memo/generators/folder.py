@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_memo.data.cohort import Cohort, CohortImage
-from monai_memo.data.loading import Preprocessing
+from monai_memo.data.loading import Preprocessing, guess_preprocessing
 from monai_memo.data.reading import read_header
 from monai_memo.data.tables import read_table
 from monai_memo.errors import ConfigurationError
@@ -31,7 +31,7 @@ class FolderGenerator:
     Args:
         source: folder, or table with a column ``image``.
         preprocessing: that brings files to one size and to [0, 1], such as a detector's; by default to the size of the
-            first image.
+            first image, in colour where all images are.
 
     Raises:
         CohortError: no images there, or a table that cannot be read.
@@ -42,8 +42,9 @@ class FolderGenerator:
         self.source = Path(source)
         manifest = self.source / MANIFEST if self.source.is_dir() else self.source
         seeds = _seeds_in(manifest)
-        images = Cohort.from_source(manifest if seeds else self.source, "synthetic").images
-        self.preprocessing = preprocessing or _own_size(images[0])
+        cohort = Cohort.from_source(manifest if seeds else self.source, "synthetic")
+        images = cohort.images
+        self.preprocessing = preprocessing or guess_preprocessing([cohort], read_header(images[0]).shape)
         self.by_seed = bool(seeds)
         self.images: dict[int, CohortImage] = {}
         for number, image in enumerate(images):
@@ -65,11 +66,6 @@ class FolderGenerator:
             known = "seeds stand in its manifest.csv" if self.by_seed else f"they go from 0 to {len(self.images) - 1}"
             raise ConfigurationError(f"{self.source} has no image for the seed {absent[0]}: {known}")
         return np.stack([self.preprocessing(self.images[int(seed)]) for seed in seeds]).astype(np.float32, copy=False)
-
-
-def _own_size(image: CohortImage) -> Preprocessing:
-    header = read_header(image)
-    return Preprocessing(header.spatial_dims, header.shape)
 
 
 def _seeds_in(table: Path) -> dict[Path, int]:

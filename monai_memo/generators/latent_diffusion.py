@@ -185,6 +185,8 @@ class LatentDiffusion:
         def draw(chosen: range) -> Tensor:
             if isinstance(self.conditioned, Guided):
                 self.conditioned.tell(told or {}, chosen)
+            elif self.conditioned is not None:  # what its config says
+                self.conditioned.choose(None, chosen, [0] * len(images))
             latents = moments(self.autoencoder, self._tensor(images, chosen))[0] * self.scale_factor
             part = noise[chosen.start : chosen.stop].to(self.device)
             start = torch.full((len(chosen),), level, device=self.device)

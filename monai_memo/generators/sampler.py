@@ -19,7 +19,7 @@ from monai_memo.errors import ConfigurationError, OutputError
 from monai_memo.files import csv_text, sha256_of, write_text
 from monai_memo.generators.latent_diffusion import sample_seeds, starting_noise
 from monai_memo.progress import Progress
-from monai_memo.sampling import Conditions, Generator, Identified
+from monai_memo.sampling import Conditions, Generator, Identified, drawn, require_writable
 from monai_memo.sealing import fingerprint
 from monai_memo.settings.keywords import with_defaults
 from monai_memo.workspace.locking import hold, let_go
@@ -197,7 +197,8 @@ class Sampler:
         """Draw a batch and write its images; return their hashes."""
         first = int(batch[0][0].removeprefix("sample_").partition(".")[0])
         told = {name: values[first : first + len(batch)] for name, values in self.conditions.items()}
-        images = self.model.sample([int(seed) for _, seed, _ in batch], *([told] if told else []))
+        images = drawn(self.model, [int(seed) for _, seed, _ in batch], told or None)
+        require_writable(images, f"what {type(self.model).__name__} draws")
         check_format(self.image_format, images.ndim - 2)
         paths = [save_image(self.output_dir / row[0], image) for row, image in zip(batch, images, strict=True)]
         return [sha256_of(path) for path in paths]

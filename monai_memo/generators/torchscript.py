@@ -80,5 +80,10 @@ class TorchScriptGenerator:
                         f"{self.path} does not take noise of the shape {(len(some), *self.noise_shape)}: {told}. Name "
                         "the shape for one image with noise_shape."
                     ) from error
-                drawn.append(torch.as_tensor(images).cpu())
+                if not isinstance(images, torch.Tensor):
+                    raise GeneratorError(
+                        f"{self.path} gives {type(images).__name__} where images as one tensor are asked for: take "
+                        "them out of it in a function of seeds"
+                    )
+                drawn.append(images.cpu())
         return understood(torch.cat(drawn), len(seeds), str(self.path)) if drawn else np.empty((0,), dtype=np.float32)

@@ -24,7 +24,7 @@ from monai_memo.files import csv_text, write_text
 from monai_memo.metrics.copy_rate import CopyRate
 from monai_memo.metrics.images import embed_images
 from monai_memo.metrics.verified import VerifiedCopyRate
-from monai_memo.sampling import Draw, Generator, as_generator
+from monai_memo.sampling import Draw, Generator, as_generator, drawn
 from monai_memo.settings.keywords import with_defaults
 
 if TYPE_CHECKING:
@@ -176,7 +176,9 @@ class CopyRateMonitor:
         rank, world = idist.get_rank(), idist.get_world_size()
         # Consecutive seeds on each rank: gathered, they are in the order in which one rank draws them.
         mine = slice(self.n_samples * rank // world, self.n_samples * (rank + 1) // world)
-        images = as_generator(source).sample(range(self.seed, self.seed + self.n_samples)[mine])
+        images = drawn(as_generator(source), range(self.seed, self.seed + self.n_samples)[mine])
+        if len(images) > 1 and (images == images[0]).all():
+            log.warning("epoch %d: all samples are one image: let every seed draw its own noise", epoch)
         self.metric.reset()
         usable = self._take(images)
         unusable = int(idist.all_reduce(len(images) - usable))

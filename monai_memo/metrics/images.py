@@ -15,7 +15,7 @@ from torch import Tensor
 
 from monai_memo.data.loading import LUMINANCE, Preprocessing
 from monai_memo.detector.detector import Detector
-from monai_memo.errors import UnusableImageError
+from monai_memo.errors import ConfigurationError, UnusableImageError
 from monai_memo.image_arrays import Images, Taken, take_images
 
 logger = logging.getLogger(__name__)
@@ -99,7 +99,15 @@ class ImageMetric(CumulativeIterationMetric):
             ConfigurationError: a shape that is none of images or can mean two things, several sizes, NaN; or a metric
                 without a detector.
         """
-        taken = taken_for(self.image_preprocessing(), images)
+        preprocessing, shape = self.image_preprocessing(), tuple(getattr(images, "shape", ()))
+        detector: Detector | None = getattr(self, "detector", None)
+        width = None if detector is None else detector.network.embedding_dim
+        if len(shape) == 2 and shape[0] and shape[1] == width:
+            raise ConfigurationError(
+                f"synthetic images: the shape {shape} may be {shape[0]} embeddings or one image: call the metric for "
+                f"embeddings, and give an image as (1, 1, {shape[0]}, {shape[1]})"
+            )
+        taken = taken_for(preprocessing, images)
         if _kind(taken.sentence) != _kind(self.taken_for):
             logger.info("synthetic images: %s", taken.sentence)
         self.taken_for = taken.sentence

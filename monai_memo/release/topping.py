@@ -29,14 +29,13 @@ from monai_memo.label.generator import check_bundle, sample_from_bundle
 from monai_memo.progress import Progress
 from monai_memo.release.looks import Look
 from monai_memo.release.rules import Row
-from monai_memo.sampling import Generator
+from monai_memo.sampling import Generator, require_writable, understood
 
 Shape = tuple[int, ...]  # (channels, *spatial)
 Draw = Callable[
     [Path, int, int], Mapping[str, str]
 ]  # folder, number, seed; gives images that it could not write, and why
 BATCH = 32
-BEYOND = 0.1  # of [0, 1]: what overshoots so little may be cut off
 SURPLUS, LEAST_SURPLUS = 0.1, 3  # what the second look may take away again
 NOT_FINITE, BLANK = "with values that are no finite numbers", "not readable or blank"
 DRAWN_COPY, DRAWN_AGAIN = "drawn, above the threshold", "drawn before"
@@ -175,6 +174,8 @@ def _images(draw: Generator | Callable[[Sequence[int]], Any], seeds: Sequence[in
         ) from error
     if len(images) != len(seeds):
         raise MemoError(f"{name}, which draws images, gave {len(images)} images for {len(seeds)} seeds. {kept}")
+    with suppress(ConfigurationError):  # otherwise each of them is told of by itself
+        return list(understood(images, len(seeds), name))
     return images
 
 
@@ -188,12 +189,7 @@ def _save(path: Path, image: Any, seed: int, dims: int) -> str | None:
         return f"of the shape {shown(values.shape)}, where (channels, {dims} axes) is asked for"
     if not values.size or not np.isfinite(values).all():
         return NOT_FINITE
-    low, high = float(values.min()), float(values.max())
-    if low < -BEYOND or high > 1 + BEYOND:
-        raise ConfigurationError(
-            f"the image that was drawn for seed {seed} has values from {low:g} to {high:g}, and files would cut "
-            "them off: draw images in [0, 1]"
-        )
+    require_writable(values, f"the image that was drawn for seed {seed}")
     try:
         save_image(path, values)
     except ConfigurationError:

@@ -150,7 +150,10 @@ def test_a_class_of_few_patients_is_hidden_among_others() -> None:
 def test_within_a_class_samples_are_compared_with_their_own_class_alone(place: Path, tmp_path: Path) -> None:
     result = audit(place, tmp_path / "out", within=OFTEN)
     assert (result.n_train, result.n_heldout, result.n_synthetic) == (20, 24, 12)
-    assert "4 of 24 images are of another class and were left out" in result.cohorts["training"].notes
+    assert (
+        "4 of 24 images are of another class and were left out: copies of them are not found"
+        in result.cohorts["training"].notes
+    )
     assert all(match.nearest_training >= "train/train04" for match in result.matches)
     assert result.conditions is not None and [item.name for item in result.conditions.groups] == [OFTEN]
     assert result.conditions.p_value is None
@@ -174,3 +177,12 @@ def test_without_a_condition_nothing_is_told(place: Path, tmp_path: Path) -> Non
     result = audit(place, tmp_path / "out", condition=None)
     assert result.conditions is None and "By condition" not in (tmp_path / "out" / "report.html").read_text()
     assert replace(result, conditions=None).without_patients().conditions is None
+
+
+def test_classes_that_are_written_in_another_way_or_were_not_drawn_are_told(place: Path, tmp_path: Path) -> None:
+    text = (place / "synthetic.csv").read_text().replace(RARE, RARE.upper())
+    (place / "other.csv").write_text(text)
+    part = audit(place, tmp_path / "out", synthetic=str(place / "other.csv")).conditions
+    assert part is not None and [group.n_train for group in part.groups] == [0, 20]
+    assert any(note.startswith("1 group has no training image: either nothing") for note in part.notes)
+    assert "1 class of the training has no synthetic image: of it nothing is said." in part.notes

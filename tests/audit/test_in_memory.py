@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from monai_memo import Audit, audit_images
+from monai_memo.audit.repeats import repeated_samples
 from monai_memo.data.cohort import Cohort
 from monai_memo.data.reading import read_image
 from monai_memo.errors import CohortOverlapError, ConfigurationError
@@ -139,3 +140,48 @@ def test_a_cohort_of_images_keeps_values_patients_and_files(tmp_path: Path) -> N
         assert [row["image"] for row in csv.DictReader(stream)] == ["000000.npy"]
     with pytest.raises(ConfigurationError, match=r"volumes of \(4, 9, 9\) have an axis shorter than 5"):
         Cohort.from_images(np.random.default_rng(0).random((2, 4, 9, 9)), "training", tmp_path, dims=3)
+
+
+def test_a_model_that_gives_one_image_for_all_seeds_is_not_called_safe(detector: str) -> None:
+    """None of 40 equal samples is none of one."""
+    one = picture(300)
+    found = audit_images(TRAIN, HELDOUT, lambda seeds: [one for _ in seeds], detector=detector, n_samples=40, **QUICK)
+    assert found.verdict["level"] == "inconclusive"
+    (said,) = [text for text in found.warnings if "repeat another one" in text]
+    assert said.startswith("39 of 40 synthetic images repeat another one to the last pixel: there is only 1 different")
+    assert said in found.verdict["detail"]
+
+
+def test_few_repeated_files_are_told_and_decide_nothing() -> None:
+    images = np.arange(40.0)[:, None, None, None] * np.ones((1, 8, 8))
+    assert repeated_samples(images) == ([], [])
+    images[1] = images[0]
+    (said,), concerns = repeated_samples(images)
+    assert "1 of 40" in said and "there are 39 different ones" in said and not concerns
+    images[2] = images[3] = images[0]
+    assert repeated_samples(images)[1]
+
+
+class Foreign:
+    """Somebody's model, which knows nothing of what is asked of generators here."""
+
+    def sample(self, seeds: Sequence[int]) -> list[torch.Tensor]:
+        return [
+            torch.from_numpy(np.asarray(picture(200 + seed)) / 127.5 - 1).float()[None].requires_grad_()
+            for seed in seeds
+        ]
+
+
+def test_objects_may_give_lists_of_tensors_with_gradients(detector: str) -> None:
+    of_object = audit_images(TRAIN, HELDOUT, Foreign(), detector=detector, n_samples=8, **QUICK)  # type: ignore[arg-type]
+    of_array = audit_images(TRAIN, HELDOUT, SYNTHETIC, detector=detector, **QUICK)
+    similarity = [[match.similarity for match in found.matches] for found in (of_object, of_array)]
+    np.testing.assert_allclose(np.sort(similarity[0]), np.sort(similarity[1]), atol=2e-3)
+
+
+def test_patients_given_as_tensors_are_the_patients_of_the_same_numbers(detector: str) -> None:
+    with pytest.raises(CohortOverlapError, match="12 patients in both"):
+        audit_images(
+            TRAIN, HELDOUT, SYNTHETIC, train_patients=np.arange(12), heldout_patients=torch.arange(24),  # type: ignore[arg-type]
+            detector=detector, **QUICK,
+        )  # fmt: skip

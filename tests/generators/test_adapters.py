@@ -163,3 +163,48 @@ def test_functions_folders_and_tables_come_through_the_same_door(tmp_path: Path)
         load_generator(tmp_path / "nowhere")
     with pytest.raises(ConfigurationError, match="batch_size: a generator of Python takes no options"):
         load_generator(draw, batch_size=4)
+
+
+def test_a_torchscript_file_that_gives_no_tensor_is_told_what_to_do(tmp_path: Path) -> None:
+    class Pair(nn.Module):
+        def forward(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+            return noise.view(-1, 1, 8, 8), noise
+
+    torch.jit.trace(Pair(), torch.zeros(2, 64)).save(str(tmp_path / "pair.ts"))
+    with pytest.raises(GeneratorError, match=r"gives tuple where images as one tensor.*a function of seeds"):
+        load_generator(tmp_path / "pair.ts", noise_shape=[64]).sample([1, 2])
+
+
+def test_options_of_another_kind_of_generator_are_named_with_those_that_there_are(script: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"a TorchScript file, which takes the options noise_shape, .*missing"):
+        load_generator(script)
+    save_image(tmp_path / "images" / "0.png", chest_phantom(0, (16, 12)))
+    with pytest.raises(ConfigurationError, match=r"drawn earlier, which takes the options preprocessing: .*'size'"):
+        load_generator(tmp_path / "images", size=64)
+
+
+def test_a_folder_in_colour_stays_in_colour(tmp_path: Path) -> None:
+    image = chest_phantom(0, (16, 12))
+    for number in range(2):
+        save_image(tmp_path / f"{number}.png", np.concatenate([image, image * 0.5, image * (0.2 + number / 10)]))
+    assert load_generator(tmp_path).sample([0, 1]).shape == (2, 3, 16, 12)
+
+
+def test_a_pipeline_is_grey_where_all_three_channels_are_equal_and_not_two_of_them() -> None:
+    class Painted(Pipeline):
+        def __call__(self, generator: Any = None, output_type: str = "np") -> tuple[np.ndarray]:  # type: ignore[override]
+            shades = np.linspace(0, 1, 64).reshape(8, 8)
+            middle = [one.initial_seed() % 2 for one in generator]
+            return (np.stack([np.stack([shades, shades * (1 - each), shades], axis=-1) for each in middle]),)
+
+    model = DiffusersGenerator(Painted(), batch_size=1)
+    assert model.sample([2, 4]).shape == (2, 1, 8, 8)
+    assert model.sample([2, 1]).shape == (2, 3, 8, 8), "a batch of grey images and one of coloured ones"
+
+
+def test_values_that_a_file_would_cut_off_are_refused_before_they_are_written(tmp_path: Path) -> None:
+    """All of them would be white."""
+    model = FunctionGenerator(lambda seeds: [chest_phantom(seed, (16, 12)) * 255.0 for seed in seeds])
+    with pytest.raises(ConfigurationError, match=r"has values from .* to 2\d\d.*, and files would cut them off"):
+        Sampler(model, tmp_path / "samples", 2, progress=False, identity="of 255").run()
+    assert not list((tmp_path / "samples").glob("*.png"))

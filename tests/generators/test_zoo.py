@@ -207,6 +207,15 @@ def test_each_bundle_of_the_zoo_is_built_from_its_config_and_sampled(name: str, 
     assert model.scale_factor == pytest.approx(0.9 if "maisi" in name else 1.0)
 
 
+def test_real_images_are_denoised_under_the_conditions_of_the_config(tmp_path: Path) -> None:
+    """Whatever was drawn before, and in batches of any size."""
+    model = load_bundle(written("brain_image_synthesis_latent_diffusion_model", tmp_path), 2, batch_size=2)
+    images = np.random.default_rng(0).random((3, 1, 16, 16, 16)).astype(np.float32)
+    first = model.denoise_from(images, 0.6)
+    model.sample([1], {"age": [0.9]})
+    np.testing.assert_array_equal(model.denoise_from(images, 0.6), first)
+
+
 def test_a_model_of_the_zoo_is_audited(tmp_path: Path) -> None:
     model = load_bundle(written("brats_mri_axial_slices_generative_diffusion", tmp_path / "bundle"), 2)
     pixels = np.stack([chest_phantom(number, (32, 32)) for number in range(32)])

@@ -242,3 +242,12 @@ def test_a_lightning_callback_audits_the_module_and_stops_at_copies(parts: Any, 
     assert other.history == monitor.history
     with pytest.raises(ConfigurationError, match="stop_above must lie between -1 and 1"):
         monitor.as_lightning_callback(stop_above=2)
+
+
+def test_a_model_that_does_not_use_its_seeds_is_told(
+    parts: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    detector, metric, images = parts
+    monitor = CopyRateMonitor(None, detector, metric, tmp_path / "one.csv", every=1, n_samples=N)
+    assert monitor(1, lambda seeds: np.repeat(images[:1], len(seeds), axis=0)) is not None
+    assert "all samples are one image: let every seed draw its own noise" in caplog.text

@@ -201,6 +201,7 @@ def test_what_is_no_images_is_refused_by_its_shape(detector_file: Path, demo_fol
     for rate in rates:
         for images, words in (
             (np.zeros((0, 128)), r"synthetic images: got the shape \(0, 128\), where \(H, W\)"),
+            (np.zeros((20, 128)), r"the shape \(20, 128\) may be 20 embeddings or one image: call the metric"),
             (np.zeros((2, 1, 8, 8, 8)), r"synthetic images: got the shape \(2, 1, 8, 8, 8\)"),
             (np.full((2, 1, 32, 32), np.nan), r"2 of 2 hold NaN or infinity.*shape \(1, 32, 32\)"),
             ([np.zeros((32, 32)), np.zeros((16, 32))], "have 2 shapes"),
