@@ -297,8 +297,9 @@ class VerifiedCopyRate(ImageMetric):
 
         Beside them, with the reference control, ``n_copies_of_heldout``: samples that seem to be copies of held-out
         images, more than chance makes; the generator has seen these then. ``fine_detail`` and ``fine_detail_heldout``:
-        medians of the share of an image's contrast that lies in detail finer than two pixels. Samples with less of it are soft. ``softened`` is 1 where the held-out images
-        were softened to match, which looks them up again, and else 0.
+        medians of the share of an image's contrast that lies in detail finer than two pixels. Samples with less of it
+        are soft. ``softened`` is 1 where the held-out images were softened to match, which looks them up again, and
+        else 0.
 
         Raises:
             ValueError: no images since the last reset.
