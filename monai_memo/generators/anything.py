@@ -6,14 +6,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
 
 from monai_memo.errors import ConfigurationError
-from monai_memo.generators.bundle_model import config_file
+from monai_memo.generators.bundle_model import AUTOENCODER_FILES, DIFFUSION_FILES, config_file, read_bundle
 from monai_memo.generators.diffusers import INDEX, DiffusersGenerator
 from monai_memo.generators.folder import FolderGenerator
-from monai_memo.generators.guarded import load_guarded
+from monai_memo.generators.guarded import OF_SAMPLING, load_guarded
 from monai_memo.generators.torchscript import TorchScriptGenerator
 from monai_memo.image_arrays import Images
 from monai_memo.sampling import Generator, as_generator
@@ -60,4 +61,20 @@ def load_generator(source: Generator | Callable[[Sequence[int]], Images] | str |
     except TypeError as error:
         takes = ", ".join(list(inspect.signature(made).parameters)[1:])
         raise ConfigurationError(f"{path} was taken for {kind}, which takes the options {takes}: {error}") from None
+    if made is load_guarded:
+        _require_known(path, given)
     return made(path, **given)
+
+
+def _require_known(folder: Path, options: dict[str, Any]) -> None:
+    """Refuse what a bundle's config does not have: it would change nothing, and nobody would know."""
+    ours = inspect.signature(load_guarded).parameters
+    known = {
+        *ours, *read_bundle(folder, options.get("profile")).get(), *AUTOENCODER_FILES, *DIFFUSION_FILES, *OF_SAMPLING,
+        "scale_factor", "latent_shape",
+    }  # fmt: skip
+    for name in options:
+        if name not in known:
+            close = get_close_matches(name, known, 1)
+            hint = f". Did you mean {close[0]}?" if close else ""
+            raise ConfigurationError(f"{folder}: its config has no {name}, so that it would change nothing{hint}")

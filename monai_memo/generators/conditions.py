@@ -10,8 +10,10 @@ numbers, and no value of a single image.
 from __future__ import annotations
 
 import csv
+import io
 import logging
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 LEVELS = tuple(level / 20 for level in range(1, 20))  # quantiles of numbers: the ends would be those of single patients
 MARKS = 3  # of a number's token: value, missing, left out
+COMMA = re.compile(r"[+-]?\d+,\d+")
 RECORD = "conditions"  # in the weights' file
 
 
@@ -354,6 +357,11 @@ def _number_column(name: str, words: Sequence[str], source: str) -> NumberColumn
             f"conditions: the column {name!r} of {source} has {len(known)} numbers and {len(text)} texts, for example "
             f"{text[0]!r}. Empty the cells that are not known, or write {name}{CLASS} to take all of them for classes"
         )
+    if text and all(COMMA.fullmatch(word) for word in text):
+        raise ConfigurationError(
+            f"conditions: the column {name!r} of {source} has numbers with a decimal comma, for example {text[0]!r}, "
+            f"which would be {len(set(text))} classes: write them with a point, or {name}{CLASS} to take them as such"
+        )
     if text:
         return None
     quantiles = tuple(float(value) for value in np.quantile(known, LEVELS))
@@ -385,13 +393,17 @@ def read_conditions(path: str | Path | None, n_samples: int) -> Conditions | Non
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
         header = text.partition("\n")[0]
-        table = csv.DictReader(text.splitlines(), delimiter=max(",;\t", key=header.count), strict=True)
+        table = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count), strict=True)
         rows = [row for row in table if any(row.values())]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigurationError(f"condition_table: cannot read {path} as a table in UTF-8: {error}") from error
     names = [name for name in table.fieldnames or () if name and name not in OF_SAMPLES]
     if not rows or not names:
         raise ConfigurationError(f"condition_table: {path} needs a line with names of conditions, and a row for each")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice or any(None in row for row in rows):
+        what = f"the column {twice[0]} twice" if twice else "rows with more cells than its first line"
+        raise ConfigurationError(f"condition_table: {path} has {what}, so that it cannot be told what is meant")
     if len(rows) > n_samples:
         logger.warning("%s has %d rows: the first %d are used", path, len(rows), n_samples)
     return {name: [given(rows[i % len(rows)].get(name)) for i in range(n_samples)] for name in names}

@@ -23,6 +23,7 @@ from monai_memo.generators.conditioned import Conditioned
 from monai_memo.generators.conditions import RECORD, ConditionCode, columns_of
 from monai_memo.generators.weights import read_record
 from monai_memo.sampling import Conditions
+from monai_memo.settings import Number, value_of
 
 Model = TypeVar("Model")
 TOLD = "told "  # before names of a batch
@@ -145,9 +146,10 @@ def at_scale(model: Model, guidance_scale: float = 1.0) -> Model:
     """A ``LatentDiffusion`` that samples with this guidance.
 
     Raises:
-        ConfigurationError: another scale than 1 for a model without conditions.
+        ConfigurationError: another scale than 1 for a model without conditions, or one that is not from 0 to 100.
     """
     network = getattr(model, "conditioned", None)
+    guidance_scale = value_of("guidance_scale", guidance_scale, Number(0, 100))
     if isinstance(network, Guided):
         network.guidance_scale = float(guidance_scale)
     elif guidance_scale != 1.0:

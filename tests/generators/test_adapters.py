@@ -208,3 +208,11 @@ def test_values_that_a_file_would_cut_off_are_refused_before_they_are_written(tm
     with pytest.raises(ConfigurationError, match=r"has values from .* to 2\d\d.*, and files would cut them off"):
         Sampler(model, tmp_path / "samples", 2, progress=False, identity="of 255").run()
     assert not list((tmp_path / "samples").glob("*.png"))
+
+
+def test_an_option_that_a_bundle_does_not_have_is_refused_and_not_ignored(tmp_path: Path) -> None:
+    folder = tiny_bundle(tmp_path / "bundle")
+    with pytest.raises(ConfigurationError, match=r"has no num_inference_step, .*Did you mean num_inference_steps\?"):
+        load_generator(folder, num_inference_step=2)
+    with pytest.raises(ConfigurationError, match="guidance_scale must be a number from 0 to 100, got -1"):
+        load_generator(folder, num_inference_steps=2, guidance_scale=-1)

@@ -225,3 +225,21 @@ def test_a_table_of_conditions_is_gone_through_again(tmp_path: Path) -> None:
         read_conditions(table, 3)
     with pytest.raises(ConfigurationError, match="cannot read"):
         read_conditions(tmp_path / "none.csv", 3)
+
+
+def test_numbers_with_a_decimal_comma_are_no_classes() -> None:
+    """Each image would have a class of its own, which makes a generator copy."""
+    rows = [{"age": f"{number},5"} for number in range(6)]
+    with pytest.raises(ConfigurationError, match=r"decimal comma, for example '0,5', which would be 6 classes: write"):
+        ConditionCode.of(rows, "age")
+    assert len(ConditionCode.of(rows, "age:class").classes) == 6
+
+
+def test_a_table_of_conditions_says_one_thing_of_each_sample(tmp_path: Path) -> None:
+    table = tmp_path / "wanted.csv"
+    for text, words in (("label,label\na,b\n", "the column label twice"), ("label,age\na,3,4\n", "with more cells")):
+        table.write_text(text)
+        with pytest.raises(ConfigurationError, match=words):
+            read_conditions(table, 2)
+    table.write_text('label,age\n"two\nlines",3\n')
+    assert read_conditions(table, 1) == {"label": ["two\nlines"], "age": ["3"]}
