@@ -131,9 +131,14 @@ def score_table(units: Sequence[Unit], real: Mapping[int, Mapping[str, float]]) 
     return "\n".join(lines) + "\n"
 
 
-def sanity_text(found: Mapping[str, Any]) -> str:
-    """What the sanity arm shows."""
-    lines = []
+def sanity_text(found: Mapping[str, Any], refused: Mapping[str, str] | None = None) -> str:
+    """What the sanity arm shows.
+
+    Args:
+        found: of ``mitigation_rule.sanity``.
+        refused: switches that gave no samples of the memorizer, and what they said.
+    """
+    lines = [f"- {name}: gives no samples, which is right: {words}" for name, words in (refused or {}).items()]
     for name, one in found["switches"].items():
         if not one["halved"]:
             lines.append(f"- {name}: the excess of the perfect memorizer is not halved, so no score is asked.")

@@ -44,7 +44,7 @@ from monai_memo.benchmark.neutral import Classifier, Features, train_classifier,
 from monai_memo.data.cohort import Cohort
 from monai_memo.data.overlap import check_overlap
 from monai_memo.data.prepared import PreparedCohort
-from monai_memo.errors import CohortError, ConfigurationError, UnusableImageError
+from monai_memo.errors import CohortError, ConfigurationError, GeneratorError, UnusableImageError
 from monai_memo.files import write_json, write_text
 from monai_memo.generators.latent_diffusion import sample_seeds
 from monai_memo.generators.scores import diversity
@@ -194,7 +194,7 @@ class MitigationBenchmark:
         rows = judge_all(units, distances, self.configuration.seeds)
         sizes = sorted({int(unit["n_patients"]) for unit in units})
         real = {size: self._real(size) for size in sizes}
-        sane = self._sanity()
+        sane, refused = self._sanity()
         found = None
         if sane:
             size = int(sane[0]["n_patients"])
@@ -203,7 +203,7 @@ class MitigationBenchmark:
             found = sanity(sane, plain, apart)
         record = {
             "rows": rows, "units": [*units, *sane], "real": {str(size): values for size, values in real.items()},
-            "sanity": found, "usefulness_of_teacher": self._of(self.teacher), "format": FORMAT,
+            "sanity": found, "refused": refused, "usefulness_of_teacher": self._of(self.teacher), "format": FORMAT,
             "metrics_images": len(self.real), "seconds": round(time.perf_counter() - start, 1),
             "software": software_versions(),
         }  # fmt: skip
@@ -216,7 +216,7 @@ class MitigationBenchmark:
         text = verdict_table(record["rows"]) + "\n" + score_table(units, real)
         if sane:
             text += "\nSanity arm: the closed-form perfect memorizer.\n\n" + score_table(sane, {})
-            text += "\n" + sanity_text(record["sanity"])
+            text += "\n" + sanity_text(record["sanity"], record["refused"])
         write_json(self.out / "mitigation.json", record)
         write_text(self.out / "mitigation.csv", to_csv([*units, *sane]))
         write_text(self.out / "mitigation.md", text)
@@ -317,14 +317,18 @@ class MitigationBenchmark:
             rows.append(self._scores(pixels) | useful)
         return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
-    def _sanity(self) -> list[dict[str, Any]]:
-        """Units of the closed-form perfect memorizer: as it is, and behind each switch of sampling."""
+    def _sanity(self) -> tuple[list[dict[str, Any]], dict[str, str]]:
+        """Units of the closed-form perfect memorizer: as it is, and behind each switch of sampling.
+
+        Returns:
+            also the switches that gave no samples of it, with what they said: of a memorizer that is the right answer.
+        """
         if not self.sanity_samples:
-            return []
+            return [], {}
         base = next(planned.run for planned in self.configuration.plan())
         if arm_of(base, self.configuration.base) != PLAIN:
             raise ConfigurationError("the base run has to be the plain arm")
-        audit, units = self.study.audit_of(self.data), []
+        audit, units, refused = self.study.audit_of(self.data), [], {}
         for run in self.study.alike_but_for_sampling(base, self.data):
             name = hashlib.sha256(run.name.encode()).hexdigest()[:12]
             store, audited = (self.out / "sanity" / f"{name}{end}" for end in (".npy", ".json"))
@@ -334,8 +338,13 @@ class MitigationBenchmark:
             result = read_sealed_json(audited) if is_sealed(store, identity) and audited.exists() else None
             if result is None:
                 logger.info("sanity arm: %s ...", run.generator)
-                generator, start = self.study.memorizer(run, self.data), time.perf_counter()
-                drawn = generator.sample(sample_seeds(run.seed, range(self.sanity_samples))).astype(np.float16)
+                start = time.perf_counter()
+                try:
+                    generator = self.study.memorizer(run, self.data)
+                    drawn = generator.sample(sample_seeds(run.seed, range(self.sanity_samples))).astype(np.float16)
+                except GeneratorError as error:
+                    refused[arm_of(run, self.configuration.base)] = str(error)
+                    continue
                 seconds = round(time.perf_counter() - start, 1)
                 store.parent.mkdir(parents=True, exist_ok=True)
                 training = self.data.prepared(self.data.training_cohort(run.n_patients, run.seed))
@@ -345,7 +354,7 @@ class MitigationBenchmark:
                 write_sealed_json(audited, result)
             samples = self._prepared_samples(np.load(store, allow_pickle=False))
             units.append(self._unit(run, samples, result, sane=True))
-        return units
+        return units, refused
 
 
 def _save(array: NDArray[np.floating], path: Path) -> None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 
 from monai_memo.data.phantoms import chest_phantom
 from monai_memo.data.writing import save_image
-from monai_memo.errors import CohortError
+from monai_memo.errors import CohortError, GeneratorError
 from monai_memo.study.mitigation import MitigationBenchmark, arm_of, main
 from monai_memo.study.study import GeneratorStudy
 from tests.study.conftest import write_grid
@@ -83,6 +84,18 @@ def test_every_arm_and_the_memorizer_behind_each_switch_are_measured_once_and_ju
     assert written == {name: (out / name).read_bytes() for name in written}
     with pytest.raises(CohortError, match="no image has the label TALL"):
         main([*command[:-1], "TALL"])
+    # A switch that draws nothing from the memorizer ends nothing: that is the right answer, and is told.
+    switched = hashlib.sha256(units[5]["run"].encode()).hexdigest()[:12]
+    (out / "sanity" / f"{switched}.npy").unlink()
+    monkeypatch.setattr(GeneratorStudy, "memorizer", refuse)
+    main(command)
+    record = json.loads((out / "mitigation.json").read_text(encoding="utf-8"))
+    assert record["refused"] == {"repellency": "all are copies"} and len(record["units"]) == 5
+    assert "repellency: gives no samples, which is right: all are copies" in capsys.readouterr().out
+
+
+def refuse(*_: object) -> None:
+    raise GeneratorError("all are copies")
 
 
 def test_the_memorizer_draws_training_images_through_the_autoencoder_whatever_the_network_learnt(
