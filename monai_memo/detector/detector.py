@@ -110,6 +110,14 @@ class Detector:
         """Hash of weights, recipe and preprocessing: equal detectors have equal hashes, whenever they were saved."""
         return _digest(self.recipe.to_dict(), self.preprocessing.to_dict(), self.network.state_dict())
 
+    @property
+    def lineage(self) -> frozenset[str]:
+        """Hashes of this detector and, as far as it says, of those it was trained further from."""
+        summary = known_summary(self.training_summary)
+        tuned = summary.get("fine_tuned", {})
+        found = (self.sha256, summary.get("started_from"), tuned.get("started_from"), tuned.get("from"))
+        return frozenset(value for value in found if isinstance(value, str))
+
     def without_free_text(self) -> Detector:
         """The same network without words that its file may hold beside it: those could be about patients.
 

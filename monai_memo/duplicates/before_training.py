@@ -13,7 +13,7 @@ import ignite.distributed as idist
 
 from monai_memo.data.cohort import Cohort
 from monai_memo.duplicates.duplicates import Duplicates
-from monai_memo.errors import OutputError
+from monai_memo.errors import ConfigurationError, OutputError
 from monai_memo.files import sha256_of
 from monai_memo.sealing import fingerprint, read_sealed_json, write_sealed_json
 
@@ -69,6 +69,8 @@ def sources(
             ).run()  # fmt: skip
             for sentence in found.sentences():
                 logger.info("%s", sentence)
+            if found.untold:
+                raise ConfigurationError(f"duplicates cannot be left out: {'; '.join(found.unwritten())}.")
             hashes = {table.name: sha256_of(table) for table in tables.values()}
             write_sealed_json(place / DONE, {"identity": identity, "tables": hashes})
     if not all(table.is_file() for table in tables.values()):
@@ -81,7 +83,7 @@ def _identity(given: Sequence[str], patient_pattern: str | None, seed: int) -> s
     for source in given:
         for image in Cohort.from_source(source, "training", patient_pattern).images:
             status = [(part.stat().st_size, part.stat().st_mtime_ns) for part in image.parts if part.exists()]
-            stamps.append([image.image_id, image.patient_id, str(image.path.resolve()), status])
+            stamps.append([image.image_id, image.patient_id, str(image.path.resolve()), dict(image.columns), status])
     return fingerprint("duplicates before a training", [stamps, seed])
 
 

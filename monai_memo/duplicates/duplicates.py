@@ -8,7 +8,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,15 @@ from monai_memo.audit.pages import environment
 from monai_memo.audit.run import resolve_device
 from monai_memo.audit.slices import central_planes
 from monai_memo.data.cohort import Cohort, SkippedImage
+from monai_memo.data.dicom import files_of_folder
 from monai_memo.data.loading import guess_preprocessing
 from monai_memo.data.prepared import PreparedCohort, prepare
 from monai_memo.data.sources import require_sources
 from monai_memo.data.writing import write_cohort
 from monai_memo.duplicates.finding import Near, equal_pixels, near_duplicates
-from monai_memo.duplicates.grouping import OTHER_ID, OTHER_SPLIT, Group, Member, dropped, groups_of
+from monai_memo.duplicates.grouping import OTHER_ID, OTHER_SPLIT, Group, Member, dropped, groups_of, one_name
 from monai_memo.duplicates.settings import DuplicatesSettings
-from monai_memo.errors import CohortError
+from monai_memo.errors import CohortError, UnusableImageError
 from monai_memo.files import write_json, write_text
 from monai_memo.search.runner import Runner
 from monai_memo.text import cell
@@ -50,6 +51,7 @@ class Found:
         skipped: images that cannot be read.
         shared_patients: those who stand in several real cohorts, by their ids.
         quantile: level of the threshold.
+        untold: of each cohort, images in one folder with other DICOM series: no table can name them.
     """
 
     members: Sequence[Member]
@@ -59,6 +61,7 @@ class Found:
     skipped: Sequence[SkippedImage]
     shared_patients: int
     quantile: float = 0.99
+    untold: Mapping[str, int] = field(default_factory=dict)
 
     def sentences(self) -> list[str]:
         """What was found, for a terminal and the page."""
@@ -76,7 +79,10 @@ class Found:
         several = sum(len(group.patients) > 1 for group in self.groups)
         if several:
             spans = _counted(several, "group", "spans", "span")
-            lines.append(f"{spans} several patient ids: one patient under two names, or a mistake")
+            lines.append(
+                f"{spans} several patient ids: one patient under two names, or a mistake. The cleaned tables take "
+                "them for one, under the first id"
+            )
         if self.shared_patients:
             stand = _counted(self.shared_patients, "patient", "stands", "stand")
             lines.append(f"{stand} in more than one of the real cohorts by id")
@@ -86,7 +92,15 @@ class Found:
                 f"{_counted(moved, 'further image is', '', '', 'further images are')} left out: of patients who, by "
                 "such a group, stand in an earlier cohort under another id"
             )
-        return lines
+        return [*lines, *self.unwritten()]
+
+    def unwritten(self) -> list[str]:
+        """Which cleaned tables there are not, and why."""
+        return [
+            f"clean_{_option(name)}.csv is not written: {_counted(number, 'image lies', '', '', 'images lie')} in a "
+            "folder with other DICOM series, which a table cannot tell apart. Give each series a folder of its own"
+            for name, number in self.untold.items()
+        ]
 
     def calibration(self) -> str:
         """How the threshold came about."""
@@ -167,8 +181,9 @@ class Duplicates:
         near = self._near(members, equal, prepared) if settings.near else None
         groups = groups_of(members, equal, () if near is None else near.pairs)
         skipped = [item for one in prepared for item in one.skipped]
+        untold = {item.cohort.name: number for item in prepared if (number := _untold(item.cohort))}
         return Found(
-            members, groups, dropped(members, groups), near, skipped, _shared(members), settings.quantile
+            members, groups, dropped(members, groups), near, skipped, _shared(members), settings.quantile, untold
         ), prepared
 
     def _near(self, members: Sequence[Member], equal: Sequence[Sequence[int]], prepared: list[PreparedCohort]) -> Near:
@@ -195,7 +210,10 @@ class Duplicates:
         start = 0
         for item in prepared:
             kept = [place for place in range(len(item.cohort)) if start + place not in found.left_out]
-            write_cohort(item.cohort.subset(kept), folder / f"clean_{_option(item.cohort.name)}.csv")
+            if item.cohort.name not in found.untold:
+                cohort = _of_one_id(item.cohort.subset(kept), found.groups)
+                columns = list(dict.fromkeys(name for image in item.cohort.images for name in image.columns))
+                write_cohort(cohort, folder / f"clean_{_option(cohort.name)}.csv", columns=columns)
             start += len(item.cohort)
         record = {
             "images": dict(Counter(member.cohort for member in found.members)),
@@ -221,6 +239,26 @@ def _counted(number: int, one: str, verb: str = "", verbs: str = "", several: st
 
 def _option(name: str) -> str:
     return next(option for option, cohort in NAMES.items() if cohort == name)
+
+
+def _untold(cohort: Cohort) -> int:
+    """Images that no table can name: series that share a folder."""
+    number = 0
+    for image in cohort.images:
+        if image.path.is_dir():
+            try:
+                files_of_folder(image.path)
+            except UnusableImageError:
+                number += 1
+    return number
+
+
+def _of_one_id(cohort: Cohort, groups: Sequence[Group]) -> Cohort:
+    """Patients whom groups show under two ids, under the first: a later split by patient keeps them together."""
+    if cohort.name == "synthetic" or not cohort.patients_known:
+        return cohort
+    name = one_name(groups)
+    return replace(cohort, images=tuple(replace(one, patient_id=name(one.patient_id)) for one in cohort.images))
 
 
 def _shared(members: Sequence[Member]) -> int:

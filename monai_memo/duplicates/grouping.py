@@ -96,7 +96,7 @@ def dropped(members: Sequence[Member], groups: Sequence[Group]) -> dict[int, str
     of them is left out under the other as well, with all images. Synthetic images have no patients.
     """
     found = {place: group.kind for group in groups for place in group.members[1:]}
-    name = _one_name(groups)
+    name = one_name(groups)
     first: dict[str, str] = {}  # the cohort in which a patient stands first, under any id
     under_id: dict[str, str] = {}  # and under this one
     for place, member in enumerate(members):
@@ -109,8 +109,8 @@ def dropped(members: Sequence[Member], groups: Sequence[Group]) -> dict[int, str
     return found
 
 
-def _one_name(groups: Sequence[Group]) -> Callable[[str], str]:
-    """One id for all ids that groups show to be one patient."""
+def one_name(groups: Sequence[Group]) -> Callable[[str], str]:
+    """One id for all ids that groups show to be one patient: the first."""
     other: dict[str, str] = {}
 
     def root(patient: str) -> str:

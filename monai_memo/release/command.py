@@ -10,6 +10,23 @@ from monai_memo.audit.verdict import percent
 from monai_memo.data.cohort import by_reason
 from monai_memo.release.release import Release
 from monai_memo.release.rules import SECOND, SECOND_NEAR
+from monai_memo.release.statement import Statement
+
+
+def _use(said: Statement) -> str:
+    """What to do with the bound."""
+    if said.contradicted:
+        return f"do not quote this number: {said.doubt}"
+    if said.says_nothing:
+        return (
+            "that is every image: the bound says nothing. Plant more copies (--planted), or train the detector longer"
+        )
+    if said.unchecked:
+        return (
+            f"this is the number to quote, unchecked: the second detector finds {said.looks[-1].found} of "
+            f"{said.looks[-1].planted} planted copies, so that the little it calls says nothing"
+        )
+    return "this is the number to quote; the excess of a look checks it"
 
 
 def release(**arguments: Any) -> int:
@@ -52,11 +69,7 @@ def release(**arguments: Any) -> int:
             f"left      at most {left.copies} copies ({share}), with {100 * said.confidence:g} % confidence, of the "
             f"kinds that were planted ({left.found} of {left.planted} found)"
         )
-        lines.append(
-            "          but the last look finds more copies than chance does: do not quote this number"
-            if said.contradicted
-            else "          this is the number to quote; the excess of a look checks it"
-        )
+        lines.append(f"          {_use(said)}")
     if said.patients_copied:
         lines.append(
             f"exposed   what was removed is nearest to {said.patients_copied} training patients, "

@@ -20,6 +20,7 @@ from monai_memo.audit.run import Run
 from monai_memo.audit.verdict import percent
 from monai_memo.data.clean_files import write_clean
 from monai_memo.data.cohort import CohortImage, SkippedImage
+from monai_memo.detector.detector import Detector
 from monai_memo.errors import ConfigurationError, MemoError, OutputError, UnusableImageError
 from monai_memo.generators.anything import load_generator
 from monai_memo.label.audit_folder import AuditFolder
@@ -130,6 +131,7 @@ class Release:
         run, inputs = self._read_first()
         detector = given_detector(run.settings)
         assert detector is not None
+        self._require_other(detector)
         first = look(run, inputs, detector, settings.planted)
         training = inputs.training.cohort
         rows = rows_of(self.audit, {image.image_id: image.patient_id for image in training.images})
@@ -184,6 +186,19 @@ class Release:
                     f"again, or say with --{option} where those of the audit are."
                 )
         return run, inputs
+
+    def _require_other(self, detector: Detector) -> None:
+        """Detectors of which one began as the other see the same, whatever was done since."""
+        if self.settings.second_detector is None:
+            return
+        second = Detector.load(self.settings.second_detector)
+        if second.lineage & detector.lineage:
+            same = second.sha256 == detector.sha256
+            which = "is the detector of the audit" if same else "and the audit's detector began as the same network"
+            raise ConfigurationError(
+                f"second_detector {which}: what the one missed the other would miss again. Name another one, or leave "
+                "it out to have one trained"
+            )
 
     def _common(self) -> dict[str, Any]:
         settings = self.settings
@@ -283,11 +298,6 @@ class Release:
         )  # fmt: skip
         place = self.output.work / "looks" / "second"
         run, inputs = read(asked, place, place)
-        if inputs.given is not None and inputs.given.sha256 == self.audit.result.detector["sha256"]:
-            raise ConfigurationError(
-                "second_detector is the detector of the audit: what it missed it would miss again. Name another one, "
-                "or leave it out to have one trained"
-            )
         detector = inputs.given or train_second(run, inputs)
         by_file = {path.name: name for name, path in written.items()}
         before = inputs.prepared["heldout"]

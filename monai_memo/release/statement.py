@@ -4,9 +4,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from monai_memo.audit.parts import Estimate
 from monai_memo.audit.result import AuditResult
+from monai_memo.audit.verdict import SENSITIVITY_NEEDED
 from monai_memo.data.cohort import SkippedImage
 from monai_memo.label.audit_folder import AuditFolder
 from monai_memo.release.looks import Look
@@ -93,6 +95,7 @@ class Statement:
         rated: raters' ratings were taken into account.
         drawn: further images of the generator, drawn and released, and rejected as copies or otherwise.
         drawn_unusable: why some of them could not be used, with counts.
+        weak_kinds: of the planted copies, kinds of which less than half were found, with the share.
     """
 
     verdict: str
@@ -113,12 +116,48 @@ class Statement:
     rated: bool
     drawn: dict[str, int] | None = None
     drawn_unusable: str = ""
+    weak_kinds: dict[str, float] = field(default_factory=dict)
     confidence: float = CONFIDENCE
 
     @property
+    def overlooked(self) -> int | None:
+        """Copies that the filter had left at least, by the first look; None where the bound allows so many.
+
+        They may have been removed since. But then this generator's copies are found less often than the planted ones.
+        """
+        if not self.looks or self.left.copies is None:
+            return None
+        least = math.ceil(self.looks[0].excess.low * self.looks[0].images)
+        return least if least > self.left.copies else None
+
+    @property
+    def doubt(self) -> str:
+        """Why the bound does not hold, by what the second detector finds; empty where nothing contradicts it."""
+        if self.looks and self.looks[-1].excess.low > 0:
+            return "the second look finds more copies than chance does"
+        if self.overlooked is not None:
+            return (
+                f"the first look finds {self.overlooked} copies or more that the filter had left, and the bound allows "
+                f"{self.left.copies}. What it called was removed, but copies of this generator are found less often "
+                "than planted ones"
+            )
+        return ""
+
+    @property
     def contradicted(self) -> bool:
-        """The last look finds more copies than chance does: the bound's assumption does not hold."""
-        return bool(self.looks) and self.looks[-1].excess.low > 0
+        """The bound is not to be quoted."""
+        return bool(self.doubt)
+
+    @property
+    def unchecked(self) -> bool:
+        """The second detector misses most of the planted copies: that it calls little says nothing."""
+        last = self.looks[-1] if self.looks else None
+        return last is not None and last.found < SENSITIVITY_NEEDED * last.planted
+
+    @property
+    def says_nothing(self) -> bool:
+        """By the bound every image can be a copy."""
+        return self.left.copies is not None and self.left.copies >= self.released
 
     def reasons(self) -> dict[str, int]:
         """How many images went for each reason, in the order of the steps; all steps, drawn images included."""
@@ -195,6 +234,7 @@ def statement_of(
     patient = {row.name: row.patient for row in rows}
     exposed = Counter(done.choice.patients) + Counter(done.seconds.values())
     near = Counter(patient[name] for name in done.kept if patient[name])
+    called = rejected + (0 if drawn is None else drawn.out)
     return Statement(
         verdict=audit.result.verdict["headline"],
         audited=len(rows) - (0 if drawn is None else len(drawn.rows)),
@@ -206,7 +246,7 @@ def statement_of(
         spared=len(kept & set(done.choice.spared)),
         threshold=threshold,
         left=left,
-        left_altered=_altered(audit.result, rows, kept, settings.parts, rejected),
+        left_altered=_altered(audit.result, rows, kept, settings.parts, called),
         patients_copied=len(exposed),
         most_exposed=max(exposed.values(), default=0),
         nearest=max(near.values(), default=0),
@@ -214,6 +254,7 @@ def statement_of(
         rated=rated,
         drawn=None if drawn is None else _drawn(drawn, kept),
         drawn_unusable="" if drawn is None else drawn.reasons(),
+        weak_kinds=_weak(first.result),
     )
 
 
@@ -238,6 +279,11 @@ def _altered(result: AuditResult, rows: Sequence[Row], kept: set[str], parts: bo
     above = len(called) + rejected
     copies = copies_left(above, found, planted, CONFIDENCE) if planted else None
     return Left(_at_most(copies, kept_above, len(kept)), planted, found, above, kept_above)
+
+
+def _weak(result: AuditResult) -> dict[str, float]:
+    shares = {} if result.sensitivity is None else result.sensitivity["by_kind"]
+    return {kind: share for kind, share in shares.items() if share < SENSITIVITY_NEEDED}
 
 
 def _drawn(drawn: Drawn, kept: set[str]) -> dict[str, int]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from monai_memo.data.cohort import Cohort, CohortImage, Reading
 from monai_memo.data.prepared import prepare
@@ -38,7 +39,7 @@ Draw = Callable[
 BATCH = 32
 SURPLUS, LEAST_SURPLUS = 0.1, 3  # what the second look may take away again
 NOT_FINITE, BLANK = "with values that are no finite numbers", "not readable or blank"
-DRAWN_COPY, DRAWN_AGAIN = "drawn, above the threshold", "drawn before"
+DRAWN_COPY, DRAWN_AGAIN = "drawn, above the threshold", "drawn before, or audited already"
 DRAWN_OTHER = "drawn, below the threshold: a copy in part, above a lowered threshold, or near a copied patient"
 LOOKED_UP = (DRAWN_COPY, DRAWN_AGAIN, DRAWN_OTHER)
 MOST_REASONS = 5
@@ -57,7 +58,8 @@ class Drawn:
             or drawn before.
         unusable: not finite, of another size than the audited ones, or not readable.
         surplus: entered, and were not needed in the end.
-        seen: hashes of the images that entered: a generator that gives few images gives them again and again.
+        seen: hashes of the audited images and of those that entered: a generator that gives few images gives them again
+            and again, and equal seeds give the images of the audit.
         rejected: images that did not enter, by name, with the reason.
     """
 
@@ -70,6 +72,11 @@ class Drawn:
     surplus: int = 0
     seen: set[str] = field(default_factory=set)
     rejected: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def out(self) -> int:
+        """Rejected below the audit's threshold: copies in part may be among them."""
+        return sum(reason == DRAWN_OTHER for reason in self.rejected.values())
 
     def reasons(self) -> str:
         """Why images could not be used, with counts; most frequent first."""
@@ -164,7 +171,7 @@ def _images(draw: Generator | Callable[[Sequence[int]], Any], seeds: Sequence[in
     """
     function = draw.sample if isinstance(draw, Generator) else draw
     name = getattr(function, "__qualname__", None) or type(function).__qualname__
-    kept = "What was looked up so far is kept: mend the function, and run the same again."
+    kept = "What was looked up of the cohorts is kept: mend the function, and run the same again; it draws anew."
     try:
         images = list(function(seeds))
     except Exception as error:  # of whatever kind: it is not our code
@@ -219,7 +226,8 @@ def top_up(first: Look, draw: Draw, wanted: Wanted, folder: Path) -> Drawn:
     """
     if folder.exists():
         shutil.rmtree(folder)
-    found, batch = Drawn(), 0
+    audited = np.asarray(first.inputs.prepared["synthetic"].pixels)
+    found, batch = Drawn(seen={_content(image) for image in audited}), 0
     with Progress(wanted.number, "top up", shown=first.run.settings.progress) as bar:
         while len(found.images) < wanted.number and found.drawn < wanted.most:
             number = min(BATCH, wanted.most - found.drawn)
@@ -274,7 +282,7 @@ def _let_in(first: Look, place: Path, wanted: Wanted, found: Drawn) -> None:
     for image, array, value, patient, copy, out in zip(
         prepared.cohort.images, pixels, similarity, patients, called, other, strict=True
     ):
-        content = hashlib.sha256(array.tobytes()).hexdigest()
+        content = _content(array)
         name = f"drawn/{place.name}/{image.image_id}"
         if copy:
             found.copies += 1
@@ -288,6 +296,10 @@ def _let_in(first: Look, place: Path, wanted: Wanted, found: Drawn) -> None:
             found.rows.append(Row(name, patient, float(value), copy=False, listed=False))
         else:
             found.surplus += 1
+
+
+def _content(prepared: NDArray[np.floating]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(prepared).tobytes()).hexdigest()
 
 
 def _alike(cohort: Cohort, place: Path, wanted: Wanted, found: Drawn) -> Cohort:

@@ -13,10 +13,12 @@ from PIL import Image, PngImagePlugin
 
 from monai_memo.data.cohort import Cohort
 from monai_memo.data.phantoms import chest_phantom
+from monai_memo.duplicates.before_training import sources
 from monai_memo.duplicates.duplicates import Duplicates, Found
 from monai_memo.duplicates.finding import pixel_hash
 from monai_memo.duplicates.grouping import EQUAL, NEAR, OTHER_SPLIT
 from monai_memo.errors import ConfigurationError, OutputError
+from tests.data.test_cohort import dicom
 
 SHAPE = (48, 48)
 
@@ -146,3 +148,44 @@ def test_nobody_is_sent_to_look_at_a_page_without_groups(found: Found) -> None:
     assert "look at the page" not in replace(found, groups=()).calibration()
     words = replace(found, groups=found.groups[:1], shared_patients=2, left_out={}).sentences()
     assert words[0].startswith("1 group (1 ") and "2 patients stand in more than one" in words[-1]
+
+
+def test_cleaned_tables_keep_all_columns_and_name_one_patient_by_one_id(tmp_path: Path) -> None:
+    rows = ["image,patient_id,sex,note"]
+    for number in range(6):
+        Image.fromarray(picture(number)).save(tmp_path / f"{number}.png")
+        rows.append(f'{number}.png,p{number},F,"visit, {number}"')
+    Image.fromarray(picture(2)).save(tmp_path / "again.png")
+    Image.fromarray(picture(50)).save(tmp_path / "other.png")
+    rows += ["again.png,zoe,F,again", "other.png,zoe,M,other"]
+    (tmp_path / "train.csv").write_text("\n".join(rows) + "\n")
+    given = {"out": str(tmp_path / "out"), "near": False, "progress": False, "workers": 1}
+    found = Duplicates(train=str(tmp_path / "train.csv"), **given).run()
+    with open(tmp_path / "out" / "clean_train.csv", newline="") as stream:
+        cleaned = {Path(row["image"]).name: row for row in csv.DictReader(stream)}
+    assert set(cleaned) == {*(f"{number}.png" for number in range(6)), "other.png"}
+    assert cleaned["3.png"] == {**cleaned["3.png"], "patient_id": "p3", "sex": "F", "note": "visit, 3"}
+    assert cleaned["2.png"]["patient_id"] == cleaned["other.png"]["patient_id"], "a later split keeps them together"
+    assert any("take them for one" in sentence for sentence in found.sentences())
+
+
+def test_series_that_share_a_folder_are_told_and_no_table_names_their_folder(tmp_path: Path) -> None:
+    for series, folder in enumerate(("p0", "p0", "p1", "p2"), 1):
+        for number in range(6):
+            dicom(tmp_path / "dicom" / folder / f"{series}_{number}.dcm", f"1.2.{series}", number, folder)
+    given = {"train": str(tmp_path / "dicom"), "near": False, "progress": False, "workers": 1}
+    found = Duplicates(out=str(tmp_path / "out"), **given).run()
+    assert not (tmp_path / "out" / "clean_train.csv").exists()
+    assert found.sentences()[-1].startswith("clean_train.csv is not written: 2 images lie in a folder with other DICOM")
+    with pytest.raises(ConfigurationError, match=r"duplicates cannot be left out: clean_train\.csv is not written"):
+        sources(tmp_path / "dicom", None, True, tmp_path / "again", progress=False)
+
+
+def test_a_label_that_changed_is_in_the_table_of_the_next_training(tmp_path: Path) -> None:
+    table = tmp_path / "train.csv"
+    for number in range(3):
+        Image.fromarray(picture(number)).save(tmp_path / f"{number}.png")
+    for label in ("normal", "pneumonia"):
+        table.write_text("image,patient_id,label\n" + "".join(f"{n}.png,p{n},{label}\n" for n in range(3)))
+        cleaned = Cohort.from_source(sources(table, None, True, tmp_path / "out", progress=False).dataset, "training")
+        assert [image.columns["label"] for image in cleaned.images] == [label] * 3

@@ -174,6 +174,13 @@ def test_images_that_changed_since_the_audit_are_refused(clinic: Path, tmp_path:
 def test_the_audits_own_detector_is_no_second_one(clinic: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="is the detector of the audit"):
         Release(**options(clinic, tmp_path / "out", second_detector=str(clinic / "audit" / "detector.pt"))).run()
+    first = Detector.load(clinic / "audit" / "detector.pt")
+    for number, began in enumerate(({"started_from": first.sha256}, {"fine_tuned": {"from": first.sha256}})):
+        second = Detector.load(clinic / "second.pt")
+        second.training_summary.update(began)
+        path = second.save(tmp_path / f"{number}.pt")
+        with pytest.raises(ConfigurationError, match="and the audit's detector began as the same network"):
+            Release(**options(clinic, tmp_path / "out", second_detector=str(path))).run()
 
 
 def test_a_redacted_audit_cannot_be_released_from(clinic: Path, tmp_path: Path) -> None:
@@ -329,7 +336,7 @@ def test_what_raters_keep_above_a_lowered_threshold_counts_as_a_copy_left(clinic
     sims = SimpleNamespace(heldout_to_training=np.full(50, 0.6))
     first = SimpleNamespace(
         tau=0.9, planted=np.full(60, 0.95),
-        searched=SimpleNamespace(comparison=SimpleNamespace(sims=sims)),
+        searched=SimpleNamespace(comparison=SimpleNamespace(sims=sims)), result=SimpleNamespace(sensitivity=None),
     )  # fmt: skip
     choice = choose(rows, Rule("bound", threshold=0.6, keep_novel=True), {"30.png": "novel", "42.png": "novel"})
     assert list(choice.spared) == ["30.png", "42.png"]

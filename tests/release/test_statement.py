@@ -38,10 +38,22 @@ def row(text: str, start: str) -> str:
     return next(line for line in text.splitlines() if line.startswith(f"| {start}"))
 
 
-def test_two_numbers_stand_side_by_side_and_it_says_which_one_to_quote(done: Released) -> None:
+@pytest.mark.parametrize("says", [True, False])
+def test_two_numbers_stand_side_by_side_and_it_says_which_one_to_quote(
+    clinic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: bool
+) -> None:
+    def better(self: Release, rows: object, files: object, written: object, statement: object) -> object:
+        looks = (*statement.looks[:-1], replace(statement.looks[-1], planted=100, found=90))
+        left = replace(statement.left, copies=2)
+        return real(self, rows, files, written, replace(statement, looks=looks, left=left) if says else statement)
+
+    real = Release._publish
+    monkeypatch.setattr(Release, "_publish", better)
+    done = Release(**options(clinic, tmp_path / "out")).run()
     text, left, look = (done.out / "RELEASE.md").read_text(), done.statement.left, done.statement.looks[-1]
     bound = row(text, f"at most {left.copies} of {done.statement.released} images")
-    assert "**quote this one**" in bound and f"{left.found} of {left.planted} planted ones" in bound
+    assert ("**quote this one**" in bound) == says and f"{left.found} of {left.planted} planted ones" in bound
+    assert ("**That is every image: the bound says nothing.**" in text) == (not says) == ("says nothing" in bound)
     check = row(text, "excess over the control")
     assert "no bound" in check and f"among {look.images} released images" in check
     card = (done.out / "card.md").read_text()
@@ -59,9 +71,49 @@ def test_a_second_look_that_finds_copies_takes_the_bound_back(
     monkeypatch.setattr(Release, "_publish", found)
     release_command(**options(clinic, tmp_path / "out"))
     text = (tmp_path / "out" / "RELEASE.md").read_text()
-    assert "**do not quote**: the second look contradicts it" in text and "quote this one" not in text
+    assert (
+        "**do not quote**: the second look finds more copies than chance does" in text and "quote this one" not in text
+    )
+    assert "not known: the bound does not hold" in row(text, "Singling out: an image")
     assert "do not quote this number" in capsys.readouterr().out
-    assert "none. The second look finds more copies than chance does" in (tmp_path / "out" / "card.md").read_text()
+    assert "does not hold: the second look finds more copies than chance does" in (tmp_path / "out/card.md").read_text()
+
+
+def test_copies_that_only_the_second_detector_found_take_the_bound_back_although_they_are_removed(
+    done: Released,
+) -> None:
+    first = replace(done.statement.looks[0], images=100, excess=Estimate(0.3, 0.2, 0.4))
+    later = replace(first, excess=Estimate(0.0, -0.04, 0.05), found=90, planted=100)
+    few = replace(done.statement, looks=(first, later), left=replace(done.statement.left, copies=3))
+    assert few.overlooked == 20 and few.contradicted
+    assert few.doubt.startswith(
+        "the first look finds 20 copies or more that the filter had left, and the bound allows 3"
+    )
+    enough = replace(few, left=replace(few.left, copies=20))
+    assert enough.overlooked is None and not enough.contradicted
+
+
+@pytest.mark.parametrize(("change", "told"), [("found", "finds 40 of 100 planted copies"), ("copies", "every image")])
+def test_a_check_or_a_bound_that_says_nothing_is_not_called_a_number_to_trust(
+    done: Released, change: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    look = replace(done.statement.looks[-1], excess=Estimate(0.0, -0.1, 0.1), planted=100, found=90)
+    copies = done.statement.released if change == "copies" else 2
+    looks = (replace(look, found=40) if change == "found" else look,)
+    said = replace(done.statement, looks=looks, left=replace(done.statement.left, copies=copies))
+    monkeypatch.setattr(Release, "run", lambda self: replace(done, statement=said))
+    release_command(audit=str(done.out.parent / "audit"), out=str(done.out))
+    assert told in capsys.readouterr().out
+    assert said.unchecked == (change == "found") and said.says_nothing == (change == "copies")
+
+
+def test_planted_kinds_that_are_mostly_missed_are_named_beside_the_bound(done: Released) -> None:
+    weak = done.statement.weak_kinds
+    assert weak, "a detector that was never trained misses some kinds"
+    text = (done.out / "RELEASE.md").read_text()
+    told = next(line for line in text.splitlines() if line.startswith("The bound is for the planted mixture"))
+    assert all(f"{kind} (" in told for kind in weak)
+    assert all(share < 0.5 for share in weak.values())
 
 
 def test_the_audits_own_verdict_is_quoted(clinic: Path, done: Released) -> None:

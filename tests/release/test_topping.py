@@ -95,6 +95,19 @@ def test_a_generator_of_one_image_does_not_fill_a_release_with_it(clinic: Path, 
         Release(lambda seeds: [image for _ in seeds], **given).run()
 
 
+def test_what_was_audited_already_does_not_enter_once_more(clinic: Path, tmp_path: Path) -> None:
+    audited = [np.asarray(Image.open(path)) / 255 for path in sorted((clinic / "synthetic").glob("synthetic*.png"))]
+
+    def same_seeds(seeds: Sequence[int]) -> list[np.ndarray]:
+        return [audited[s % len(audited)][None] if s % 2 else chest_phantom(5000 + s, SIZE) for s in seeds]
+
+    done = Release(same_seeds, **options(clinic, tmp_path / "out", top_up_to=30, **QUICK)).run()
+    images = {Image.open(path).tobytes() for path in (done.out / "images").iterdir()}
+    assert len(images) == done.statement.released == 30, "no image is released twice"
+    assert done.statement.drawn is not None and done.statement.drawn["others"] > 0
+    assert "or audited already" in (done.private / "removed.csv").read_text()
+
+
 def test_values_that_a_file_would_cut_off_are_refused(clinic: Path, tmp_path: Path) -> None:
     image = chest_phantom(7000, SIZE) * 300 - 100
     given = options(clinic, tmp_path / "out", top_up_to=30, **QUICK)
