@@ -32,7 +32,7 @@ from monai_memo.release.rules import UNREADABLE, Choice, Row, Rule, choose
 from monai_memo.release.settings import ReleaseSettings
 from monai_memo.release.statement import Released, Statement, lowered, statement_of, with_warning
 from monai_memo.release.tables import ratings_of, require_complete, require_unchanged, rows_of
-from monai_memo.release.topping import Wanted, drawer, runs_by_itself, shapes_of, top_up, with_surplus
+from monai_memo.release.topping import Wanted, drawer, identity_of, runs_by_itself, shapes_of, top_up, with_surplus
 from monai_memo.release.writing import IMAGES, PRIVATE_FILES, Files, private_folder, write_private, write_public
 from monai_memo.sampling import Generator
 from monai_memo.statistics.calibration import require_heldout
@@ -263,7 +263,8 @@ class Release:
         )  # fmt: skip
         dims = first.searched.detector.preprocessing.spatial_dims
         done.drawn = top_up(
-            first, drawer(settings.generator, self.draw, dims), wanted, self.output.work / "looks" / "drawn"
+            first, drawer(settings.generator, self.draw, dims), wanted, self.output.work / "looks" / "drawn",
+            identity_of(settings.generator, self.draw),
         )  # fmt: skip
         done.kept += list(done.drawn.images)
 

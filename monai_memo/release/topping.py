@@ -23,6 +23,7 @@ from monai_memo.data.prepared import prepare
 from monai_memo.data.reading import read_image
 from monai_memo.data.writing import save_image
 from monai_memo.errors import CohortError, ConfigurationError, MemoError, UnusableImageError
+from monai_memo.files import sha256_of
 from monai_memo.generators.anything import load_generator
 from monai_memo.generators.bundle_model import config_file
 from monai_memo.generators.diffusers import INDEX
@@ -30,7 +31,8 @@ from monai_memo.label.generator import check_bundle, sample_from_bundle
 from monai_memo.progress import Progress
 from monai_memo.release.looks import Look
 from monai_memo.release.rules import Row
-from monai_memo.sampling import Generator, require_writable, understood
+from monai_memo.sampling import Generator, Identified, require_writable, understood
+from monai_memo.sealing import fingerprint, read_sealed_json, write_sealed_json
 
 Shape = tuple[int, ...]  # (channels, *spatial)
 Draw = Callable[
@@ -214,26 +216,59 @@ def with_surplus(number: int, second: bool) -> int:
     return number + max(LEAST_SURPLUS, math.ceil(SURPLUS * number)) if second else number
 
 
-def top_up(first: Look, draw: Draw, wanted: Wanted, folder: Path) -> Drawn:
+def identity_of(bundle: str | None, draw: object | None) -> str | None:
+    """Hash of what decides the images; None for a generator of Python that does not say, whose draws cannot be kept."""
+    if isinstance(draw, Identified):
+        return fingerprint("draws", draw.identity())
+    if draw is not None or bundle is None:
+        return None
+    root = Path(bundle).resolve()
+    files = sorted(path for path in root.rglob("*") if path.is_file() and path.suffix != ".pyc")
+    stamps = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+    return fingerprint("draws of a bundle", stamps)
+
+
+def _batch(draw: Draw, place: Path, number: int, seed: int, identity: str | None) -> Mapping[str, str]:
+    """Draw a batch, unless an interrupted run has drawn it from the same generator and it is whole."""
+    record = place.with_suffix(".json")
+    made = {"identity": identity, "number": number, "seed": seed}
+    known = None if identity is None else read_sealed_json(record)
+    if known is not None and known["made"] == made and known["files"] == _hashes(place):
+        failed: dict[str, str] = known["failed"]
+        return failed
+    record.unlink(missing_ok=True)
+    if place.exists():
+        shutil.rmtree(place)
+    place.mkdir(parents=True)
+    told = dict(draw(place, number, seed))
+    if identity is not None:
+        write_sealed_json(record, {"made": made, "files": _hashes(place), "failed": told})
+    return told
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
+
+
+def top_up(first: Look, draw: Draw, wanted: Wanted, folder: Path, identity: str | None = None) -> Drawn:
     """Draw, look up, and let in what is no copy.
 
     Args:
         first: the look of the audit's detector.
-        folder: for the images; what lies there is removed.
+        folder: for the images. Batches of an interrupted run that lie there whole are not drawn again.
+        identity: of the generator; None draws all of them anew.
 
     Raises:
         ConfigurationError: after so many draws too few have entered.
     """
-    if folder.exists():
-        shutil.rmtree(folder)
     audited = np.asarray(first.inputs.prepared["synthetic"].pixels)
     found, batch = Drawn(seen={_content(image) for image in audited}), 0
     with Progress(wanted.number, "top up", shown=first.run.settings.progress) as bar:
         while len(found.images) < wanted.number and found.drawn < wanted.most:
             number = min(BATCH, wanted.most - found.drawn)
             place = folder / f"{batch:05d}"
-            place.mkdir(parents=True)
-            failed = draw(place, number, wanted.seed + batch)
+            failed = _batch(draw, place, number, wanted.seed + batch, identity)
             found.drawn += len(failed)
             found.unusable += len(failed)
             found.rejected |= {f"drawn/{place.name}/{name}": reason for name, reason in failed.items()}
@@ -261,7 +296,9 @@ def _let_in(first: Look, place: Path, wanted: Wanted, found: Drawn) -> None:
     if not len(cohort):
         return
     try:
-        prepared = prepare(cohort, searched.detector.preprocessing, place / "prepared", settings.workers, False)
+        prepared = prepare(
+            cohort, searched.detector.preprocessing, place.with_name(f"{place.name}_prepared"), settings.workers, False
+        )
     except CohortError:  # not one of this batch: counted like any other, the next one may do
         _leave_out(found, place, {image.image_id: BLANK for image in cohort.images})
         return

@@ -17,7 +17,7 @@ from monai_memo.data.cohort import Cohort
 from monai_memo.data.phantoms import chest_phantom
 from monai_memo.errors import ConfigurationError, MemoError
 from monai_memo.release.release import Release
-from monai_memo.release.topping import shapes_of
+from monai_memo.release.topping import identity_of, shapes_of
 from tests.audit.small import SIZE
 from tests.generators.test_protocol import tiny_bundle
 from tests.release.conftest import options
@@ -188,6 +188,62 @@ def test_a_function_that_fails_is_named_and_the_next_run_goes_on(clinic: Path, t
     assert done.statement.released == 25 and stamp, "with what was looked up before"
     with pytest.raises(MemoError, match=r"lambda.*gave 1 images for \d+ seeds"):
         Release(lambda seeds: [0], **{**given, "out": str(tmp_path / "short")}).run()
+
+
+class Named:
+    """A generator that says what decides its images, fails once, and remembers what it was asked for."""
+
+    def __init__(self, weights: str, fails_at: int = -1) -> None:
+        self.weights, self.fails_at, self.asked = weights, fails_at, list[int]()
+
+    def identity(self) -> dict[str, str]:
+        return {"weights": self.weights}
+
+    def sample(self, seeds: Sequence[int], conditions: object = None) -> np.ndarray:
+        self.asked.append(seeds[0])
+        if seeds[0] == self.fails_at:
+            raise OSError("the node went away")
+        return np.stack([chest_phantom(5000 + seed, SIZE) for seed in seeds])
+
+
+def test_batches_that_were_drawn_before_an_interruption_are_not_drawn_again(clinic: Path, tmp_path: Path) -> None:
+    given = options(clinic, tmp_path / "out", top_up_to=100, **QUICK)
+    with pytest.raises(MemoError, match="the node went away"):
+        Release(Named("a", 96), **given).run()
+    drawn = tmp_path / "out.private" / ".monai_memo_work" / "looks" / "drawn"
+    (drawn / "00001" / f"{64:012d}.png").write_bytes(b"damaged")
+    again = Named("a")
+    done = Release(again, **given).run()
+    assert again.asked == [64, 96], "the whole batch is kept, the damaged one is drawn again"
+    plain = Release(Named("a"), **options(clinic, tmp_path / "plain", top_up_to=100, **QUICK)).run()
+    assert {**done.record["files"], "RELEASE.md": 0} == {**plain.record["files"], "RELEASE.md": 0}
+
+
+def test_batches_of_another_generator_or_of_one_without_a_name_are_drawn_anew(clinic: Path, tmp_path: Path) -> None:
+    given = options(clinic, tmp_path / "out", top_up_to=60, **QUICK)
+    with pytest.raises(MemoError, match="the node went away"):
+        Release(Named("a", 64), **given).run()
+    other = Named("b", 64)
+    with pytest.raises(MemoError, match="the node went away"):
+        Release(other, **given).run()
+    assert other.asked == [32, 64]
+    asked = []
+
+    def function(seeds: Sequence[int]) -> list[np.ndarray]:
+        asked.append(seeds[0])
+        return [chest_phantom(5000 + seed, SIZE) for seed in seeds]
+
+    Release(function, **given).run()
+    assert asked == [32, 64]
+
+
+def test_a_bundle_is_known_by_its_files(tmp_path: Path) -> None:
+    bundle = tiny_bundle(tmp_path / "zoo")
+    before = identity_of(str(bundle), None)
+    assert before == identity_of(str(bundle), None) and identity_of(str(bundle), len) is None
+    (bundle / "models").mkdir(exist_ok=True)
+    (bundle / "models" / "model.pt").write_bytes(b"other weights")
+    assert identity_of(str(bundle), None) != before
 
 
 def test_cohorts_of_several_sizes_let_each_of_them_in(clinic: Path, tmp_path: Path) -> None:
