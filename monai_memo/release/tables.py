@@ -11,8 +11,9 @@ from pathlib import Path
 from monai_memo.audit.result import AuditResult, matches_in, truth
 from monai_memo.errors import ConfigurationError, MemoError
 from monai_memo.label.audit_folder import AuditFolder
-from monai_memo.label.prepare import FINAL, open_study
+from monai_memo.label.prepare import FINAL, STUDY, open_study
 from monai_memo.label.ratings import all_ratings, settled, standing_by_rater
+from monai_memo.label.study import Study
 from monai_memo.release.rules import Row
 from monai_memo.text import uncell
 
@@ -105,14 +106,38 @@ def require_unchanged(result: AuditResult, rows: Sequence[Row], called: Mapping[
 def ratings_of(audit: AuditFolder) -> dict[str, str]:
     """What raters say of the synthetic images of a review: see ``rules.choose``. Empty without a review.
 
+    What a rater called a copy in an earlier review of this audit, which was set aside since, holds back as well.
+
     Raises:
-        ConfigurationError: the review belongs to another audit; its ratings would be taken for those of this one.
+        ConfigurationError: the review belongs to another audit, so that its ratings would be taken for those of this
+            one; or nothing says of which images the ratings are.
     """
-    if not (audit.review / "study.json").is_file():
-        return {}
-    study = open_study(audit)
     found: dict[str, str] = {}
-    for pair_id, entries in all_ratings(audit.review / FINAL, study.by_id).items():
+    for place in sorted(audit.folder.glob("review.old*")):
+        _require_plan(place)
+        if (place / STUDY).is_file():
+            study = Study.load(place / STUDY)
+            if study.audit == audit.identity:
+                found |= {name: said for name, said in _said(place, study).items() if said == "copy"}
+    _require_plan(audit.review)
+    if (audit.review / STUDY).is_file():
+        said = _said(audit.review, open_study(audit))
+        found = {**said, **found}
+    return found
+
+
+def _require_plan(review: Path) -> None:
+    """Ratings without the plan of the review would be passed over in silence."""
+    if not (review / STUDY).is_file() and any((review / FINAL).glob("*.json")):
+        raise ConfigurationError(
+            f"{review} holds ratings and no {STUDY}, which says of which images they are: what raters called copies "
+            "would be released. Put it back, or move the folder away."
+        )
+
+
+def _said(review: Path, study: Study) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for pair_id, entries in all_ratings(review / FINAL, study.by_id).items():
         given = [entry.rating for entry in standing_by_rater(entries).values()]
         last = settled(entries)  # can only add to what raters say: one "copy" is enough to hold an image back
         given += [last.rating] if last is not None else []

@@ -231,6 +231,14 @@ def test_raters_decide_over_the_rule(clinic: Path, tmp_path: Path) -> None:
     assert asked.statement.spared == asked.statement.left.kept_above == 1
     assert always.statement.left.kept_above == 0
     assert "taken into account; 1 stay" in (asked.out / "RELEASE.md").read_text()
+    prepare_review(str(audit), n=25, n_uncertain=0, progress=False, restart=True)
+    later = Release(**options(clinic, tmp_path / "later", keep_novel=True, **quick)).run()
+    reasons = {row["synthetic"]: row["reason"] for row in table(later.private / "removed.csv")}
+    assert reasons[novel.synthetic] == RATED and "copy0.png" in reasons, "earlier ratings hold back and free nothing"
+    (audit / "review.old" / "study.json").unlink()
+    with pytest.raises(ConfigurationError, match=r"review\.old holds ratings and no study\.json"):
+        Release(**options(clinic, tmp_path / "lost", **quick)).run()
+    assert not (tmp_path / "lost").exists()
 
 
 def test_the_tables_of_the_statement_and_the_card_are_whole(done: Released) -> None:
