@@ -91,6 +91,9 @@ def test_a_table_of_parts_that_is_gone_or_was_changed_is_refused(clinic: Path, t
     table = tmp_path / "audit" / "partial.csv"
     text = table.read_text()
     given = {"audit": str(tmp_path / "audit"), **QUICK}
+    left_in = Release(**options(clinic, tmp_path / "left_in", parts=False, **given)).run()
+    number = AuditFolder(tmp_path / "audit").result.partial["n_copies"].value  # type: ignore[index]
+    assert f"**left in**, of {number} images that the audit called so" in (left_in.out / "RELEASE.md").read_text()
     table.write_text(text.replace(",true,", ",ja,").replace(",false,", ",nein,"))
     with pytest.raises(MemoError, match="is neither true nor false"):
         Release(**options(clinic, tmp_path / "out", **given)).run()
