@@ -174,8 +174,7 @@ class Release:
         if not detector.is_file():
             raise ConfigurationError(f"{self.audit.folder} has no detector.pt: run the audit again")
         settings = configuration(
-            recorded, **self._cohorts(), **self._common(), detector=str(detector), reference=False,
-            parts=self._parts(),
+            recorded, **self._cohorts(), **self._common(), detector=str(detector), parts=self._parts(),
         )  # fmt: skip
         run, inputs = read(settings, self.private, self.output.work / "looks" / "first")
         for name, prepared in inputs.prepared.items():
@@ -331,7 +330,8 @@ class Release:
             done.seconds, done.neighbours = called, near
             done.kept = [name for name in done.kept if name not in called and name not in near]
             filtered = ~found.heldout_called
-            shutil.rmtree(place / "reference", ignore_errors=True)  # of the first look
+            for earlier in ("reference", "unseen"):  # of the first look
+                shutil.rmtree(place / earlier, ignore_errors=True)
             files = [written[name].name for name in done.kept]
             ids = [image.image_id for image in inputs.prepared["synthetic"].cohort.images]
             inputs = narrowed(inputs, "synthetic", positions(ids, files))
