@@ -9,9 +9,11 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from monai_memo.audit.audit import Audit
+from monai_memo.release.looks import Look
 from monai_memo.release.release import Release
 from monai_memo.text import markdown
 from tests.audit.small import picture, settings
@@ -74,3 +76,17 @@ def test_an_audit_that_was_not_conclusive_is_released_with_its_verdict(clinic: P
     done = Release(**options(clinic, tmp_path / "out", audit=str(tmp_path / "audit"), **QUICK)).run()
     assert done.statement.released + sum(done.statement.reasons().values()) == 20
     assert f'"{markdown(result.verdict["headline"])}"' in (done.out / "RELEASE.md").read_text()
+
+
+def test_the_first_look_has_the_references_that_can_raise_the_audits_threshold(
+    clinic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verified = settings(clinic, tmp_path / "audit", clinic / "detector.pt", allow_overlap=True)
+    result = Audit(**{**verified, "verification": True, "parts": False}).run()
+    looks: list[Look] = []
+    real = Release._compare
+    monkeypatch.setattr(Release, "_compare", lambda self, first: (looks.append(first), real(self, first))[1])
+    quick = {"audit": str(tmp_path / "audit"), "second_look": False, "second_detector": None}
+    Release(**options(clinic, tmp_path / "out", **quick)).run()
+    assert looks[0].searched.own is not None, "the samples' own similarities to unseen patients"
+    assert looks[0].tau == pytest.approx(result.tau.value, abs=1e-6)
