@@ -107,6 +107,19 @@ def test_a_check_or_a_bound_that_says_nothing_is_not_called_a_number_to_trust(
     assert said.unchecked == (change == "found") and said.says_nothing == (change == "copies")
 
 
+def test_images_between_a_raised_threshold_and_that_of_held_out_images_are_counted(
+    clinic: Path, tmp_path: Path
+) -> None:
+    release = Release(**options(clinic, tmp_path / "out", second_look=False, second_detector=None))
+    audited = release.audit.result
+    assert audited.reference is not None
+    raised = replace(audited, reference=replace(audited.reference, between=6, tau_control=0.9))
+    vars(release.audit)["result"] = raised
+    release.run()
+    told = row((tmp_path / "out" / "RELEASE.md").read_text(), "Near, and below the threshold")
+    assert "6 audited images lie above 0.900" in told and f"below it ({audited.tau.value:.3f})" in told
+
+
 def test_planted_kinds_that_are_mostly_missed_are_named_beside_the_bound(done: Released) -> None:
     weak = done.statement.weak_kinds
     assert weak, "a detector that was never trained misses some kinds"
