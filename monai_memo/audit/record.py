@@ -27,7 +27,14 @@ from monai_memo.audit.reference import describe_reference, heldout_copied, raise
 from monai_memo.audit.result import SCHEMA_VERSION, AuditResult, CohortSummary, Count, Estimate, Match
 from monai_memo.audit.run import Run
 from monai_memo.audit.searching import Searched
-from monai_memo.audit.verdict import covering, resting_on, unread_training, verdict_for, weighed
+from monai_memo.audit.verdict import (
+    SHARE_OF_CONCERN,
+    covering,
+    resting_on,
+    unread_training,
+    verdict_for,
+    weighed,
+)
 from monai_memo.data.columns import given
 from monai_memo.data.overlap import repeated_images
 from monai_memo.data.prepared import PreparedCohort
@@ -199,6 +206,27 @@ def _raised(searched: Searched, calibrated: Calibrated, reference: ReferencePart
     return raised_warning(rates.tau_control, rates.tau.value, reference.between, above, len(own.similarity))
 
 
+def recoloured(inputs: Inputs, copies: NDArray[np.bool_]) -> list[str]:
+    """Why finding no copies would say little, where pictures are compared in colour: no or one sentence.
+
+    The comparison of cohorts looks at grey values. What is a near twin there and no copy in colour may be another stain
+    on the same structure, or a copy in other colours.
+    """
+    if inputs.preprocessing.channels == 1:
+        return []
+    pairs = [one for one in inputs.orientations if (one.reference, one.other) == ("training", "synthetic")]
+    twins = {name for one in pairs for name, _ in one.twins}
+    images = inputs.prepared["synthetic"].cohort.images
+    found = sum(image.image_id in twins and not copy for image, copy in zip(images, copies, strict=True))
+    if found <= SHARE_OF_CONCERN * len(images):
+        return []
+    return [
+        f"{found} of {len(images)} synthetic images are near twins of training images by their grey values and do not "
+        "count as copies in colour: they may be copies in other colours. Look at these pairs, or compare in grey "
+        "values with a detector of grey images."
+    ]
+
+
 def _timing(run: Run, inputs: Inputs) -> Timing:
     timing: Timing = {"created": datetime.now(UTC).isoformat(timespec="seconds"), "seconds": run.seconds}
     if inputs.forecast is not None:
@@ -247,6 +275,7 @@ def build_result(
             *not_looked_up(inputs.orientations, configuration.symmetries, preprocessing.spatial_dims),
             *inputs.concerns,
             *of_heldout,
+            *recoloured(inputs, sims.synthetic_to_training > rates.tau.value),
         ],
     )
     verdict = weighed(verdict, excess, reference, configuration.confidence, sims.n_synthetic)

@@ -19,6 +19,12 @@ def _check_limit(limit: float) -> None:
         raise ConfigurationError(f"limit must lie between -1 and 1 (a rate or an excess of rates), got {limit!r}")
 
 
+def _number(record: Mapping[str, float], quantity: str) -> float:
+    if quantity not in record:
+        raise ConfigurationError(f"quantity must be one of {', '.join(record)}, got {quantity!r}")
+    return record[quantity]
+
+
 class BestUnderCopyRate:
     """Ignite handler: keep the best model among those whose copy rate is under a limit.
 
@@ -58,7 +64,7 @@ class BestUnderCopyRate:
 
     def __call__(self, engine: Engine) -> None:
         record = self.monitor.latest(engine.state.epoch)
-        if record is None or record[self.quantity] > self.limit:
+        if record is None or _number(record, self.quantity) > self.limit:
             return
         if self.evaluator is None:
             score, better = float(engine.state.epoch), True
@@ -109,7 +115,7 @@ class StopAtCopyRate:
 
     def __call__(self, engine: Engine) -> None:
         record = self.monitor.latest(engine.state.epoch)
-        if record is None or record[self.quantity] <= self.limit:
+        if record is None or _number(record, self.quantity) <= self.limit:
             return
         self.stopped_at = engine.state.epoch
         engine.logger.info(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from monai_memo.audit.verdict import percent
-from monai_memo.membership.attack import CONDITIONS, PIXELS, Attack
+from monai_memo.membership.attack import CONDITIONS, LEVEL, PIXELS, Attack
 from monai_memo.statistics.intervals import Interval
 from monai_memo.statistics.membership import FoundAt, Separation
 
@@ -100,10 +100,12 @@ def warnings(found: Attack, cohorts: Mapping[str, Mapping[str, Any]], sizes: tup
         )
     turned = [f"{name}: {area(one.auc)}" for name, one in found.model.items() if one.auc.high < 0.5]
     if turned and not found.reversed:
+        told = "they tell the cohorts apart, members having the lower score, and an attacker who knows that turns them "
+        chance = "with so many scores chance alone brings that about, and an attacker could turn them "
         said.append(
-            f"Of these scores the AUC lies below 0.5: {'; '.join(turned)}. That is no sign of safety: they tell the "
-            "cohorts apart, members having the lower score, and an attacker who knows that turns them round. The "
-            "p-value of the best score counts both directions."
+            f"Of these scores the AUC lies below 0.5: {'; '.join(turned)}. That is no sign of safety: "
+            f"{told if found.p_any < LEVEL / 2 else chance}round. The p-value of the best score, {found.p_any:.2g}, "
+            "counts both directions."
         )
     unknown = [name for name, one in cohorts.items() if not one["patients_known"]]
     if unknown:

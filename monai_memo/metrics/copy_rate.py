@@ -25,6 +25,7 @@ from monai_memo.errors import ConfigurationError
 from monai_memo.image_arrays import Images, Taken, take_images
 from monai_memo.metrics.images import ImageMetric, embed_images
 from monai_memo.search.embedding_index import EmbeddingIndex
+from monai_memo.statistics.calibration import require_heldout
 from monai_memo.statistics.intervals import Interval
 from monai_memo.statistics.own_references import OwnReferences
 from monai_memo.statistics.rates import audit_rates
@@ -151,6 +152,10 @@ class CopyRate(ImageMetric):
         detector: embeds images.
         settings: of ``copy_rates``.
 
+    Raises:
+        CalibrationError: too few held-out patients.
+        ConfigurationError: what are no embeddings of one detector.
+
     Attributes:
         device: of the detector.
         n_unusable: images of this process since the last reset that could not be used (constant).
@@ -188,6 +193,9 @@ class CopyRate(ImageMetric):
         self.training_patients = _patients(training_patients, len(self.training))
         self.heldout_patients = _patients(heldout_patients, len(self.heldout))
         self.quantity, self.settings = quantity, settings
+        quantile = settings.get("quantile", 0.95)
+        if settings.get("mode", "size_matched") == "size_matched" and 0 < quantile < 1:  # not after hours of training
+            require_heldout(len(set(self.heldout_patients)), quantile)
 
     def _embedded(self, real: Any, name: str) -> NDArray[np.float32]:
         """Embeddings as they are, and those of images."""

@@ -104,3 +104,17 @@ def test_pairs_are_shown_in_colour(verified: bool) -> None:
         picture = Image.open(io.BytesIO(base64.b64decode(shown.source.split(",")[1])))
         assert picture.size == (40, 48) == (shown.width, shown.height) and is_coloured(picture)
     assert len(pair_figure(pair).axes) == (4 if verified else 3)
+
+
+def test_a_cohort_of_copies_in_other_colours_is_not_called_safe(tmp_path: Path) -> None:
+    """By their colours they are no copies, by their grey values they are near twins."""
+    write(tmp_path)
+    for number in range(10):
+        turned = Image.fromarray((np.moveaxis(skin_phantom(number, SIZE), 0, -1) * 255).astype(np.uint8)).convert("HSV")
+        values = np.asarray(turned).copy()
+        values[..., 0] += 128
+        Image.fromarray(values, "HSV").convert("RGB").save(tmp_path / "synthetic" / f"synthetic{number:02d}.png")
+    result = audit(tmp_path, reference=False)
+    assert result.n_copies.value <= 1 and result.verdict["level"] == "inconclusive"
+    assert "of 10 synthetic images are near twins" in result.verdict["detail"]
+    assert "they may be copies in other colours" in result.verdict["detail"]

@@ -181,6 +181,10 @@ def test_wrong_arguments_are_named(parts: Any, tmp_path: Path) -> None:
         build(parts, tmp_path, n_samples=0)
     with pytest.raises(ConfigurationError, match=r"limit must lie between -1 and 1 .* got 5"):
         StopAtCopyRate(build(parts, tmp_path)[1], limit=5)
+    engine, monitor = build(parts, tmp_path / "quantity")
+    StopAtCopyRate(monitor, quantity="copy_rate").attach(engine)
+    with pytest.raises(ConfigurationError, match=r"quantity must be one of epoch, .*excess_copies_low.*'copy_rate'"):
+        run(engine, 2)
 
 
 def test_a_call_that_is_not_due_asks_for_nothing_and_one_that_is_returns_its_record(parts: Any, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from monai_memo.membership.attack import Attack
@@ -30,7 +32,13 @@ def test_a_score_that_members_have_less_of_is_told_of_and_counts() -> None:
     assert found.model["second"].auc.high < 0.5 and found.model["first"].p_value > 0.05
     assert found.shown  # by the second one, turned round
     (said,) = turned(-2)
-    assert "second: 0.12" in said and "first" not in said
+    assert "second: 0.12" in said and "first" not in said and "they tell the cohorts apart" in said
+
+
+def test_one_low_score_of_many_is_not_said_to_tell_anybody() -> None:
+    found = replace(attack(-2), p_any=0.2)
+    (said,) = [text for text in warnings(found, COHORTS, (1, 1)) if "below 0.5" in text]
+    assert not found.shown and "chance alone brings that about" in said and "tell the cohorts apart" not in said
 
 
 def test_scores_in_the_direction_that_is_meant_and_guesses_are_not_told_of() -> None:
