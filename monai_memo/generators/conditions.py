@@ -249,10 +249,24 @@ class ConditionCode:
                 raise ConfigurationError(
                     f"{name} must have one value for each of the {len(seeds)} images, got {len(values)}"
                 )
+        self._warn_of_far(chosen)
         return [
             self._drawn({name: given(values[i]) for name, values in chosen.items()}, int(seed))
             for i, seed in enumerate(seeds)
         ]
+
+    def _warn_of_far(self, chosen: Conditions) -> None:
+        """Tell of numbers that no training image comes near: the network makes something of them all the same."""
+        for column in self.numbers:
+            low, high = column.quantiles[0], column.quantiles[-1]
+            known = [self._value(column.name, value) for value in chosen.get(column.name, ())]
+            far = [value for value in known if value < 2 * low - high or value > 2 * high - low]
+            if far:
+                logger.warning(
+                    "conditions: %d of %d values of %s lie far from those of the training images (nine of ten between "
+                    "%g and %g), such as %g: nothing was learnt there", len(far), len(known), column.name, low, high,
+                    far[0],
+                )  # fmt: skip
 
     def _drawn(self, fixed: Mapping[str, str], seed: int) -> dict[str, str]:
         rng = np.random.default_rng([seed, 23])

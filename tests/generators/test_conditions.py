@@ -128,6 +128,15 @@ def test_what_is_not_given_is_drawn_as_the_training_images_have_it() -> None:
         code.resolved({"label": ["rare"]}, [1, 2])
 
 
+def test_numbers_far_from_all_training_images_are_drawn_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    code = ConditionCode.of([{"age": str(age)} for age in range(20, 60)], "age")
+    with caplog.at_level("WARNING"):
+        code.resolved({"age": ["19", "70", ""]}, range(3))
+        assert not caplog.messages
+        code.resolved({"age": ["30", "400"]}, range(2))
+    assert len(caplog.messages) == 1 and "1 of 2 values of age" in caplog.messages[0] and "400" in caplog.messages[0]
+
+
 def test_some_images_come_without_their_conditions() -> None:
     code = ConditionCode.of(ROWS, "label,age")
     told = code.encoded(ROWS * 200)
