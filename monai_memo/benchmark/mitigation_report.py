@@ -175,8 +175,12 @@ def copies_and_quality(units: Sequence[Unit], rows: Sequence[Mapping[str, Any]])
             level = np.mean([unit["scores"]["kid"] for unit in plain]) + margins.get(size, 0.0)
             axes.axhline(level, color="0.6", ls="--", lw=0.8)
         axes.set(title=f"{size} patients", xlabel="excess over the reference control, %", ylabel="KID")
-        if max(unit["scores"]["kid"] for unit in here) > 10:
-            axes.set_yscale("symlog", linthresh=1.0)  # samples far from real images would hide the others
+        kids = [unit["scores"]["kid"] for unit in here]
+        if max(kids) > 10:  # samples far from real images would hide the others
+            if min(kids) > 0:
+                axes.set_yscale("log")
+            else:
+                axes.set_yscale("symlog", linthresh=1.0)
         axes.legend(frameon=False, fontsize=7)
     figure.tight_layout()
     return figure

@@ -43,11 +43,10 @@ def summarise(units: Sequence[Mapping[str, Any]], seed: int = 0) -> list[dict[st
 
     Returns:
         ``called`` against ``own`` and ``twin`` half, ``called_by_control`` by a threshold from held-out images alone,
-        ``excess`` by the reference control of the own half and in how
+        ``called_in_part`` of those that are not called, ``excess`` by the reference control of the own half and in how
         many audits it was ``shown`` (the twin's half must show none beyond chance), and for each of the ``methods`` its
         ``auc`` and ``found_at_<rate>``, all as value, low and high of 95 %. Whole trainings are resampled, and samples
-        within each:
-        samples of one training share its patients.
+        within each: samples of one training share its patients.
     """
     groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
     for unit in units:
@@ -58,6 +57,7 @@ def summarise(units: Sequence[Mapping[str, Any]], seed: int = 0) -> list[dict[st
             "samples": sum(unit["audit"]["own"]["of"] for unit in group),
             "called": {side: _called(group, side, seed) for side in ("own", "twin")},
             "called_by_control": {side: _called(group, side, seed, "called_by_control") for side in ("own", "twin")},
+            "called_in_part": {side: _called(group, side, seed, "called_in_part") for side in ("own", "twin")},
             "excess": _excess(group, seed),
             "shown": {side: sum(unit["audit"][side]["p_value"] < 0.05 for unit in group) for side in ("own", "twin")},
             "methods": {name: _method(group, name, seed) for name in group[0]["scores"]},

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,10 @@ from monai_memo.sampling import Generator
 from monai_memo.sealing import fingerprint, read_sealed_json, write_sealed_json
 from monai_memo.search.copy_search import CopySearch
 from monai_memo.search.gallery import Gallery
+from monai_memo.search.parts import NOT_SCORED, PartSearch
 from monai_memo.search.runner import Runner
 from monai_memo.statistics.calibration import require_heldout
+from monai_memo.statistics.exceedance import exceedance
 from monai_memo.statistics.own_references import OwnReferences, rows_looked_through
 from monai_memo.statistics.rates import audit_rates
 from monai_memo.statistics.reference import ReferenceControl, reference_control
@@ -56,7 +58,7 @@ from monai_memo.workspace.output_folder import OutputFolder
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 5  # raise it when the same unit would come to have another result
+FORMAT = 6  # raise it when the same unit would come to have another result
 OURS = "this search"
 Pixels = NDArray[np.floating]
 Stages = Iterator[tuple[int, Generator]]
@@ -99,11 +101,13 @@ class Half:
     Attributes:
         prepared: its images as the detector sees them.
         search: in them.
+        parts: likewise, for copies in part.
         scorers: further ways to look samples up in them.
     """
 
     prepared: PreparedCohort
     search: CopySearch
+    parts: PartSearch
     scorers: tuple[Scorer, ...]
 
     @property
@@ -119,10 +123,12 @@ class Strangers:
     Attributes:
         prepared: their images.
         search: in as many of them as a half has.
+        parts: likewise, for copies in part.
     """
 
     prepared: PreparedCohort
     search: CopySearch
+    parts: PartSearch
 
 
 def halves_of(cohort: Cohort, patients: int | None, seed: int) -> tuple[Cohort, Cohort]:
@@ -241,7 +247,7 @@ class TwinStudy:
         scorers: list[Scorer] = [EmbeddingSimilarity("embedding alone", detector, pixels, self.device)]
         if self.settings.baselines:
             scorers += [*pixel_baselines(pixels), *classical_baselines(pixels)]
-        return Half(prepared, search, tuple(scorers))
+        return Half(prepared, search, PartSearch().fit(search.gallery, runner), tuple(scorers))
 
     def _strangers(self, unseen: PreparedCohort, detector: Detector, most: int) -> Strangers:
         codes = patient_codes(unseen.cohort.patient_ids)
@@ -249,8 +255,9 @@ class TwinStudy:
         pixels = np.asarray(unseen.pixels)[rows]
         embeddings = detector.embed(pixels, device=self.device, progress=False)
         runner = Runner.on(self.device, seed=self.settings.seed, progress=False)
-        search = CopySearch.default(detector.network).fit(Gallery(pixels, codes[rows], embeddings), runner)
-        return Strangers(unseen, search)
+        gallery = Gallery(pixels, codes[rows], embeddings)
+        search = CopySearch.default(detector.network).fit(gallery, runner)
+        return Strangers(unseen, search, PartSearch().fit(gallery, runner))
 
     def _samples(self, model: Generator, detector: Detector, seed: int) -> NDArray[np.float32]:
         drawn = np.asarray(model.sample(sample_seeds(seed, range(self.settings.samples))), dtype=np.float32)
@@ -265,13 +272,14 @@ def look_up(samples: NDArray[np.float32], own: Half, twin: Half, strangers: Stra
 
     Returns:
         ``scores`` by method, of ``own`` and ``twin``; ``audit`` of both: tau, samples called, their number, samples
-        that a threshold from held-out images alone would call, and the reference control with the other half as the
-        patients whom nobody trained on.
+        that a threshold from held-out images alone would call, samples called in part (none of those), and the
+        reference control with the other half as the patients whom nobody trained on.
     """
     scores: dict[str, dict[str, list[float]]] = {OURS: {}}
     audits: dict[str, Any] = {}
     nearest: list[tuple[NDArray[np.float64], NDArray[np.int64]]] = []
     unseen, to_unseen = strangers.prepared, strangers.search.search(samples)
+    in_part_of_unseen = strangers.parts.search(samples).score
     softening = match_sharpness(samples, unseen.pixels)
     control = np.asarray(unseen.pixels if softening is None else softening(unseen.pixels), dtype=np.float32)
     for name, half in (("own", own), ("twin", twin)):
@@ -285,6 +293,11 @@ def look_up(samples: NDArray[np.float32], own: Half, twin: Half, strangers: Stra
         rates = audit_rates(sims, n_bootstrap=200, seed=seed, own=references)
         called, by_control = (int((found.similarity[:, 0] > x).sum()) for x in (rates.tau.value, rates.tau_control))
         audits[name] = {
+            "called_in_part": _called_in_part(
+                np.where(found.similarity[:, 0] > rates.tau.value, NOT_SCORED, half.parts.search(samples).score),
+                np.where(held.similarity[:, 0] > rates.tau.value, NOT_SCORED, half.parts.search(control).score),
+                OwnReferences(in_part_of_unseen, references.ratio),
+            ),
             "tau": rates.tau.value, "called": called, "of": len(samples), "softened": softening is not None,
             "tau_control": rates.tau_control, "called_by_control": by_control, "of_heldout": rates.of_heldout,
         }  # fmt: skip
@@ -297,6 +310,15 @@ def look_up(samples: NDArray[np.float32], own: Half, twin: Half, strangers: Stra
         excess = control_of.excess
         audits[name] |= {"excess": [excess.value, excess.low, excess.high], "p_value": control_of.p_value}
     return {"scores": scores, "audit": audits}
+
+
+def _called_in_part(scores: NDArray[np.float64], heldout: NDArray[np.float64], own: OwnReferences) -> int:
+    """As in an audit: what is called as a whole is not asked, on either side."""
+    asked, unseen = scores > NOT_SCORED, heldout > NOT_SCORED
+    if not asked.any() or not unseen.any():
+        return 0
+    own = replace(own, similarity=own.similarity[asked])
+    return exceedance(scores[asked], heldout[unseen], np.arange(int(unseen.sum())), draws=2, own=own).n
 
 
 def reference_of(
@@ -331,15 +353,16 @@ def table(summary: Sequence[Mapping[str, Any]]) -> str:
     """Two tables in Markdown: what the audit calls against either half, and ROC by method."""
     lines = [
         "| generator | steps | samples | called against their own half, % | against the twin's half, % "
-        "| by held-out images alone: own half, % | twin's half, % "
+        "| by held-out images alone: own half, % | twin's half, % | called in part: own half, % | twin's half, % "
         "| reference control: excess, % | shown (p < 0.05) in audits of the own half, of the twin's |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| --- " * 11 + "|",
     ]
     for row in summary:
-        called, by_control = row["called"], row["called_by_control"]
+        called, by_control, in_part = row["called"], row["called_by_control"], row["called_in_part"]
         lines.append(
             f"| {row['generator']} | {row['steps']:,} | {row['samples']} | {_text(called['own'])} "
             f"| {_text(called['twin'])} | {_text(by_control['own'])} | {_text(by_control['twin'])} "
+            f"| {_text(in_part['own'])} | {_text(in_part['twin'])} "
             f"| {_text(row['excess'])} "
             f"| {row['shown']['own']} of {row['trainings']}, {row['shown']['twin']} of {row['trainings']} |"
         )

@@ -17,6 +17,7 @@ def unit(rng: np.random.Generator, copied: float, called: tuple[int, int]) -> di
         side: {
             "called": count,
             "called_by_control": min(2 * count, 200),
+            "called_in_part": 4,
             "of": 200,
             "excess": [share, share - 0.05, share + 0.05],
             "p_value": 1.0 - share,
@@ -38,6 +39,7 @@ def test_without_copies_the_curve_is_the_diagonal_and_copies_are_found_in_their_
     assert half["called"]["own"][0] == pytest.approx(0.525)
     assert half["called"]["twin"][1] <= 0.05 <= half["called"]["twin"][2]
     assert half["called_by_control"]["twin"][0] == pytest.approx(0.1)
+    assert half["called_in_part"]["own"][0] == pytest.approx(0.02)
 
 
 def test_ties_count_a_half() -> None:
@@ -56,8 +58,8 @@ def test_none_of_a_few_samples_does_not_mean_none() -> None:
     rng = np.random.default_rng(2)
     seen = {"excess": [1.0, 0.9, 1.0], "p_value": 0.01}
     few = {
-        "twin": {"called": 0, "called_by_control": 1, "of": 10, **seen},
-        "own": {"called": 10, "called_by_control": 10, "of": 10, **seen},
+        "twin": {"called": 0, "called_by_control": 1, "called_in_part": 0, "of": 10, **seen},
+        "own": {"called": 10, "called_by_control": 10, "called_in_part": 0, "of": 10, **seen},
     }
     row = summarise([{**unit(rng, 1.0, (0, 0)), "audit": few} for _ in range(2)])[0]
     assert row["called"]["twin"][2] > 0.05 and row["called"]["own"][1] < 0.95

@@ -41,6 +41,7 @@ def test_copies_of_one_half_are_none_of_the_other(
     record = TwinStudy(**given).run()
     memorizer, gaussian = record["summary"]
     assert memorizer["samples"] == gaussian["samples"] == 24
+    assert memorizer["called_in_part"]["own"][0] == 0  # what is called as a whole is not asked
     assert memorizer["called"]["own"][0] == 1.0 and memorizer["called"]["twin"][0] < 0.5
     assert memorizer["methods"][module.OURS]["auc"][0] > 0.99
     assert memorizer["methods"][module.OURS]["auc"][0] > gaussian["methods"][module.OURS]["auc"][0]
