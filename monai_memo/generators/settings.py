@@ -48,6 +48,9 @@ ChannelsByLevel = Annotated[tuple[int, ...], Several(Whole(1, 65_536), 1, 10, ex
 Limit = Annotated[float, Number(-1, 1)]
 InferenceSteps = Annotated[int, Whole(1, 100_000)]
 Threads = Annotated[int, Whole(0, 1024)]
+Epsilon = Annotated[float, Number(0, 10_000, open_ends=True)]
+Delta = Annotated[float, Number(0, 1, open_ends=True)]
+Clip = Annotated[float, Number(0, 1e6, open_ends=True)]
 
 
 class AugmentationLevel(Kind):

@@ -13,6 +13,7 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from monai_memo.generators.guarded import rejecting
 from monai_memo.generators.guidance import ConditionalBatch, ConditionedItems, Guided
 from monai_memo.generators.latent_diffusion import LatentDiffusion
 from monai_memo.generators.latents import Latents
+from monai_memo.generators.private import most_of_a_patient
 from monai_memo.generators.repellency import SparseRepellency, shield_radius
 from monai_memo.sampling import TrainedGenerator
 from monai_memo.sealing import fingerprint, is_sealed, load_torch, save_torch, write_sealed
@@ -42,6 +44,7 @@ from monai_memo.study.conditioning import Told
 from monai_memo.study.memorizer import ClosedFormMemorizer
 from monai_memo.study.pixel_training import epochs_of
 from monai_memo.study.settings import PrincipalDiffusionSettings
+from monai_memo.training.private import PRIVACY, PrivateTraining
 
 logger = logging.getLogger(__name__)
 
@@ -224,6 +227,8 @@ class PrincipalTraining:
                 FORMAT, self.steps, self.seed, self.augmentation, asked.batch_size, asked.learning_rate,
                 asked.weight_decay, asked.ambient_above, asked.stop_patience, asked.dropout, asked.steps_per_epoch,
             ]  # fmt: skip
+            if asked.privacy_epsilon is not None:
+                decides.append([asked.privacy_epsilon, asked.privacy_delta, asked.privacy_clip])
             arrays = [np.asarray(self.training), heldout.numpy()]
             arrays += [] if self.told is None else [self.told.inputs["class_labels"].numpy()]
             identity = fingerprint("principal diffusion", [*decides, network], arrays, packages=())
@@ -231,14 +236,34 @@ class PrincipalTraining:
             if is_sealed(path, identity):
                 network.load_state_dict(load_torch(path)["network"])
                 return network.eval()
-            self._train(network, self._variants(), heldout, asked)
+            private = self._private(asked)
+            self._train(network, self._variants(), heldout, asked, private)
+        content: dict[str, Any] = {"network": network.state_dict()}
+        if private is not None:
+            content[PRIVACY] = private.record()
+            logger.info("%s", content[PRIVACY]["statement"])
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_sealed(path, lambda temporary: save_torch(temporary, {"network": network.state_dict()}), identity)
+        write_sealed(path, lambda temporary: save_torch(temporary, content), identity)
         return network.eval()
 
+    def _private(self, asked: PrincipalDiffusionSettings) -> PrivateTraining | None:
+        """The privacy budget, if one is asked for. Its noise comes from the study's seed: units can be repeated."""
+        if asked.privacy_epsilon is None:
+            return None
+        return PrivateTraining(
+            asked.privacy_epsilon, asked.privacy_delta, asked.privacy_clip, len(self.training), asked.batch_size,
+            self.steps, most_of_a_patient(self.cohorts.training), seed=self.seed * 1_000_003 + 11,
+            not_covered=(
+                "the principal components, which are of all patients of the study",
+                "classes and counts that it was told" if self.told is not None else "",
+                "the choice of settings",
+            ),
+        )  # fmt: skip
+
     def _train(
-        self, network: LatentNetwork, values: NDArray[np.float32], heldout: Tensor, asked: PrincipalDiffusionSettings
-    ) -> None:
+        self, network: LatentNetwork, values: NDArray[np.float32], heldout: Tensor, asked: PrincipalDiffusionSettings,
+        private: PrivateTraining | None = None,
+    ) -> None:  # fmt: skip
         noise, ambient = scheduler(), asked.ambient_above
         batches, inferer = training_batch(1.0, noise, ambient), WeightedInferer(noise)
         items: Any = training_latents(Latents(values, 1.0), ambient, self.seed)  # type: ignore[arg-type]
@@ -255,16 +280,21 @@ class PrincipalTraining:
             inputs, target, _, further = prepare(batch)
             return functional.mse_loss(inferer(inputs, network, **further), target)
 
+        def loss_of_rows(rows: Tensor, part: slice = slice(None)) -> Tensor:
+            return loss_of({key: value[rows[part]] for key, value in known.items()}, batches)
+
         plainly = training_batch(1.0, noise, None)
         best, kept, waited = math.inf, None, 0
         network.train()
         for step in range(1, self.steps + 1):
             torch.manual_seed(self.seed * 1_000_003 + step)
-            rows = torch.randint(len(records), (asked.batch_size,))
-            loss = loss_of({key: value[rows] for key, value in known.items()}, batches)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
+            if private is not None:
+                rows = private.versions(private.chosen(), variants)
+                private.step(network, optimizer, len(rows), partial(loss_of_rows, rows))
+            else:
+                optimizer.zero_grad(set_to_none=True)
+                loss_of_rows(torch.randint(len(records), (asked.batch_size,))).backward()
+                optimizer.step()
             if asked.stop_patience is None or step % asked.steps_per_epoch:
                 continue
             network.eval()

@@ -15,6 +15,9 @@ from monai_memo.generators.settings import (
     Blocks,
     Channels,
     ChannelsByLevel,
+    Clip,
+    Delta,
+    Epsilon,
     InferenceSteps,
     LearningRate,
     Rate,
@@ -226,6 +229,8 @@ class PrincipalDiffusionSettings(Settings):
         weight_decay: decoupled.
         ambient_above: share of the timesteps above which the loss knows noisy training images only.
         stop_patience: stop after so many validations without a lower held-out loss, and keep the weights of the lowest.
+        privacy_epsilon, privacy_delta: budget of a training by DP-SGD for each image; None trains without.
+        privacy_clip: norm that the gradient of an image is clipped to there.
         repel: share of unseen patients that may lie within the shields around training latents.
         repel_shields: nearest shields that push.
         dissimilarity: scale of the guidance away from the nearest training latent.
@@ -243,6 +248,9 @@ class PrincipalDiffusionSettings(Settings):
     weight_decay: Rate = 0.0
     ambient_above: Share | None = None
     stop_patience: Epochs | None = None
+    privacy_epsilon: Epsilon | None = None
+    privacy_delta: Delta = 1e-5
+    privacy_clip: Clip = 1.0
     repel: Share | None = None
     repel_shields: Blocks = 1
     dissimilarity: Annotated[float, Number(0, 1e6, open_ends=True)] | None = None

@@ -17,6 +17,7 @@ from monai_memo.errors import ConfigurationError
 from monai_memo.generators.cohorts import GeneratorCohorts
 from monai_memo.generators.dissimilarity import DissimilarityGuidance
 from monai_memo.generators.repellency import distances
+from monai_memo.sealing import load_torch
 from monai_memo.study.configuration import StudyConfiguration
 from monai_memo.study.principal import PrincipalAutoencoder, PrincipalTraining
 from tests.study.conftest import write_grid
@@ -74,6 +75,33 @@ def test_switches_of_training_change_the_network(change: dict[str, Any], tmp_pat
     plain = training(tmp_path / "plain").generator().sample([4, 5])
     changed = training(tmp_path / "changed", **change).generator().sample([4, 5])
     assert not np.allclose(plain, changed, atol=1e-3)
+
+
+def test_a_privacy_budget_is_kept_and_stands_beside_the_weights(tmp_path: Path, caplog: Any) -> None:
+    pytest.importorskip("opacus")
+    caplog.set_level("INFO")
+    asked: dict[str, Any] = {"privacy_epsilon": 8.0, "privacy_delta": 1e-3, "batch_size": 4}
+    first = training(tmp_path / "a", **asked).generator().sample([1, 2])
+    record = load_torch(tmp_path / "a" / "principal_40.pt")["privacy"]
+    assert 7.9 < record["epsilon"] <= 8 and record["images"] == 10 and record["steps"] == 40
+    assert "the principal components, which are of all patients of the study" in record["not_covered"]
+    assert any(entry.getMessage() == record["statement"] for entry in caplog.records)
+    assert np.array_equal(first, training(tmp_path / "again", **asked).generator().sample([1, 2]))
+    for change in ({"privacy_epsilon": 2.0}, {"privacy_delta": 1e-2}, {"privacy_clip": 0.1}, {"augmentation": "flips"}):
+        assert not np.array_equal(first, training(tmp_path / "a", **{**asked, **change}).generator().sample([1, 2]))
+
+
+def test_a_small_privacy_budget_leaves_samples_further_from_the_training_images(tmp_path: Path) -> None:
+    pytest.importorskip("opacus")
+    known = latents(PIXELS[:10])
+
+    def nearest(epsilon: float) -> float:
+        asked = {"privacy_epsilon": epsilon, "privacy_delta": 1e-2, "privacy_clip": 0.5}
+        settings = {"steps": 400, "learning_rate": 0.01, "hidden": 64, "batch_size": 10}
+        model = training(tmp_path / f"{epsilon:g}", **settings, **asked).generator()
+        return float(distances(latents(model.sample(range(12))), known).min(dim=1).values.median())
+
+    assert nearest(0.5) > 1.2 * nearest(1000.0)
 
 
 def test_the_lowest_held_out_loss_is_kept_and_training_stops_after_it(tmp_path: Path, caplog: Any) -> None:
