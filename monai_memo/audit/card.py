@@ -27,6 +27,7 @@ from monai_memo.audit.verdict import percent
 from monai_memo.data.ladder import UNITS
 from monai_memo.errors import ConfigurationError, MemoError, OutputError
 from monai_memo.files import sha256_of, write_text, write_with
+from monai_memo.sealing import load_torch
 from monai_memo.text import code, markdown
 from monai_memo.workspace.manifest import CARD_HEADING, require_unredacted
 from monai_memo.workspace.place import check_place
@@ -60,6 +61,7 @@ def write_card(audit: str | Path, out: str | Path = "card.md", **options: Any) -
     text = render_card(
         result, sha256_of(folder / "audit.json"), title, _review(folder),
         None if before is None else _before(Path(before), result), records_of_model(folder),
+        None if settings.weights is None else privacy_of(settings.weights),
     )  # fmt: skip
     if earlier not in (None, text):
         out = Path(settings.out)
@@ -78,6 +80,7 @@ def render_card(
     review: Mapping[str, str] | None = None,
     before: Mapping[str, Any] | None = None,
     model: Mapping[str, Mapping[str, Any] | None] | None = None,
+    privacy: str | None = None,
 ) -> str:
     """The text of a card.
 
@@ -89,6 +92,7 @@ def render_card(
         before: the audit before images were removed: ``result``, ``removed``, ``review``, ``same_detector``, and of a
             release ``same_filter``, ``rule``, ``reasons`` (how many went for each) and ``release`` (its statement).
         model: records of tests of the model itself, ``membership`` and ``extraction``.
+        privacy: differential privacy that the generator was trained with, in words.
     """
     environment = Environment(
         loader=PackageLoader("monai_memo.audit"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
@@ -107,8 +111,29 @@ def render_card(
         review=review,
         tested=what_was_tested(result, **(model or {})),
         membership=(model or {}).get("membership"),
+        privacy=privacy,
         before=None if before is None else {"same_filter": False, "rule": TODO, "release": None, **before},
     )
+
+
+def privacy_of(weights: str | Path) -> str:
+    """The differential privacy that a generator was trained with, in the words that stand beside its weights.
+
+    Raises:
+        ConfigurationError: no file of weights, or one that knows of none.
+    """
+    path = Path(weights)
+    try:
+        record = load_torch(path)
+        return str(record["privacy"]["statement"])
+    except OSError as error:
+        raise ConfigurationError(f"--weights {path} cannot be read: {error.strerror}") from error
+    except (KeyError, TypeError) as error:
+        raise ConfigurationError(
+            f"--weights {path} was not trained with differential privacy (privacy_epsilon): leave the option out"
+        ) from error
+    except Exception as error:
+        raise ConfigurationError(f"--weights {path} is damaged or no file of weights") from error
 
 
 def _check_out(path: Path, audit: Path) -> None:

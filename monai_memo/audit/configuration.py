@@ -309,9 +309,11 @@ class CardSettings(Settings):
         out: file, Markdown.
         before: output folder of the audit before images were removed, if any were.
         title: name of the data set.
+        weights: file of the diffusion model that drew the images, if it was trained with differential privacy.
     """
 
     audit: Folder
     out: File = "card.md"
     before: Folder | None = None
     title: Title | None = None
+    weights: File | None = None

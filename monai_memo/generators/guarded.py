@@ -27,6 +27,7 @@ from monai_memo.generators.cohorts import GeneratorCohorts, GeneratorData, prepa
 from monai_memo.generators.dissimilarity import DissimilarityGuidance, nearness_limit
 from monai_memo.generators.latent_diffusion import LatentDiffusion
 from monai_memo.generators.latents import encode_latents
+from monai_memo.generators.private import tell_of_samples
 from monai_memo.generators.rejection import RejectingGenerator
 from monai_memo.generators.repellency import SparseRepellency, shield_radius
 from monai_memo.generators.split_tables import HELDOUT, TRAINING
@@ -47,7 +48,10 @@ GUESSED = "$@bundle_root + '/data'"  # where a bundle looks for images that nobo
 def from_bundle(model: LatentDiffusion) -> LatentDiffusion | RejectingGenerator:
     """``guarded``, for a component of the bundle's config that is being parsed."""
     config = config_in_use()
-    return model if not asked(config) else guarded(model, ConfigParser(dict(config)))
+    parser = ConfigParser(dict(config))
+    if config.get("other_bundle", None) is None:
+        tell_of_samples(parser.get_parsed_content("diffusion_file"), asked(config))
+    return model if not asked(config) else guarded(model, parser)
 
 
 def load_guarded(

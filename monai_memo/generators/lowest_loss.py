@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class StopAtLowestLoss:
         network: whose weights are kept.
         patience: validations without a lower loss; None does nothing at all.
         record: further plain values for the file.
+        late: gives those that are known when the file is written.
         score: name of the loss among the evaluator's metrics.
 
     Attributes:
@@ -47,12 +48,14 @@ class StopAtLowestLoss:
         network: nn.Module,
         patience: int | None,
         record: Mapping[str, Any] | None = None,
+        late: Callable[[], Mapping[str, Any]] = dict,
         score: str = "val_loss",
     ) -> None:
         if patience is not None and patience < 1:
             raise ConfigurationError(f"stop_patience must be at least 1, got {patience!r}")
         self.evaluator, self.path, self.kept, self.network = evaluator, Path(path), Path(kept), network
         self.patience, self.record, self.score = patience, dict(record or {}), score
+        self.late = late
         self.best_epoch: int | None = None
         self.best_loss: float | None = None
         self.stopped_at: int | None = None
@@ -76,7 +79,7 @@ class StopAtLowestLoss:
         if math.isfinite(loss) and (self.best_loss is None or loss < self.best_loss):
             self.best_epoch, self.best_loss, self.waited = engine.state.epoch, loss, 0
             if idist.get_rank() == 0:
-                save_weights(self.kept, self.network, steps=engine.state.iteration, **self.record)
+                save_weights(self.kept, self.network, steps=engine.state.iteration, **self.record, **self.late())
             return
         self.waited += 1
         if self.patience is not None and self.waited >= self.patience:

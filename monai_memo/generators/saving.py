@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +53,17 @@ class WeightsSaver:
         path: of the file.
         network: as built, not wrapped by ``DistributedDataParallel``; the averaged one where there is EMA.
         record: further plain values for the file, such as the scale factor.
+        late: gives those that are known when the file is written.
     """
 
-    def __init__(self, path: str | Path, network: nn.Module, record: Mapping[str, Any] | None = None) -> None:
-        self.path, self.network, self.record = Path(path), network, dict(record or {})
+    def __init__(
+        self,
+        path: str | Path,
+        network: nn.Module,
+        record: Mapping[str, Any] | None = None,
+        late: Callable[[], Mapping[str, Any]] = dict,
+    ) -> None:
+        self.path, self.network, self.record, self.late = Path(path), network, dict(record or {}), late
 
     def attach(self, engine: Engine) -> None:
         """Write at the end of a trainer's run."""
@@ -64,6 +71,6 @@ class WeightsSaver:
 
     def __call__(self, engine: Engine) -> None:
         if idist.get_rank() == 0:
-            save_weights(self.path, self.network, steps=engine.state.iteration, **self.record)
+            save_weights(self.path, self.network, steps=engine.state.iteration, **self.record, **self.late())
             engine.logger.info("weights written to %s", self.path)
         let_go_all(TRAINING)

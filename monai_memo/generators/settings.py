@@ -109,6 +109,9 @@ class GeneratorSettings(Settings):
         weight_decay: of the diffusion model's optimiser, decoupled.
         ambient_above: share of the timesteps above which the loss knows noisy training images only.
         stop_patience: stop after so many validations without a lower held-out loss, and keep the weights of the lowest.
+        privacy_epsilon, privacy_delta: budget of a training of the diffusion model by DP-SGD, for each image; without
+            an epsilon it is trained as usual.
+        privacy_clip: norm that the gradient of an image is clipped to there.
         conditions: columns of the training table that the diffusion model is told, or none: text becomes classes (an
             embedding), numbers are standardised (cross-attention).
         condition_dropout: share of the training images of which nothing is told, for guidance.
@@ -195,6 +198,9 @@ class GeneratorSettings(Settings):
     weight_decay: Rate | None = None
     ambient_above: Share | None = None
     stop_patience: Epochs | None = None
+    privacy_epsilon: Epsilon | None = None
+    privacy_delta: Delta | None = None
+    privacy_clip: Clip | None = None
     conditions: Annotated[tuple[str, ...], ConditionColumns()] | None = None
     condition_dropout: Rate | None = None
     guidance_scale: Annotated[float, Number(0, 100)] | None = None
@@ -246,6 +252,12 @@ class GeneratorSettings(Settings):
             self.repel is None or self.dissimilarity is None,
             "repel and dissimilarity both push samples away from training images: take one",
         )
+        for switch in ("keep_under", "stop_above"):
+            require(
+                self.privacy_epsilon is None or getattr(self, switch) is None,
+                f"{switch} decides by training images without noise, which privacy_epsilon does not cover: "
+                "leave one out",
+            )
         for switch in ("ambient_above", "repel", "dissimilarity"):
             require(
                 self.scheduler != "rflow" or not getattr(self, switch),

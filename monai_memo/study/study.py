@@ -265,7 +265,9 @@ class GeneratorStudy:
         entry = self._entry(run)
         # Entries of a bundle that differ in how they sample are one training, whatever they are called.
         samples_apart = entry.kind in ("latent_diffusion", "principal_diffusion")
-        left = ("steps", "generator", "guidance") if trained and samples_apart else ("steps",)
+        left: tuple[str, ...] = ("steps", "generator", "guidance") if trained and samples_apart else ("steps",)
+        if entry.settings_of(run.network).get("privacy_epsilon") is not None:  # the noise is chosen for all steps
+            left = tuple(key for key in left if key != "steps")
         parts = {key: value for key, value in run.deciding().items() if key not in left}
         if run.conditioning in ("class", "random"):
             parts |= {"condition": self.configuration.condition, "labels": data.labels}

@@ -15,6 +15,7 @@ from monai_memo.audit.result import AuditResult, Estimate
 from monai_memo.audit.verdict import verdict_for
 from monai_memo.errors import ConfigurationError, OutputError
 from monai_memo.files import sha256_of, write_json
+from monai_memo.sealing import save_torch
 
 
 def with_software(record: AuditResult) -> AuditResult:
@@ -235,3 +236,20 @@ def test_what_the_verdict_can_rest_on_stands_on_the_card_or_is_said_to_be_missin
     assert "30 nearest to a training patient, 10 to a held-out one; beyond look-alikes 20.0 %" in text
     assert "| 7 of 100 (3 to 12); excess over their control 7.0 % (3.0 % to 12.0 %) |" in text
     assert "not done in this audit" not in text and "not looked for" not in text
+
+
+def test_differential_privacy_stands_in_the_card_in_the_words_of_the_weights(folder: Path, tmp_path: Path) -> None:
+    weights, plain = tmp_path / "model.pt", tmp_path / "plain.pt"
+    save_torch(weights, {"state_dict": {}, "privacy": {"statement": "epsilon 7.99 for one image | not covered: x."}})
+    save_torch(plain, {"state_dict": {}})
+    assert "Measure taken while training" not in card(folder)
+    text = write_card(str(folder), str(tmp_path / "private.md"), weights=str(weights)).read_text()
+    line = next(line for line in text.splitlines() if line.startswith("| Measure taken while training |"))
+    assert r"epsilon 7.99 for one image \| not covered: x." in line and "not tested by the audit" in line
+    for path, message in (
+        (plain, "was not trained with differential privacy"),
+        (tmp_path / "none.pt", "cannot be read"),
+        (folder / "audit.json", "is damaged or no file of weights"),
+    ):
+        with pytest.raises(ConfigurationError, match=message):
+            write_card(str(folder), str(tmp_path / "other.md"), weights=str(path))

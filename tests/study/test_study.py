@@ -14,9 +14,10 @@ import pytest
 
 from monai_memo.__main__ import FINISHED, SKIPPED, main
 from monai_memo.errors import CohortOverlapError, ConfigurationError
+from monai_memo.generators.weights import read_record
 from monai_memo.study import pixel_training, study
 from monai_memo.study.study import GeneratorStudy
-from tests.study.conftest import write_grid
+from tests.study.conftest import LATENT_DIFFUSION, write_grid
 
 
 @pytest.fixture(autouse=True)
@@ -131,6 +132,23 @@ def test_a_shorter_level_added_later_is_trained_from_the_start(grid: dict[str, A
     (tmp_path / "fresh").mkdir()
     fresh = start(grid, tmp_path / "fresh")[0]
     assert records[0]["result"]["rates"] == fresh["result"]["rates"]
+
+
+def test_a_private_training_of_more_steps_does_not_go_on_with_one_of_fewer(
+    grid: dict[str, Any], tmp_path: Path
+) -> None:
+    """Noise is chosen for all steps: the longer one has another."""
+    pytest.importorskip("opacus")
+    grid["generators"]["ldm"]["settings"] = {**LATENT_DIFFUSION, "privacy_epsilon": 8.0, "privacy_delta": 1e-3}
+    grid["base"] |= {"generator": "ldm"}
+    grid["factors"] = {"steps": [2, 4]}
+    records = start(grid, tmp_path)
+    assert [record["status"] for record in records] == ["finished", "finished"]
+    short, long = (
+        read_record(next((tmp_path / "study" / "trainings").rglob(f"model_{steps}.pt")))["privacy"] for steps in (2, 4)
+    )
+    assert short["steps"] == 2 and long["steps"] == 4 and short["noise_multiplier"] < long["noise_multiplier"]
+    assert short["epsilon"] <= 8 and long["epsilon"] <= 8
 
 
 def test_what_is_shared_is_checked_before_anything_is_trained(
