@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import nn
 
 from monai_memo.errors import ConfigurationError
 from monai_memo.files import write_with
-from monai_memo.generators.weights import save_weights
+from monai_memo.generators.weights import Record, save_weights, told
 
 
 class StopAtLowestLoss:
@@ -31,8 +31,7 @@ class StopAtLowestLoss:
         kept: of those with the lowest loss so far.
         network: whose weights are kept.
         patience: validations without a lower loss; None does nothing at all.
-        record: further plain values for the file.
-        late: gives those that are known when the file is written.
+        record: further plain values for the file, or what gives them when it is written.
         score: name of the loss among the evaluator's metrics.
 
     Attributes:
@@ -47,15 +46,13 @@ class StopAtLowestLoss:
         kept: str | Path,
         network: nn.Module,
         patience: int | None,
-        record: Mapping[str, Any] | None = None,
-        late: Callable[[], Mapping[str, Any]] = dict,
+        record: Record = None,
         score: str = "val_loss",
     ) -> None:
         if patience is not None and patience < 1:
             raise ConfigurationError(f"stop_patience must be at least 1, got {patience!r}")
         self.evaluator, self.path, self.kept, self.network = evaluator, Path(path), Path(kept), network
-        self.patience, self.record, self.score = patience, dict(record or {}), score
-        self.late = late
+        self.patience, self.record, self.score = patience, record, score
         self.best_epoch: int | None = None
         self.best_loss: float | None = None
         self.stopped_at: int | None = None
@@ -79,7 +76,7 @@ class StopAtLowestLoss:
         if math.isfinite(loss) and (self.best_loss is None or loss < self.best_loss):
             self.best_epoch, self.best_loss, self.waited = engine.state.epoch, loss, 0
             if idist.get_rank() == 0:
-                save_weights(self.kept, self.network, steps=engine.state.iteration, **self.record, **self.late())
+                save_weights(self.kept, self.network, steps=engine.state.iteration, **told(self.record))
             return
         self.waited += 1
         if self.patience is not None and self.waited >= self.patience:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from monai_memo.data.cohort import Cohort
 from monai_memo.errors import ConfigurationError
 from monai_memo.generators.weights import read_record
 from monai_memo.training.batches import SeededLoader
-from monai_memo.training.private import PRIVACY, PrivateTraining
+from monai_memo.training.private import PRIVACY, PrivacyBudget, PrivateTraining
 
 logger = logging.getLogger(__name__)
 
@@ -52,41 +52,34 @@ def tell_of_samples(weights: str | Path, switches: Sequence[str] = ()) -> None:
 
 
 class BundlePrivacy:
-    """Privacy of one training of a bundle, as its config puts it together; without an epsilon it changes nothing.
+    """Privacy of one training of a bundle, as its config puts it together; without a budget it changes nothing.
 
     Args:
-        epsilon, delta, clip: see ``PrivateTraining``; without an epsilon there is no privacy.
         cohort: of the training.
-        batch_size, steps: images of a step on average, and steps of the whole training.
+        budget: None trains as usual.
         first_stage: kind of the first stage.
-        amp: whether the config asks for mixed precision, which a private step does without.
         detector_file: of a monitor of the copy rate.
         told: whether the model has conditions.
         stops: whether the held-out loss decides when to stop.
         removed: whether images that stand twice were left out.
 
     Raises:
-        ConfigurationError: Opacus is missing, a budget that means nothing, several processes, or a monitor of the copy
+        ConfigurationError: Opacus is missing, a budget that no noise keeps, several processes, or a monitor of the copy
             rate.
     """
 
     def __init__(
         self,
-        epsilon: float | None,
-        delta: float,
-        clip: float,
         cohort: Cohort,
-        batch_size: int,
-        steps: int,
+        budget: PrivacyBudget | None = None,
         first_stage: str = "autoencoder",
-        amp: bool = False,
         detector_file: str | Path | None = None,
         told: bool = False,
         stops: bool = False,
         removed: bool = False,
     ) -> None:
         self.training: PrivateTraining | None = None
-        if epsilon is None:
+        if budget is None:
             return
         if detector_file is not None:
             raise ConfigurationError(
@@ -95,22 +88,18 @@ class BundlePrivacy:
             )
         if idist.get_world_size() > 1:
             raise ConfigurationError("privacy_epsilon trains in one process: leave multi_gpu_train_diffusion out")
-        if amp:
-            logger.info("mixed precision is off: gradients are clipped in full precision")
-        self.training = PrivateTraining(
-            epsilon, delta, clip, len(cohort.images), batch_size, steps, most_of_a_patient(cohort),
-            not_covered=(
-                "" if first_stage == "none" else f"the first stage ({first_stage}), if it saw these patients",
-                "the scale factor of the latents",
-                "names, counts, means and quantiles of the conditions, which stand beside the weights" if told else "",
-                "which images were left out because they stand twice" if removed else "",
-                "held-out patients, whose loss decided when to stop" if stops else "",
-                "the choice of settings",
-                "logs, curves and tables of the training",
-                "samples that were compared with training images while they were drawn (repel, dissimilarity, "
-                "reject_detector)",
-            ),
-        )  # fmt: skip
+        not_covered = (
+            "" if first_stage == "none" else f"the first stage ({first_stage}), if it saw these patients",
+            "the scale factor of the latents",
+            "names, counts, means and quantiles of the conditions, which stand beside the weights" if told else "",
+            "which images were left out because they stand twice" if removed else "",
+            "held-out patients, whose loss decided when to stop" if stops else "",
+            "the choice of settings",
+            "logs, curves and tables of the training",
+            "samples that were compared with training images while they were drawn (repel, dissimilarity, "
+            "reject_detector)",
+        )
+        self.training = PrivateTraining(budget, most_of_a_patient(cohort), not_covered)
         logger.info("%s", self.training.record()["statement"])
 
     @property
@@ -124,9 +113,13 @@ class BundlePrivacy:
             return SeededLoader(dataset, batch_size, seed, steps)
         return PoissonLoader(dataset, self.training, steps)
 
-    def record(self) -> dict[str, Any]:
-        """What stands beside the weights; nothing without privacy."""
-        return {} if self.training is None else {PRIVACY: self.training.record()}
+    def beside(self, record: Mapping[str, Any]) -> Callable[[], dict[str, Any]]:
+        """Gives, when weights are written, what stands beside them."""
+
+        def told() -> dict[str, Any]:
+            return {**record, **({} if self.training is None else {PRIVACY: self.training.record()})}
+
+        return told
 
     def state_dict(self) -> dict[str, Any]:
         """For checkpoints."""
@@ -139,6 +132,8 @@ class BundlePrivacy:
 
     def _step(self, engine: Any, batch: dict[str, Tensor]) -> dict[str, float]:
         assert self.training is not None
+        if engine.amp and self.training.taken == 0:
+            logger.info("mixed precision is off: gradients are clipped in full precision")
         network = engine.network.train()
 
         def loss_of(part: slice) -> Tensor:

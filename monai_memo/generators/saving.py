@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from ignite.engine import Engine, Events
 from numpy.typing import NDArray
 from torch import nn
 
-from monai_memo.generators.weights import save_weights
+from monai_memo.generators.weights import Record, save_weights, told
 from monai_memo.sealing import fingerprint
 from monai_memo.training.checkpoints import last_checkpoint
 from monai_memo.workspace.locking import hold, let_go_all
@@ -52,18 +52,11 @@ class WeightsSaver:
     Args:
         path: of the file.
         network: as built, not wrapped by ``DistributedDataParallel``; the averaged one where there is EMA.
-        record: further plain values for the file, such as the scale factor.
-        late: gives those that are known when the file is written.
+        record: further plain values for the file, such as the scale factor, or what gives them when it is written.
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        network: nn.Module,
-        record: Mapping[str, Any] | None = None,
-        late: Callable[[], Mapping[str, Any]] = dict,
-    ) -> None:
-        self.path, self.network, self.record, self.late = Path(path), network, dict(record or {}), late
+    def __init__(self, path: str | Path, network: nn.Module, record: Record = None) -> None:
+        self.path, self.network, self.record = Path(path), network, record
 
     def attach(self, engine: Engine) -> None:
         """Write at the end of a trainer's run."""
@@ -71,6 +64,6 @@ class WeightsSaver:
 
     def __call__(self, engine: Engine) -> None:
         if idist.get_rank() == 0:
-            save_weights(self.path, self.network, steps=engine.state.iteration, **self.record, **self.late())
+            save_weights(self.path, self.network, steps=engine.state.iteration, **told(self.record))
             engine.logger.info("weights written to %s", self.path)
         let_go_all(TRAINING)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -22,6 +22,7 @@ from monai_memo.errors import GeneratorError
 from monai_memo.files import write_with
 from monai_memo.sealing import load_torch, save_torch
 
+Record = Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None  # beside weights; called when they are written
 KIND, FORMAT = "monai_memo generator weights", 1
 WRAPPERS = ("state_dict", "unet_state_dict", "autoencoder_state_dict", "model_state_dict", "network", "model")
 PREFIX = "module."
@@ -42,6 +43,11 @@ def weights_sha256(network: nn.Module) -> str:
 def parameters_of(*networks: nn.Module) -> int:
     """Numbers in networks."""
     return sum(parameter.numel() for network in networks for parameter in network.parameters())
+
+
+def told(record: Record) -> dict[str, Any]:
+    """What is to stand beside weights, as it is now."""
+    return dict(record() if callable(record) else record or {})
 
 
 def save_weights(path: str | Path, network: nn.Module, **record: Any) -> Path:

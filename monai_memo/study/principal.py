@@ -44,7 +44,7 @@ from monai_memo.study.conditioning import Told
 from monai_memo.study.memorizer import ClosedFormMemorizer
 from monai_memo.study.pixel_training import epochs_of
 from monai_memo.study.settings import PrincipalDiffusionSettings
-from monai_memo.training.private import PRIVACY, PrivateTraining
+from monai_memo.training.private import PRIVACY, PrivacyBudget, PrivateTraining
 
 logger = logging.getLogger(__name__)
 
@@ -250,9 +250,12 @@ class PrincipalTraining:
         """The privacy budget, if one is asked for. Its noise comes from the study's seed: units can be repeated."""
         if asked.privacy_epsilon is None:
             return None
-        return PrivateTraining(
+        budget = PrivacyBudget(
             asked.privacy_epsilon, asked.privacy_delta, asked.privacy_clip, len(self.training), asked.batch_size,
-            self.steps, most_of_a_patient(self.cohorts.training), seed=self.seed * 1_000_003 + 11,
+            self.steps,
+        )  # fmt: skip
+        return PrivateTraining(
+            budget, most_of_a_patient(self.cohorts.training), seed=self.seed * 1_000_003 + 11,
             not_covered=(
                 "the principal components, which are of all patients of the study",
                 "classes and counts that it was told" if self.told is not None else "",

@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 import secrets
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import astuple, dataclass
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -24,6 +25,8 @@ from monai_memo.errors import ConfigurationError
 
 PRIVACY = "privacy"  # of a record beside weights
 MECHANISM = "rdp"  # an upper bound whatever the number of steps; others are tighter and less robust
+COVERS = "the diffusion model only"
+LAST_ORDER = "Optimal order is the"  # the epsilon is a bound all the same
 HELD = 2**28  # numbers of gradients that are held together: each image has as many as the network
 
 
@@ -44,6 +47,46 @@ def group_privacy(epsilon: float, delta: float, images: int) -> tuple[float, flo
     return images * epsilon, delta * factor
 
 
+@dataclass(frozen=True)
+class PrivacyBudget:
+    """What is asked of a training.
+
+    Attributes:
+        epsilon, delta: of all ``steps`` together.
+        clip: norm that the gradient of an image is clipped to.
+        n: training images.
+        batch_size: images of a step on average; all where there are fewer.
+        steps: of the whole training.
+
+    Raises:
+        ConfigurationError: a delta that means nothing.
+    """
+
+    epsilon: float
+    delta: float
+    clip: float
+    n: int
+    batch_size: int
+    steps: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.delta < 1 / self.n:
+            raise ConfigurationError(
+                f"privacy_delta must be less than 1 / {self.n}, the number of training images, got {self.delta:g}: "
+                "with more, giving away one image whole would count as private"
+            )
+
+    @property
+    def expected(self) -> int:
+        """Images of a step on average."""
+        return min(self.batch_size, self.n)
+
+    @property
+    def sampling_rate(self) -> float:
+        """Probability of an image to take part in a step."""
+        return self.expected / self.n
+
+
 class PrivateTraining:
     """The steps of one training under a privacy budget, and what may be said of its weights afterwards.
 
@@ -51,57 +94,42 @@ class PrivateTraining:
     the operating system and kept nowhere. So the same training twice has other weights.
 
     Args:
-        epsilon, delta: budget of all ``steps`` together.
-        clip: norm that the gradient of an image is clipped to.
-        n: training images.
-        batch_size: images of a step on average; all where there are fewer.
-        steps: of the whole training.
+        budget: what is asked for.
         images_per_patient: most that a patient has; None: patients are not known.
-        seed: of noise and order, for measurements that have to be done again alike; such weights are for no release.
-        covers: what the budget is of.
         not_covered: what saw the images without noise, a phrase each; empty ones are left out.
+        seed: of noise and order, for measurements that have to be done again alike; such weights are for no release.
 
     Attributes:
         noise_multiplier: standard deviation of the noise, over ``clip``.
-        sampling_rate: probability of an image to take part in a step.
+        planned: epsilon of all steps, at most what is asked for.
 
     Raises:
-        ConfigurationError: Opacus is missing, or a budget that means nothing or that no noise keeps.
+        ConfigurationError: Opacus is missing, or no noise keeps the budget.
     """
 
     def __init__(
         self,
-        epsilon: float,
-        delta: float,
-        clip: float,
-        n: int,
-        batch_size: int,
-        steps: int,
+        budget: PrivacyBudget,
         images_per_patient: int | None = None,
+        not_covered: Sequence[str] = (),
         seed: int | None = None,
-        covers: str = "the diffusion model only",
-        not_covered: tuple[str, ...] = (),
     ) -> None:
         self._opacus = _opacus()
-        if not 0 < delta < 1 / n:
-            raise ConfigurationError(
-                f"privacy_delta must be less than 1 / {n}, the number of training images, got {delta:g}: with more, "
-                "giving away one image whole would count as private"
-            )
-        self.epsilon, self.delta, self.clip, self.n, self.steps = epsilon, delta, clip, n, steps
-        self.expected = min(batch_size, n)
-        self.sampling_rate = self.expected / n
-        self.images_per_patient, self.public_seed = images_per_patient, seed is not None
-        self.covers, self.not_covered = covers, tuple(phrase for phrase in not_covered if phrase)
+        self.budget, self.images_per_patient, self.public_seed = budget, images_per_patient, seed is not None
+        self.not_covered = tuple(phrase for phrase in not_covered if phrase)
         self.accountant = self._opacus.accountants.create_accountant(mechanism=MECHANISM)
-        self.noise_multiplier = _noise(epsilon, delta, self.sampling_rate, steps)
-        self.planned = self._epsilon_of([(self.noise_multiplier, self.sampling_rate, steps)])
+        self.noise_multiplier = _noise(budget.epsilon, budget.delta, budget.sampling_rate, budget.steps)
+        self.planned = self._epsilon_of([(self.noise_multiplier, budget.sampling_rate, budget.steps)])
         self.draws = torch.Generator().manual_seed(secrets.randbits(63) if seed is None else seed)
         self._private: tuple[nn.Module, Optimizer, Any] | None = None
 
     def chosen(self) -> Tensor:
         """Positions of the images of the next step; there may be none."""
-        return (torch.rand(self.n, generator=self.draws, dtype=torch.float64) < self.sampling_rate).nonzero().flatten()
+        return (
+            (torch.rand(self.budget.n, generator=self.draws, dtype=torch.float64) < self.budget.sampling_rate)
+            .nonzero()
+            .flatten()
+        )
 
     def versions(self, images: Tensor, variants: int) -> Tensor:
         """Rows of one version of each of these images, where an image has ``variants`` rows one after another."""
@@ -121,8 +149,8 @@ class PrivateTraining:
         Raises:
             ConfigurationError: more steps than the budget was made for, or a network whose images see one another.
         """
-        if self.taken >= self.steps:
-            raise ConfigurationError(f"the budget is spent: it was made for {self.steps} steps")
+        if self.taken >= self.budget.steps:
+            raise ConfigurationError(f"the budget is spent: it was made for {self.budget.steps} steps")
         if self._private is None or self._private[:2] != (network, optimizer):
             self._private = (network, optimizer, self._wrapped(network, optimizer))
         private = self._private[2]
@@ -163,16 +191,17 @@ class PrivateTraining:
         """
         patient = None
         if self.images_per_patient is not None:
-            epsilon, delta = group_privacy(self.planned, self.delta, self.images_per_patient)
+            epsilon, delta = group_privacy(self.budget.epsilon, self.budget.delta, self.images_per_patient)
             patient = {
                 "images": self.images_per_patient, "epsilon": epsilon, "delta": delta if delta < 1 else None
             }  # fmt: skip
+        budget = self.budget
         return {
-            "epsilon": self.planned, "delta": self.delta, "noise_multiplier": self.noise_multiplier,
-            "clipping": self.clip, "steps": self.taken, "planned_steps": self.steps, "images": self.n,
-            "images_per_step": self.expected, "sampling_rate": self.sampling_rate, "unit": "one image",
+            "epsilon": self.planned, "delta": budget.delta, "noise_multiplier": self.noise_multiplier,
+            "clipping": budget.clip, "steps": self.taken, "planned_steps": budget.steps, "images": budget.n,
+            "images_per_step": budget.expected, "sampling_rate": budget.sampling_rate, "unit": "one image",
             "patient": patient, "accountant": MECHANISM, "opacus": str(self._opacus.__version__),
-            "public_seed": self.public_seed, "covers": self.covers, "not_covered": list(self.not_covered),
+            "public_seed": self.public_seed, "covers": COVERS, "not_covered": list(self.not_covered),
             "statement": self._statement(patient),
         }  # fmt: skip
 
@@ -195,14 +224,14 @@ class PrivateTraining:
         self.accountant.history = [(float(noise), float(rate), int(steps)) for noise, rate, steps in state["history"]]
 
     def _plan(self) -> list[float]:
-        return [self.epsilon, self.delta, self.clip, self.n, self.expected, self.steps, self.noise_multiplier]
+        return [*astuple(self.budget), self.noise_multiplier]
 
     def _epsilon_of(self, history: list[tuple[float, float, int]]) -> float:
         accountant = self._opacus.accountants.create_accountant(mechanism=MECHANISM)
         accountant.history = list(history)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that the largest order is the best: a bound all the same
-            return float(accountant.get_epsilon(self.delta))
+            warnings.filterwarnings("ignore", message=LAST_ORDER)
+            return float(accountant.get_epsilon(self.budget.delta))
 
     def _wrapped(self, network: nn.Module, optimizer: Optimizer) -> Any:
         """The optimiser that clips and adds noise. The hooks are put on late: copies of a network have none."""
@@ -215,23 +244,23 @@ class PrivateTraining:
         parameters = next(network.parameters())
         noise = torch.Generator(device=parameters.device).manual_seed(self._number())
         private = self._opacus.optimizers.DPOptimizer(
-            optimizer, noise_multiplier=self.noise_multiplier, max_grad_norm=self.clip,
-            expected_batch_size=self.expected, loss_reduction="mean", generator=noise,
+            optimizer, noise_multiplier=self.noise_multiplier, max_grad_norm=self.budget.clip,
+            expected_batch_size=self.budget.expected, loss_reduction="mean", generator=noise,
         )  # fmt: skip
-        private.attach_step_hook(self.accountant.get_optimizer_hook_fn(sample_rate=self.sampling_rate))
+        private.attach_step_hook(self.accountant.get_optimizer_hook_fn(sample_rate=self.budget.sampling_rate))
         return private
 
     def _statement(self, patient: Mapping[str, Any] | None) -> str:
+        asked = self.budget
         parts = [
-            f"Differential privacy (DP-SGD) of {self.covers}: epsilon {self.planned:.3g}, delta {self.delta:.3g} for "
-            f"one image, that is whether it was trained on or its place was empty; noise multiplier "
-            f"{self.noise_multiplier:.3g}, gradients clipped to {self.clip:g}, {self.steps} steps of "
-            f"{self.expected} of {self.n} images on average."
+            f"Differential privacy (DP-SGD) of {COVERS}: epsilon {asked.epsilon:g}, delta {asked.delta:g} for one image, "
+            f"that is whether it was trained on or its place was empty; noise multiplier {self.noise_multiplier:.3g}, "
+            f"gradients clipped to {asked.clip:g}, {asked.steps} steps of {asked.expected} of {asked.n} images on average."
         ]
         if patient is None:
             parts.append("Patients are not known: nothing is said of somebody with several images.")
         elif patient["images"] > 1:
-            said = f"epsilon {patient['epsilon']:.3g}, delta {patient['delta'] or 1:.2g}"
+            said = f"epsilon {patient['epsilon']:g}, delta {patient['delta'] or 1:.3g}"
             parts.append(
                 f"For a patient with {patient['images']} images: {said}."
                 if patient["delta"] is not None
@@ -251,7 +280,7 @@ def _noise(epsilon: float, delta: float, sampling_rate: float, steps: int) -> fl
     """The least noise that keeps a budget."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of orders that the search passes on its way
+            warnings.filterwarnings("ignore", message=LAST_ORDER)
             found = import_module("opacus.accountants.utils").get_noise_multiplier(
                 target_epsilon=epsilon, target_delta=delta, sample_rate=sampling_rate, steps=steps,
                 accountant=MECHANISM, epsilon_tolerance=min(0.01, epsilon / 100),

@@ -50,7 +50,8 @@ def refused(table: Path, out: Path, **changes: Any) -> str:
 def test_the_budget_stands_beside_the_weights_with_all_that_it_does_not_cover(
     table: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    flow = train(table, tmp_path, conditions="label", stop_patience=5, ambient_above=0.5, dropout=0.1)
+    caplog.set_level("INFO")
+    flow = train(table, tmp_path, conditions="label", stop_patience=5, ambient_above=0.5, dropout=0.1, amp=True)
     record = read_record(tmp_path / "model.pt")["privacy"]
     assert 7.9 < record["epsilon"] <= 8 and record["delta"] == 1e-3 and record["clipping"] == 0.5
     assert record["steps"] == record["planned_steps"] == 4 and record["images"] == 12
@@ -61,9 +62,9 @@ def test_the_budget_stands_beside_the_weights_with_all_that_it_does_not_cover(
     assert "first stage" not in told  # there is none
     kept = read_record(tmp_path / "diffusion" / "model_lowest_loss.pt")["privacy"]
     assert kept["epsilon"] == record["epsilon"]  # whenever it stopped
-    caplog.set_level("INFO")
     common = values(BUNDLE, table, tmp_path / "samples", **{**PRIVATE, "model_dir": tmp_path, "n_samples": 2})
     run(BUNDLE, "inference", None, **common)
+    assert "mixed precision is off" in caplog.text
     assert record["statement"] in caplog.text and "does not cover these samples" not in caplog.text
     run(BUNDLE, "inference", None, **{**common, "output_dir": str(tmp_path / "repelled")}, repel=0.5)
     assert "repel compares samples with training images" in caplog.text

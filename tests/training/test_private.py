@@ -13,14 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from monai_memo.errors import ConfigurationError
-from monai_memo.training.private import PrivateTraining, group_privacy
+from monai_memo.training.private import PrivacyBudget, PrivateTraining, group_privacy
 
 pytest.importorskip("opacus")
 
 
 def private(n: int = 20, steps: int = 10, batch_size: int = 5, **changes: Any) -> PrivateTraining:
-    asked = {"epsilon": 8.0, "delta": 1e-3, "clip": 1.0, "images_per_patient": 3, "seed": 0, **changes}
-    return PrivateTraining(n=n, batch_size=batch_size, steps=steps, **asked)
+    asked: dict[str, Any] = {"epsilon": 8.0, "delta": 1e-3, "clip": 1.0}
+    asked |= {name: changes.pop(name) for name in asked if name in changes}
+    budget = PrivacyBudget(**asked, n=n, batch_size=batch_size, steps=steps)
+    return PrivateTraining(budget, **{"images_per_patient": 3, "seed": 0, **changes})
 
 
 def moved(training: PrivateTraining, images: Tensor, learning_rate: float = 1.0) -> Tensor:
@@ -104,11 +106,11 @@ def test_every_image_takes_part_on_its_own_with_the_probability_that_is_accounte
     training = private(n=50, batch_size=10)
     drawn = [training.chosen() for _ in range(2000)]
     counts = torch.bincount(torch.cat(drawn), minlength=50) / 2000
-    assert training.sampling_rate == 0.2
+    assert training.budget.sampling_rate == 0.2
     assert counts.min() > 0.15 and counts.max() < 0.25
     sizes = torch.tensor([len(rows) for rows in drawn]).float()
     assert float(sizes.var()) == pytest.approx(50 * 0.2 * 0.8, rel=0.15)  # binomial: not batches of one size
-    assert private(n=4, batch_size=10, delta=1e-3).sampling_rate == 1
+    assert private(n=4, batch_size=10, delta=1e-3).budget.sampling_rate == 1
 
 
 def test_without_a_seed_nobody_knows_the_noise() -> None:
@@ -141,10 +143,10 @@ def test_the_record_says_what_is_promised_and_what_is_not() -> None:
     assert 0.9 < record["epsilon"] <= 1.0 and record["delta"] == 1e-5 and record["unit"] == "one image"
     assert record["steps"] == 0 and record["planned_steps"] == 10 and record["not_covered"] == ["the autoencoder"]
     assert record["patient"] == {
-        "images": 3, "epsilon": 3 * record["epsilon"], "delta": group_privacy(record["epsilon"], 1e-5, 3)[1]
+        "images": 3, "epsilon": 3.0, "delta": group_privacy(1.0, 1e-5, 3)[1]
     }  # fmt: skip
     statement = record["statement"]
-    assert "DP-SGD) of the diffusion model only: epsilon" in statement
+    assert "DP-SGD) of the diffusion model only: epsilon 1, delta 1e-05 for one image" in statement
     assert "For a patient with 3 images: epsilon" in statement and "Not covered: the autoencoder." in statement
     assert "guarantees nothing (delta would be 1 or more)" in private(epsilon=8.0).record()["statement"]
     assert "Patients are not known" in private(images_per_patient=None).record()["statement"]
