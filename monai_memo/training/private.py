@@ -253,9 +253,10 @@ class PrivateTraining:
     def _statement(self, patient: Mapping[str, Any] | None) -> str:
         asked = self.budget
         parts = [
-            f"Differential privacy (DP-SGD) of {COVERS}: epsilon {asked.epsilon:g}, delta {asked.delta:g} for one image, "
-            f"that is whether it was trained on or its place was empty; noise multiplier {self.noise_multiplier:.3g}, "
-            f"gradients clipped to {asked.clip:g}, {asked.steps} steps of {asked.expected} of {asked.n} images on average."
+            f"Differential privacy (DP-SGD) of {COVERS}: epsilon {asked.epsilon:g}, delta {asked.delta:g} for one "
+            f"image, that is whether it was trained on or its place was empty; noise multiplier "
+            f"{self.noise_multiplier:.3g}, gradients clipped to {asked.clip:g}, {asked.steps} steps of "
+            f"{asked.expected} of {asked.n} images on average."
         ]
         if patient is None:
             parts.append("Patients are not known: nothing is said of somebody with several images.")
