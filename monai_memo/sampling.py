@@ -19,7 +19,6 @@ from monai_memo.image_arrays import BEYOND, shape_of, take_images
 
 Draw = Callable[[Sequence[int]], NDArray[np.floating]]
 Conditions = Mapping[str, Sequence[Any]]  # by name, one value for each image
-OF_SAMPLES = ("image", "patient_id", "seed", "model_sha256", "sha256")  # columns of a table that are no conditions
 
 
 @runtime_checkable

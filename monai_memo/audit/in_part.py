@@ -108,8 +108,8 @@ def copies_in_part(run: Run, inputs: Inputs, searched: Searched, calibrated: Cal
         theirs, ratio = among_unseen
         own = OwnReferences(theirs[asked], ratio)
     numbers = exceedance(
-        scores[asked], heldout[unseen], patients, settings.quantile, settings.confidence, settings.n_bootstrap,
-        settings.seed, own,
+        scores[asked], heldout[unseen], patients, own, quantile=settings.quantile, confidence=settings.confidence,
+        draws=settings.n_bootstrap, seed=settings.seed,
     )  # fmt: skip
     listed = discover(scores, heldout[unseen], settings.fdr, patients, own=own)
     return InPart(search, found["synthetic"], scores, numbers, listed, heldout, own)

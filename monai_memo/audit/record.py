@@ -35,12 +35,11 @@ from monai_memo.audit.verdict import (
     verdict_for,
     weighed,
 )
-from monai_memo.data.columns import given
+from monai_memo.data.columns import OF_SAMPLES, given
 from monai_memo.data.overlap import repeated_images
 from monai_memo.data.prepared import PreparedCohort
 from monai_memo.detector.detector import known_summary
 from monai_memo.redaction import Named, plain
-from monai_memo.sampling import OF_SAMPLES
 from monai_memo.statistics.calibration import expected_floor, memorized_level
 from monai_memo.statistics.intervals import Interval
 from monai_memo.statistics.rates import AuditRates

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from monai_memo.data.columns import OF_SAMPLES
 from monai_memo.errors import ConfigurationError
-from monai_memo.sampling import OF_SAMPLES
 from monai_memo.settings import Kind, Refused
 from monai_memo.settings.values import listed
 

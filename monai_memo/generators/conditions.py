@@ -25,10 +25,10 @@ import torch
 from torch import Tensor
 
 from monai_memo.data.cohort import Cohort
-from monai_memo.data.columns import MISSING, given
+from monai_memo.data.columns import MISSING, OF_SAMPLES, given
 from monai_memo.errors import ConfigurationError, GeneratorError
 from monai_memo.generators.condition_columns import CLASS, column_names
-from monai_memo.sampling import OF_SAMPLES, Conditions
+from monai_memo.sampling import Conditions
 
 logger = logging.getLogger(__name__)
 

@@ -10,9 +10,11 @@ As for copies as a whole, what the images themselves show among patients whom no
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypedDict, Unpack
 
 import numpy as np
 
+from monai_memo.settings.keywords import with_defaults
 from monai_memo.statistics.calibration import threshold_copies
 from monai_memo.statistics.intervals import Interval, patient_weights, percentile_interval, proportion_interval
 from monai_memo.statistics.own_references import OwnReferences
@@ -40,15 +42,31 @@ class Exceedance:
     excess: Interval
 
 
+class ExceedanceOptions(TypedDict, total=False):
+    """What can be chosen.
+
+    Attributes:
+        quantile: level of the threshold; 0.95 by default.
+        confidence: of the intervals; 0.95 by default.
+        draws: resamples of patients; 1,000 by default.
+        seed: of these; 0 by default.
+    """
+
+    quantile: float
+    confidence: float
+    draws: int
+    seed: int
+
+
+DEFAULTS = ExceedanceOptions(quantile=0.95, confidence=0.95, draws=1000, seed=0)
+
+
 def exceedance(
     scores: Floats,
     heldout: Floats,
     patients: Integers,
-    quantile: float = 0.95,
-    confidence: float = 0.95,
-    draws: int = 1000,
-    seed: int = 0,
     own: OwnReferences | None = None,
+    **options: Unpack[ExceedanceOptions],
 ) -> Exceedance:
     """Count the images whose score lies above a quantile of the held-out images' scores.
 
@@ -60,6 +78,7 @@ def exceedance(
         heldout: ``(m,)``.
         patients: ``(m,)`` code of the patient of each held-out image.
         own: scores of the same images among patients whom nobody trained on.
+        options: see ``ExceedanceOptions``.
 
     Example:
         >>> import numpy as np
@@ -68,7 +87,9 @@ def exceedance(
         >>> found.n, round(found.tau.value, 2), found.excess.low > 0
         (2, 0.96, True)
     """
-    rng = np.random.default_rng([seed, 29])
+    chosen = with_defaults(DEFAULTS, options, "exceedance")
+    quantile, confidence, draws = chosen["quantile"], chosen["confidence"], chosen["draws"]
+    rng = np.random.default_rng([chosen["seed"], 29])
     tau_control = tau = float(threshold_copies(heldout, quantile=quantile)[0])
     taus = threshold_copies(heldout, patient_weights(patients, draws, rng), quantile)
     if own is not None:
