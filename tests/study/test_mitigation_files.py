@@ -56,7 +56,7 @@ def test_what_was_run_has_three_seeds_of_each_arm_and_shares_trainings(tmp_path:
     arms = Counter(arm_of(planned.run, study.configuration.base) for planned in study.configuration.plan())
     assert arms == dict.fromkeys(
         ["plain", "repellency", "dissimilarity", "rejection", "lowest loss", "ambient", "dropout and decay",
-         "flips and rotations"], 3,
+         "differential privacy", "flips and rotations"], 3,
     )  # fmt: skip
     nobody = SimpleNamespace(identity="images")
     base = study.configuration.plan()[0].run
