@@ -220,7 +220,7 @@ def raised_in_part(in_part: InPart | None) -> list[str]:
         f"Copies in part: among patients whom the generator never saw, {int((own > tau_control).sum())} of {len(own)} "
         f"synthetic images have a region above a score of {tau_control:.2f}, the threshold from held-out images. So "
         f"it was raised to {in_part.numbers.tau.value:.2f}, which as few of them reach there as chance allows. "
-        f"{in_part.between} images lie between both and are not called copies in part. To take them out as well, "
+        f"Between both lie {in_part.between}, which are not called copies in part. To take them out as well, "
         f"remove what is above {tau_control:.2f} in the column score of partial.csv."
     ]
 

@@ -145,7 +145,7 @@ def raised_warning(tau_control: float, tau: float, between: int, above_among_uns
     return [
         f"Among patients whom the generator never saw, {above_among_unseen} of {samples} synthetic images come above "
         f"{tau_control:.3f}, the threshold from held-out images: such samples are near to everybody. So tau was raised "
-        f"to {tau:.3f}, which as few of them reach there as chance allows. {between} images lie between both and are "
+        f"to {tau:.3f}, which as few of them reach there as chance allows. Between both lie {between}, which are "
         "not called copies: they may be look-alikes or soft copies, nothing here can tell. To take them out as well, "
         f"remove what is above {tau_control:.3f} in the column similarity of matches.csv."
     ]
