@@ -13,7 +13,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from monai_memo.audit.certainty import Calibrated
@@ -30,7 +29,6 @@ from monai_memo.data.prepared import PreparedCohort
 from monai_memo.sealing import fingerprint
 from monai_memo.search.gallery import Gallery
 from monai_memo.search.parts import NOT_SCORED, VERSION, PartMatches, PartSearch
-from monai_memo.search.runner import Runner
 from monai_memo.statistics.discoveries import Discoveries, discover
 from monai_memo.statistics.exceedance import Exceedance, exceedance
 from monai_memo.statistics.intervals import Interval
@@ -104,9 +102,8 @@ def copies_in_part(run: Run, inputs: Inputs, searched: Searched, calibrated: Cal
     if not asked.any() or not unseen.any():
         return None
     own = None
-    if among_unseen is not None:
-        theirs, ratio = among_unseen
-        own = OwnReferences(theirs[asked], ratio)
+    if searched.own is not None and among_unseen is not None:
+        own = OwnReferences(among_unseen[asked], searched.own.ratio)
     numbers = exceedance(
         scores[asked], heldout[unseen], patients, own, quantile=settings.quantile, confidence=settings.confidence,
         draws=settings.n_bootstrap, seed=settings.seed,
@@ -117,19 +114,14 @@ def copies_in_part(run: Run, inputs: Inputs, searched: Searched, calibrated: Cal
 
 def _part_search(run: Run, gallery: Gallery, place: str) -> PartSearch | SharedPartSearch:
     """What is in progress lies in a folder of its own."""
-    runner = Runner(
-        torch.device(run.device), folder=run.work / place, seed=run.settings.seed, progress=run.settings.progress,
-        team=run.team,
-    )  # fmt: skip
+    runner = run.runner(place)
     return PartSearch().fit(gallery, runner) if run.sharing is None else run.sharing.parts(gallery, runner)
 
 
-def _among_unseen(run: Run, inputs: Inputs) -> tuple[NDArray[np.float64], float]:
-    """Scores of the synthetic images among held-out patients, and training images for each of these."""
-    gallery = unseen_gallery(run.settings.seed, inputs)
-    search = _part_search(run, gallery, "unseen")
-    found = _look_up(run, search, inputs.prepared["synthetic"], "synthetic among unseen patients", "unseen")
-    return found.score, max(1.0, len(inputs.training.cohort) / len(gallery))
+def _among_unseen(run: Run, inputs: Inputs) -> NDArray[np.float64]:
+    """Scores of the synthetic images among the held-out patients that whole images were looked up among."""
+    search = _part_search(run, unseen_gallery(run.settings.seed, inputs), "unseen")
+    return _look_up(run, search, inputs.prepared["synthetic"], "synthetic among unseen patients", "unseen").score
 
 
 def _look_up(

@@ -17,6 +17,7 @@ from monai_memo.audit.configuration import AuditConfiguration
 from monai_memo.audit.sharing import Sharing
 from monai_memo.progress import Progress
 from monai_memo.search.copy_search import CopySearch, MakeSearch
+from monai_memo.search.runner import Runner
 from monai_memo.workspace.team import Team
 from monai_memo.workspace.torchrun import local_rank
 
@@ -62,6 +63,14 @@ class Run:
     def device(self) -> str:
         """Where this process computes."""
         return resolve_device(self.settings.device, self.team)
+
+    def runner(self, place: str) -> Runner:
+        """How a search works here; what it has in progress lies in a folder of that name."""
+        settings = self.settings
+        return Runner(
+            torch.device(self.device), folder=self.work / place, seed=settings.seed, progress=settings.progress,
+            team=self.team,
+        )  # fmt: skip
 
     @contextmanager
     def timed(self, step: str, wanted: bool = True) -> Iterator[None]:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from monai_memo.audit.comparison import Comparison, compare, with_soft_part
@@ -33,7 +32,6 @@ from monai_memo.detector.training import train_detector
 from monai_memo.search.embedding_index import EmbeddingIndex
 from monai_memo.search.gallery import Gallery
 from monai_memo.search.protocols import Search
-from monai_memo.search.runner import Runner
 from monai_memo.statistics.own_references import OwnReferences
 from monai_memo.statistics.reference import NearestPatients
 
@@ -209,10 +207,7 @@ def _search(
     place: str = "verified",
 ) -> Search:
     """In a gallery, whose embeddings have these names; what is in progress lies in a folder of its own."""
-    settings, sharing = run.settings, run.sharing
-    runner = Runner(
-        torch.device(run.device), folder=run.work / place, seed=settings.seed, progress=settings.progress, team=run.team
-    )
+    settings, sharing, runner = run.settings, run.sharing, run.runner(place)
     search: Search = (
         build_search(gallery, detector, runner, settings.batch_size, run.make_search) if sharing is None
         else sharing.search(detector, gallery, runner, names)
