@@ -19,7 +19,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from monai_memo.audit.configuration import CardSettings
-from monai_memo.audit.giving import records_of_model, what_was_tested
+from monai_memo.audit.giving import privacy_of, privacy_promise, records_of_model, what_was_tested
 from monai_memo.audit.pages import FILTERS
 from monai_memo.audit.report import repeat_command, skipped_images
 from monai_memo.audit.result import AuditResult
@@ -27,7 +27,6 @@ from monai_memo.audit.verdict import percent
 from monai_memo.data.ladder import UNITS
 from monai_memo.errors import ConfigurationError, MemoError, OutputError
 from monai_memo.files import sha256_of, write_text, write_with
-from monai_memo.sealing import load_torch
 from monai_memo.text import code, markdown
 from monai_memo.workspace.manifest import CARD_HEADING, require_unredacted
 from monai_memo.workspace.place import check_place
@@ -80,7 +79,7 @@ def render_card(
     review: Mapping[str, str] | None = None,
     before: Mapping[str, Any] | None = None,
     model: Mapping[str, Mapping[str, Any] | None] | None = None,
-    privacy: str | None = None,
+    privacy: Mapping[str, Any] | None = None,
 ) -> str:
     """The text of a card.
 
@@ -92,13 +91,13 @@ def render_card(
         before: the audit before images were removed: ``result``, ``removed``, ``review``, ``same_detector``, and of a
             release ``same_filter``, ``rule``, ``reasons`` (how many went for each) and ``release`` (its statement).
         model: records of tests of the model itself, ``membership`` and ``extraction``.
-        privacy: differential privacy that the generator was trained with, in words.
+        privacy: record of the differential privacy that the generator was trained with, see ``giving.privacy_of``.
     """
     environment = Environment(
         loader=PackageLoader("monai_memo.audit"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         autoescape=False,  # Markdown; text that comes from elsewhere goes through the filter md
     )  # fmt: skip
-    environment.filters.update({**FILTERS, "md": markdown})
+    environment.filters.update({**FILTERS, "md": markdown, "promise": privacy_promise})
     return environment.get_template("card.md.jinja").render(
         result=result,
         title=title,
@@ -111,29 +110,10 @@ def render_card(
         review=review,
         tested=what_was_tested(result, **(model or {})),
         membership=(model or {}).get("membership"),
+        extraction=(model or {}).get("extraction"),
         privacy=privacy,
         before=None if before is None else {"same_filter": False, "rule": TODO, "release": None, **before},
     )
-
-
-def privacy_of(weights: str | Path) -> str:
-    """The differential privacy that a generator was trained with, in the words that stand beside its weights.
-
-    Raises:
-        ConfigurationError: no file of weights, or one that knows of none.
-    """
-    path = Path(weights)
-    try:
-        record = load_torch(path)
-        return str(record["privacy"]["statement"])
-    except OSError as error:
-        raise ConfigurationError(f"--weights {path} cannot be read: {error.strerror}") from error
-    except (KeyError, TypeError) as error:
-        raise ConfigurationError(
-            f"--weights {path} was not trained with differential privacy (privacy_epsilon): leave the option out"
-        ) from error
-    except Exception as error:
-        raise ConfigurationError(f"--weights {path} is damaged or no file of weights") from error
 
 
 def _check_out(path: Path, audit: Path) -> None:

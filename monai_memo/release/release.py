@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_memo.audit.configuration import AuditConfiguration, recorded_readings
+from monai_memo.audit.giving import privacy_of, records_of_model
 from monai_memo.audit.inputs import Inputs, given_detector
 from monai_memo.audit.run import Run
 from monai_memo.audit.verdict import percent
@@ -33,7 +34,15 @@ from monai_memo.release.settings import ReleaseSettings
 from monai_memo.release.statement import Released, Statement, lowered, statement_of, with_warning
 from monai_memo.release.tables import ratings_of, require_complete, require_unchanged, rows_of
 from monai_memo.release.topping import Wanted, drawer, identity_of, runs_by_itself, shapes_of, top_up, with_surplus
-from monai_memo.release.writing import IMAGES, PRIVATE_FILES, Files, private_folder, write_private, write_public
+from monai_memo.release.writing import (
+    IMAGES,
+    PRIVATE_FILES,
+    Files,
+    ModelTests,
+    private_folder,
+    write_private,
+    write_public,
+)
 from monai_memo.sampling import Generator
 from monai_memo.statistics.calibration import require_heldout
 from monai_memo.workspace.locking import LOCK
@@ -81,6 +90,11 @@ class Release:
         self.out = Path(self.settings.out)
         self.audit = AuditFolder(Path(self.settings.audit), self.settings.train, self.settings.synthetic)
         self.audit.require_named()
+        model = records_of_model(self.audit.folder)
+        self.tests = ModelTests(
+            model["membership"], model["extraction"],
+            None if self.settings.weights is None else privacy_of(self.settings.weights),
+        )  # fmt: skip
         self.private = private_folder(self.out)
         recorded = int(self.audit.result.configuration["seed"])
         self.seed = recorded + 1 if self.settings.seed is None else self.settings.seed
@@ -387,7 +401,7 @@ class Release:
         write_private(staging, rows, done, files, self.output.work / "looks" / "second_detector.pt")
         public = OutputFolder(self.out, "release", self._cohorts(), (), self.settings.to_dict(), redacted=True)
         with public:
-            content = write_public(public.staging(), self.settings, self.audit, done, files, statement)
+            content = write_public(public.staging(), self.settings, self.audit, done, files, statement, self.tests)
             self.output.publish()  # the key first: a release without one could not be mended
             public.publish()
             public.clear()

@@ -59,6 +59,8 @@ class ReleaseSettings(Settings):
         most_draws: for ``top_up_to``: images that are drawn at most; by default ten for each that is missing.
         train, heldout, synthetic: where the cohorts are, if not where the audit's record says.
         title: name of the data set.
+        weights: file of the diffusion model that drew the images, if it was trained with differential privacy:
+            RELEASE.md and the card then say what that guarantees.
         seed: of the second detector and its look, and of draws; by default that of the audit plus one.
         device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
         workers: threads that read images; one per core by default.
@@ -84,6 +86,7 @@ class ReleaseSettings(Settings):
     heldout: Source | None = None
     synthetic: Source | None = None
     title: Title | None = None
+    weights: File | None = None
     seed: Seed | None = None
     device: Device = "auto"
     workers: Workers | None = None

@@ -16,6 +16,7 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from monai_memo.audit.card import TODO, render_card
+from monai_memo.audit.giving import Record, privacy_promise
 from monai_memo.audit.pages import FILTERS
 from monai_memo.audit.record import software_versions
 from monai_memo.audit.report import write_report
@@ -74,6 +75,20 @@ class Files:
         return cls([name for _, name in found], sources, released, [value for value, _ in found])
 
 
+@dataclass(frozen=True)
+class ModelTests:
+    """What is known of the generator itself; None where nothing is.
+
+    Attributes:
+        membership, extraction: records of these commands for this audit, see ``giving.records_of_model``.
+        privacy: of the training, see ``giving.privacy_of``.
+    """
+
+    membership: Record | None = None
+    extraction: Record | None = None
+    privacy: Record | None = None
+
+
 def write_private(folder: Path, rows: Sequence[Row], done: Progressed, files: Files, detector: Path) -> None:
     """The key, what was removed and why, and the second detector."""
     row_of = {row.name: row for row in rows}
@@ -104,8 +119,9 @@ def write_private(folder: Path, rows: Sequence[Row], done: Progressed, files: Fi
 
 
 def write_public(
-    folder: Path, settings: ReleaseSettings, audit: AuditFolder, done: Progressed, files: Files, statement: Statement
-) -> dict[str, Any]:
+    folder: Path, settings: ReleaseSettings, audit: AuditFolder, done: Progressed, files: Files, statement: Statement,
+    tests: ModelTests,
+) -> dict[str, Any]:  # fmt: skip
     """Everything that is given away. Nothing in it names or shows a patient, a file or a folder.
 
     Returns:
@@ -125,7 +141,10 @@ def write_public(
             "result": first, "removed": sum(statement.reasons().values()), "review": None, "same_detector": False,
             "same_filter": True, "rule": RULES[settings.rule], "reasons": statement.reasons(), "release": statement,
         }  # fmt: skip
-        card = render_card(last, sha256_of(folder / "second_look.json"), settings.title, None, before)
+        model = {"membership": tests.membership, "extraction": tests.extraction}
+        card = render_card(
+            last, sha256_of(folder / "second_look.json"), settings.title, None, before, model, tests.privacy
+        )
         write_text(folder / "card.md", card)
         write_text(folder / "card.html", page_of(card, "Memorization card"))
     record: dict[str, Any] = {
@@ -143,10 +162,12 @@ def write_public(
             "first": first.detector["sha256"], "second": None if last is None else last.detector["sha256"],
         },
         "statement": statement.to_dict(),
+        "differential_privacy": None if tests.privacy is None else dict(tests.privacy),
     }  # fmt: skip
     text = _environment().get_template("RELEASE.md.jinja").render(
         title=settings.title, first=first, last=last, statement=statement, record=record, settings=settings, todo=TODO,
         units=UNITS, skipped=by_reason("", done.skipped).plain.removeprefix(": ") if done.skipped else None,
+        membership=tests.membership, extraction=tests.extraction, privacy=tests.privacy,
     )  # fmt: skip
     write_text(folder / "RELEASE.md", text)
     write_text(folder / "RELEASE.html", page_of(text, "Release"))
@@ -163,5 +184,5 @@ def _environment() -> Environment:
         loader=places, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         autoescape=False,  # Markdown; text that comes from elsewhere goes through the filter md
     )  # fmt: skip
-    environment.filters.update({**FILTERS, "md": markdown, "percent": percent})
+    environment.filters.update({**FILTERS, "md": markdown, "percent": percent, "promise": privacy_promise})
     return environment

@@ -10,12 +10,14 @@ import pytest
 
 from monai_memo.__main__ import FINISHED, REFUSED, main
 from monai_memo.audit.card import TODO, write_card
+from monai_memo.audit.giving import privacy_of, privacy_promise
 from monai_memo.audit.parts import Count, PartialPart, ReferencePart
 from monai_memo.audit.result import AuditResult, Estimate
 from monai_memo.audit.verdict import verdict_for
 from monai_memo.errors import ConfigurationError, OutputError
 from monai_memo.files import sha256_of, write_json
 from monai_memo.sealing import save_torch
+from monai_memo.training.private import PrivacyBudget, PrivateTraining
 
 
 def with_software(record: AuditResult) -> AuditResult:
@@ -238,18 +240,63 @@ def test_what_the_verdict_can_rest_on_stands_on_the_card_or_is_said_to_be_missin
     assert "not done in this audit" not in text and "not looked for" not in text
 
 
+PRIVATE = {
+    "epsilon": 8.0, "delta": 1e-5, "unit": "one image", "patient": {"images": 2, "epsilon": 16.0, "delta": 0.03},
+    "covers": "the diffusion model only", "not_covered": ["the first | stage", "logs"], "public_seed": False,
+    "statement": "epsilon 8 for one image | not covered: x.",
+}  # fmt: skip
+ATTACK = "| Any attack on the generator that asks whether an image was trained on |"
+
+
+def row(text: str, start: str) -> str:
+    """The row of a table that begins so."""
+    return next(line for line in text.splitlines() if line.startswith(start))
+
+
 def test_differential_privacy_stands_in_the_card_in_the_words_of_the_weights(folder: Path, tmp_path: Path) -> None:
-    weights, plain = tmp_path / "model.pt", tmp_path / "plain.pt"
-    save_torch(weights, {"state_dict": {}, "privacy": {"statement": "epsilon 7.99 for one image | not covered: x."}})
+    weights, plain, early = tmp_path / "model.pt", tmp_path / "plain.pt", tmp_path / "early.pt"
+    save_torch(weights, {"state_dict": {}, "privacy": PRIVATE})
     save_torch(plain, {"state_dict": {}})
-    assert "Measure taken while training" not in card(folder)
+    save_torch(early, {"state_dict": {}, "privacy": {"statement": "x"}})
+    without = card(folder)
+    assert "Measure taken while training" not in without
+    assert row(without, ATTACK).endswith("| not applied, or not known | no bound |")
     text = write_card(str(folder), str(tmp_path / "private.md"), weights=str(weights)).read_text()
-    line = next(line for line in text.splitlines() if line.startswith("| Measure taken while training |"))
-    assert r"epsilon 7.99 for one image \| not covered: x." in line and "not tested by the audit" in line
+    line = row(text, "| Measure taken while training |")
+    assert r"epsilon 8 for one image \| not covered: x." in line and "not tested by the audit" in line
+    bound = row(text, ATTACK)
+    assert "epsilon 8, delta 1e-05 for one image; epsilon 16, delta 0.03 for a patient with 2 images" in bound
+    assert r"not covered: all but the diffusion model only; the first \| stage; logs; what was chosen" in bound
     for path, message in (
         (plain, "was not trained with differential privacy"),
+        (early, "a record of differential privacy without epsilon"),
         (tmp_path / "none.pt", "cannot be read"),
         (folder / "audit.json", "is damaged or no file of weights"),
     ):
         with pytest.raises(ConfigurationError, match=message):
             write_card(str(folder), str(tmp_path / "other.md"), weights=str(path))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"patient": None}, "delta 1e-05 for one image; patients were not known, so nothing for somebody with"),
+        ({"patient": {"images": 1, "epsilon": 8.0, "delta": 1e-5}}, "the same for a patient, since nobody has more"),
+        ({"patient": {"images": 3, "epsilon": 24.0, "delta": None}}, "nothing for a patient with 3 images (delta"),
+        ({"public_seed": True}, "nothing: its noise came from a seed that is known"),
+    ],
+)
+def test_what_privacy_promises_a_patient_is_never_more_than_its_record_says(change: dict[str, Any], said: str) -> None:
+    told = privacy_promise({**PRIVATE, **change})
+    assert said in told
+    assert "epsilon 8" not in told or not change.get("public_seed")
+
+
+def test_the_record_of_a_real_training_is_one_that_the_card_reads(tmp_path: Path) -> None:
+    pytest.importorskip("opacus")
+    training = PrivateTraining(PrivacyBudget(8.0, 1e-5, 1.0, 30, 10, 20), 2, ["the autoencoder"])
+    save_torch(tmp_path / "model.pt", {"state_dict": {}, "privacy": training.record()})
+    told = privacy_of(tmp_path / "model.pt")
+    assert set(PRIVATE) < set(told) and told["weights_sha256"] == sha256_of(tmp_path / "model.pt")
+    epsilon = f"epsilon {told['epsilon']:g}, delta"
+    assert epsilon in told["statement"] and epsilon in privacy_promise(told), "one number in both places"
