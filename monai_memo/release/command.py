@@ -37,13 +37,21 @@ def release(**arguments: Any) -> int:
     """
     done = Release(**arguments).run()
     said, left = done.statement, done.statement.left
-    lines = [f"released  {said.released} of {said.audited} images"]
+    drawn = 0 if said.drawn is None else said.drawn["released"]
+    further = f" and {drawn} that were drawn further" if said.drawn is not None else ""
+    lines = [f"released  {said.released - drawn} of {said.audited} images{further}"]
+    if said.asked is not None and said.released < said.asked:
+        lines.append(
+            f"warning: {said.asked} images were asked for and {said.released} are left: later steps took more than the "
+            "surplus that was drawn for them. Ask for more (--top_up_to) if you need so many"
+        )
     lines += [f"removed   {number} {reason}" for reason, number in said.removed.items()]
     if said.drawn is not None:
         lines.append(
             f"drawn     {said.drawn['drawn']} further images: {said.drawn['released']} released, "
             f"{said.drawn['copies']} rejected as copies, {said.drawn['others']} for other reasons, "
-            f"{said.drawn['unusable']} could not be used{f' ({said.drawn_unusable})' if said.drawn_unusable else ''}"
+            f"{said.drawn['unusable']} could not be used{f' ({said.drawn_unusable})' if said.drawn_unusable else ''}, "
+            f"{said.drawn['removed']} removed later, {said.drawn['surplus']} not needed"
         )
     for number, one in enumerate(said.looks, 1):
         excess = f"{percent(one.excess.value)} ({percent(one.excess.low)} to {percent(one.excess.high)})"

@@ -173,10 +173,6 @@ class Release:
             )
         if settings.second_look:
             self._second(first, done, written)
-        if settings.top_up_to is not None and done.drawn is not None:
-            surplus = max(0, min(len(done.kept) - settings.top_up_to, sum(n in done.drawn.images for n in done.kept)))
-            done.drawn.surplus += surplus
-            done.kept = done.kept[: len(done.kept) - surplus]  # drawn ones stand last
         statement = statement_of(self.settings, self.audit, first, rows, done, threshold, bool(ratings))
         self._require_bound(statement)
         return self._publish(rows, done, written, statement)
@@ -300,7 +296,10 @@ class Release:
         return written
 
     def _second(self, first: Look, done: Progressed, written: dict[str, Path]) -> None:
-        """Look at the clean files with another detector; what it calls copies goes, and it looks once more."""
+        """Look at the clean files with another detector; what it calls copies goes, and it looks once more.
+
+        The last look is at what is released, and at nothing else: what it finds is said of these images.
+        """
         settings = self.settings
         recorded, preprocessing = self.audit.result.configuration, self.audit.preprocessing
         given = settings.second_detector
@@ -332,7 +331,8 @@ class Release:
             if number == 2 or not settings.remove_second:
                 break
             near = self._near(found, done, called, by_file)
-            if not called and not near:
+            surplus = self._surplus(done, {*called, *near})
+            if not called and not near and not surplus:
                 break
             if len(called) + len(near) == len(done.kept):
                 by_itself = f", and the other {len(near)} are near patients who were copied" if near else ""
@@ -342,7 +342,9 @@ class Release:
                     f"{by_itself}. Look at them, and train the generator again."
                 )
             done.seconds, done.neighbours = called, near
-            done.kept = [name for name in done.kept if name not in called and name not in near]
+            done.kept = [name for name in done.kept if name not in {*called, *near, *surplus}]
+            if done.drawn is not None:
+                done.drawn.drop(surplus)
             filtered = ~found.heldout_called
             for earlier in ("reference", "unseen"):  # of the first look
                 shutil.rmtree(place / earlier, ignore_errors=True)
@@ -350,6 +352,14 @@ class Release:
             ids = [image.image_id for image in inputs.prepared["synthetic"].cohort.images]
             inputs = narrowed(inputs, "synthetic", positions(ids, files))
         detector.save(self.output.work / "looks" / "second_detector.pt")
+
+    def _surplus(self, done: Progressed, removed: set[str]) -> list[str]:
+        """Drawn images beyond the number that was asked for, the last ones; of what is left without ``removed``."""
+        if done.drawn is None or self.settings.top_up_to is None:
+            return []
+        left = [name for name in done.kept if name not in removed]
+        drawn = [name for name in left if name in done.drawn.images]
+        return drawn[len(drawn) - min(len(drawn), max(0, len(left) - self.settings.top_up_to)) :]
 
     def _near(
         self, found: Look, done: Progressed, called: Mapping[str, str], by_file: Mapping[str, str]

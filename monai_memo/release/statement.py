@@ -22,7 +22,7 @@ from monai_memo.release.looks import Look
 from monai_memo.release.progressed import Progressed
 from monai_memo.release.rules import SECOND, SECOND_NEAR, UNUSABLE, Row
 from monai_memo.release.settings import ReleaseSettings
-from monai_memo.release.topping import Drawn
+from monai_memo.release.topping import DRAWN_AGAIN, DRAWN_OTHER, DRAWN_SURPLUS, Drawn
 from monai_memo.statistics.copies_left import Remainder, copies_left, lowered_thresholds
 
 LEVELS_BELOW = (0.9, 0.8, 0.7, 0.6, 0.5)  # of unseen patients' similarities, to which tau can be lowered
@@ -93,7 +93,9 @@ class Statement:
         nearest: released images whose nearest training image is of the same patient, at most.
         looks: of the second detector.
         rated: raters' ratings were taken into account.
-        drawn: further images of the generator, drawn and released, and rejected as copies or otherwise.
+        asked: images that were asked for where further ones were drawn; fewer can be left.
+        drawn: further images of the generator: drawn in all, released, rejected as copies, for other reasons, unusable,
+            surplus, and removed after they had entered.
         drawn_unusable: why some of them could not be used, with counts.
         weak_kinds: of the planted copies, kinds of which less than half were found, with the share.
     """
@@ -114,6 +116,7 @@ class Statement:
     nearest: int
     looks: tuple[SecondLook, ...]
     rated: bool
+    asked: int | None = None
     drawn: dict[str, int] | None = None
     drawn_unusable: str = ""
     weak_kinds: dict[str, float] = field(default_factory=dict)
@@ -234,7 +237,7 @@ def statement_of(
     patient = {row.name: row.patient for row in rows}
     exposed = Counter(done.choice.patients) + Counter(done.seconds.values())
     near = Counter(patient[name] for name in done.kept if patient[name])
-    called = rejected + (0 if drawn is None else drawn.out)
+    called = rejected + (0 if drawn is None else drawn.count(DRAWN_OTHER))  # copies in part may be among them
     return Statement(
         verdict=audit.result.verdict["headline"],
         audited=len(rows) - (0 if drawn is None else len(drawn.rows)),
@@ -252,6 +255,7 @@ def statement_of(
         nearest=max(near.values(), default=0),
         looks=tuple(_second(one) for one in done.looks),
         rated=rated,
+        asked=None if drawn is None else settings.top_up_to,
         drawn=None if drawn is None else _drawn(drawn, kept),
         drawn_unusable="" if drawn is None else drawn.reasons(),
         weak_kinds=_weak(first.result),
@@ -288,8 +292,9 @@ def _weak(result: AuditResult) -> dict[str, float]:
 
 def _drawn(drawn: Drawn, kept: set[str]) -> dict[str, int]:
     return {
-        "drawn": drawn.drawn, "released": len(kept & set(drawn.images)), "copies": drawn.copies, "others": drawn.others,
-        "unusable": drawn.unusable, "surplus": drawn.surplus,
+        "drawn": drawn.drawn, "released": len(kept & set(drawn.images)), "copies": drawn.copies,
+        "others": drawn.count(DRAWN_OTHER, DRAWN_AGAIN), "unusable": drawn.unusable,
+        "surplus": drawn.count(DRAWN_SURPLUS), "removed": len(set(drawn.images) - kept),
     }  # fmt: skip
 
 

@@ -43,42 +43,53 @@ SURPLUS, LEAST_SURPLUS = 0.1, 3  # what the second look may take away again
 NOT_FINITE, BLANK = "with values that are no finite numbers", "not readable or blank"
 DRAWN_COPY, DRAWN_AGAIN = "drawn, above the threshold", "drawn before, or audited already"
 DRAWN_OTHER = "drawn, below the threshold: a copy in part, above a lowered threshold, or near a copied patient"
-LOOKED_UP = (DRAWN_COPY, DRAWN_AGAIN, DRAWN_OTHER)
+DRAWN_SURPLUS = "drawn, not needed in the end"
+LOOKED_UP = (DRAWN_COPY, DRAWN_AGAIN, DRAWN_OTHER, DRAWN_SURPLUS)
 MOST_REASONS = 5
 PATIENCE = 86_400.0  # seconds that a bundle may take for a batch of large volumes
 
 
 @dataclass
 class Drawn:
-    """What was drawn.
+    """What was drawn: each image has entered, or has a reason why not.
 
     Attributes:
-        images, rows: of those that enter.
-        drawn: images in all.
-        copies: rejected, above the audit's threshold.
-        others: rejected for another reason: below it and above the lowered one, a copy in part, near a copied patient,
-            or drawn before.
-        unusable: not finite, of another size than the audited ones, or not readable.
-        surplus: entered, and were not needed in the end.
+        images: those that entered.
+        rows: of all that ever entered.
+        rejected: the others by name, with the reason.
         seen: hashes of the audited images and of those that entered: a generator that gives few images gives them again
             and again, and equal seeds give the images of the audit.
-        rejected: images that did not enter, by name, with the reason.
     """
 
     images: dict[str, CohortImage] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
-    drawn: int = 0
-    copies: int = 0
-    others: int = 0
-    unusable: int = 0
-    surplus: int = 0
-    seen: set[str] = field(default_factory=set)
     rejected: dict[str, str] = field(default_factory=dict)
+    seen: set[str] = field(default_factory=set)
 
     @property
-    def out(self) -> int:
-        """Rejected below the audit's threshold: copies in part may be among them."""
-        return sum(reason == DRAWN_OTHER for reason in self.rejected.values())
+    def drawn(self) -> int:
+        """Images in all."""
+        return len(self.images) + len(self.rejected)
+
+    def count(self, *reasons: str) -> int:
+        """Images that did not enter for one of these reasons."""
+        return sum(reason in reasons for reason in self.rejected.values())
+
+    @property
+    def copies(self) -> int:
+        """Rejected, above the audit's threshold."""
+        return self.count(DRAWN_COPY)
+
+    @property
+    def unusable(self) -> int:
+        """Not finite, of another size than the audited ones, or not readable."""
+        return len(self.rejected) - self.count(*LOOKED_UP)
+
+    def drop(self, names: Sequence[str]) -> None:
+        """Images that entered are not needed in the end."""
+        for name in names:
+            del self.images[name]
+            self.rejected[name] = DRAWN_SURPLUS
 
     def reasons(self) -> str:
         """Why images could not be used, with counts; most frequent first."""
@@ -269,9 +280,7 @@ def top_up(first: Look, draw: Draw, wanted: Wanted, folder: Path, identity: str 
             number = min(BATCH, wanted.most - found.drawn)
             place = folder / f"{batch:05d}"
             failed = _batch(draw, place, number, wanted.seed + batch, identity)
-            found.drawn += len(failed)
-            found.unusable += len(failed)
-            found.rejected |= {f"drawn/{place.name}/{name}": reason for name, reason in failed.items()}
+            _leave_out(found, place, failed)
             before = len(found.images)
             if len(failed) < number:
                 _let_in(first, place, wanted, found)
@@ -279,9 +288,10 @@ def top_up(first: Look, draw: Draw, wanted: Wanted, folder: Path, identity: str 
             batch += 1
     if len(found.images) < wanted.number:
         why = f" ({found.reasons()})" if found.unusable else ""
+        others = found.count(DRAWN_OTHER, DRAWN_AGAIN)
         raise ConfigurationError(
             f"of {found.drawn} images that were drawn {len(found.images)} may enter, and {wanted.number} are missing: "
-            f"{found.copies} are copies, {found.others} were rejected for other reasons, {found.unusable} cannot be "
+            f"{found.copies} are copies, {others} were rejected for other reasons, {found.unusable} cannot be "
             f"used{why}. Ask for fewer with --top_up_to, draw more with --most_draws, or train the generator again."
         )
     return found
@@ -291,7 +301,6 @@ def _let_in(first: Look, place: Path, wanted: Wanted, found: Drawn) -> None:
     searched, training = first.searched, first.inputs.training.cohort
     cohort = Cohort.from_source(place, "synthetic", reading=wanted.reading)
     settings = first.run.settings
-    found.drawn += len(cohort) + len(cohort.skipped)
     cohort = _alike(cohort, place, wanted, found)
     if not len(cohort):
         return
@@ -322,17 +331,15 @@ def _let_in(first: Look, place: Path, wanted: Wanted, found: Drawn) -> None:
         content = _content(array)
         name = f"drawn/{place.name}/{image.image_id}"
         if copy:
-            found.copies += 1
             found.rejected[name] = DRAWN_COPY
         elif out or content in found.seen:
-            found.others += 1
             found.rejected[name] = DRAWN_OTHER if out else DRAWN_AGAIN
         elif len(found.images) < wanted.number:
             found.seen.add(content)
             found.images[name] = image
             found.rows.append(Row(name, patient, float(value), copy=False, listed=False))
         else:
-            found.surplus += 1
+            found.rejected[name] = DRAWN_SURPLUS
 
 
 def _content(prepared: NDArray[np.floating]) -> str:
@@ -360,7 +367,6 @@ def _alike(cohort: Cohort, place: Path, wanted: Wanted, found: Drawn) -> Cohort:
 
 
 def _leave_out(found: Drawn, place: Path, reasons: Mapping[str, str]) -> None:
-    found.unusable += len(reasons)
     found.rejected |= {f"drawn/{place.name}/{name}": reason for name, reason in reasons.items()}
 
 

@@ -198,7 +198,8 @@ class PrivateTraining:
         budget = self.budget
         return {
             "epsilon": budget.epsilon, "accounted": self.planned, "delta": budget.delta,
-            "noise_multiplier": self.noise_multiplier, "clipping": budget.clip, "steps": self.taken, "planned_steps": budget.steps, "images": budget.n,
+            "noise_multiplier": self.noise_multiplier, "clipping": budget.clip,
+            "steps": self.taken, "planned_steps": budget.steps, "images": budget.n,
             "images_per_step": budget.expected, "sampling_rate": budget.sampling_rate, "unit": "one image",
             "patient": patient, "accountant": MECHANISM, "opacus": str(self._opacus.__version__),
             "public_seed": self.public_seed, "covers": COVERS, "not_covered": list(self.not_covered),

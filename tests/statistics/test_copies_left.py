@@ -39,6 +39,23 @@ def test_the_bound_holds_in_simulated_releases(copies: int, sensitivity: float) 
     assert np.mean(held) >= 0.95
 
 
+@pytest.mark.parametrize("share", [0.05, 0.5, 1.0])
+@pytest.mark.parametrize("sensitivity", [0.6, 0.95])
+def test_the_bound_holds_where_images_are_drawn_until_enough_have_entered(share: float, sensitivity: float) -> None:
+    """Whoever draws until so many lie below the threshold stops with one that does."""
+    rng = np.random.default_rng(int(100 * share))
+    draws, planted, wanted, chance = 1000, 100, 60, 0.05
+    held = []
+    for _ in range(draws):
+        copy = rng.random(wanted * 60) < share
+        above = rng.random(len(copy)) < np.where(copy, sensitivity, chance)
+        last = int(np.searchsorted(np.cumsum(~above), wanted))
+        copy, above = copy[: last + 1], above[: last + 1]
+        bound = copies_left(int(above.sum()), int(rng.binomial(planted, sensitivity)), planted)
+        held.append(bound is not None and int((copy & ~above).sum()) <= bound)
+    assert np.mean(held) >= 0.95
+
+
 def test_bounds_of_lower_thresholds_hold_together_in_simulated_releases() -> None:
     rng = np.random.default_rng(1)
     tau, thresholds, copies, held = 1.0, [0.8, 0.5, 0.2], 60, []
