@@ -19,6 +19,9 @@ from monai_memo.files import write_with
 from monai_memo.generators.weights import Record, save_weights, told
 
 
+EARLY = 2  # epochs: latent diffusion models of 50 patients had their lowest loss there, and drew noise
+
+
 class StopAtLowestLoss:
     """Ignite handler: keep the weights of the lowest held-out loss, and stop when it no longer falls.
 
@@ -94,6 +97,13 @@ class StopAtLowestLoss:
             engine.logger.info(
                 "weights of epoch %d, with the lowest held-out loss, are in %s", self.best_epoch, self.path
             )
+            if self.best_epoch <= EARLY:
+                engine.logger.warning(
+                    "the held-out loss was lowest as early as after epoch %d. With few images that can be before the "
+                    "model draws anything that looks like one: look at samples before you use these weights, or stop "
+                    "by copies instead (--stop_above, --keep_under)",
+                    self.best_epoch,
+                )
 
     def state_dict(self) -> dict[str, Any]:
         """What is known so far."""

@@ -292,6 +292,15 @@ def trained(folder: Path, losses: Sequence[float], patience: int | None, stop: A
     return handler, trainer, float(read_record(path)["state_dict"]["weight"]) if path.is_file() else float("nan")
 
 
+@pytest.mark.parametrize(("losses", "said"), [([3.0, 1.0, 2.0, 4.0], True), ([4.0, 3.0, 1.0, 2.0], False)])
+def test_a_lowest_loss_after_the_first_epochs_is_called_early(
+    losses: list[float], said: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    handler, _, _ = trained(tmp_path, losses, patience=2)
+    assert handler.best_epoch == (2 if said else 3)
+    assert ("look at samples before you use these weights" in caplog.text) == said
+
+
 def test_the_training_stops_after_the_lowest_held_out_loss_and_ends_with_its_weights(tmp_path: Path) -> None:
     losses = [5.0, 3.0, 4.0, float("nan"), 6.0, 1.0]
     handler, trainer, weight = trained(tmp_path, losses, patience=3)
