@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_memo.audit.certainty import describe_sampling
-from monai_memo.audit.comparison import Comparison, compare
+from monai_memo.audit.comparison import Comparison, compare, patient_codes
 from monai_memo.audit.reference import joint_gallery, nearest_patients
 from monai_memo.audit.sharpness import match_sharpness
 from monai_memo.audit.verified_comparison import compare_verified, search_in
@@ -26,11 +26,14 @@ from monai_memo.detector.detector import Detector
 from monai_memo.errors import UnusableImageError
 from monai_memo.generators.evaluation import COLUMNS, sheet
 from monai_memo.generators.scores import distribution_distances, diversity, features
+from monai_memo.sealing import fingerprint
 from monai_memo.search.copy_search import CopySearch
+from monai_memo.search.gallery import Gallery
 from monai_memo.search.runner import Runner
 from monai_memo.statistics.calibration import expected_floor
 from monai_memo.statistics.discoveries import discover
 from monai_memo.statistics.groups import group_rates
+from monai_memo.statistics.own_references import OwnReferences, rows_looked_through
 from monai_memo.statistics.rates import AuditRates, audit_rates
 from monai_memo.statistics.reference import reference_control
 
@@ -68,7 +71,7 @@ class RunAudit:
         folder: for what can be used again (embeddings, verified candidates of held-out images).
         n_bootstrap: resamples of patients.
         progress: show progress bars.
-        searches: in the training images of earlier runs.
+        searches: in the images of earlier runs: training, held-out, both.
     """
 
     detector: Detector
@@ -88,8 +91,8 @@ class RunAudit:
     ) -> dict[str, Any]:
         """Audit samples, and write the sheet of pairs.
 
-        Three audits of the same samples: ``size_matched`` with verification, as ``monai-memo audit`` does by default,
-        and, by embeddings alone, ``size_matched_embeddings`` and ``paper``. Where samples are softer than the held-out
+        Three audits of the same samples: ``size_matched`` with verification, as ``monai-memo audit`` does by default
+        (with a threshold that what the samples show among held-out patients can raise), and, by embeddings alone, ``size_matched_embeddings`` and ``paper``. Where samples are softer than the held-out
         images, these are blurred to the same sharpness, but not for ``paper``.
 
         Args:
@@ -118,18 +121,18 @@ class RunAudit:
         as_they_are = compare({**embeddings, "heldout": self._embed(self.heldout)}, *patients)
         search = self._search(training, embeddings["training"])
         verified = compare_verified(prepared, search, self.detector.sha256, self.folder / "verified")
+        own = self._own(synthetic, len(training.cohort), seed)
         rates = {
-            name: audit_rates(comparison.sims, mode, n_bootstrap=self.n_bootstrap, seed=seed)
-            for name, mode, comparison in (
-                ("size_matched", "size_matched", verified),
-                ("size_matched_embeddings", "size_matched", embedded),
-                ("paper", "paper", as_they_are),
+            name: audit_rates(comparison.sims, mode, n_bootstrap=self.n_bootstrap, seed=seed, own=references)
+            for name, mode, comparison, references in (
+                ("size_matched", "size_matched", verified, own),
+                ("size_matched_embeddings", "size_matched", embedded, None),
+                ("paper", "paper", as_they_are, None),
             )
         }
         tau = rates["size_matched"].tau.value
-        found = discover(
-            verified.sims.synthetic_to_training, verified.sims.heldout_to_training, FDR, verified.sims.heldout_patients
-        )
+        sims = verified.sims
+        found = discover(sims.synthetic_to_training, sims.heldout_to_training, FDR, sims.heldout_patients, own=own)
         save_image(pairs_path, pair_sheet(synthetic.pixels, training.pixels, verified, seed))
         n_heldout = len(self.heldout.cohort)
         by_group = {} if groups is None else {"groups": self._by_group(groups, synthetic, training, verified, rates)}
@@ -200,6 +203,18 @@ class RunAudit:
             self.searches[key] = search_in(training, embeddings, self.detector, Runner(progress=self.progress))
         return self.searches[key]
 
+    def _own(self, synthetic: PreparedCohort, n_training: int, seed: int) -> OwnReferences:
+        """What the samples show among held-out patients, where nothing can be a copy, as in an audit."""
+        patients = patient_codes(self.heldout.cohort.patient_ids)
+        rows = rows_looked_through(patients, n_training, seed)
+        key = f"unseen {fingerprint('rows', [], [rows])}"
+        if key not in self.searches:
+            gallery = Gallery(np.asarray(self.heldout.pixels)[rows], patients[rows], self._embed(self.heldout)[rows])
+            search = CopySearch.default(self.detector.network)
+            self.searches[key] = search.fit(gallery, Runner(progress=self.progress))
+        found = self.searches[key].search(synthetic.pixels)
+        return OwnReferences.among((found.candidates, found.similarity), patients[rows], n_training, found.by_places())
+
     def _reference(
         self,
         synthetic: PreparedCohort,
@@ -245,7 +260,7 @@ class RunAudit:
 
 
 def _record(rates: AuditRates) -> dict[str, Any]:
-    record: dict[str, Any] = {name: getattr(rates, name) for name in COUNTS}
+    record: dict[str, Any] = {name: getattr(rates, name) for name in (*COUNTS, "tau_control")}
     for name in INTERVALS:
         interval = getattr(rates, name)
         record[name] = None if interval is None else [interval.value, interval.low, interval.high]
