@@ -18,8 +18,7 @@ from monai_memo.errors import ConfigurationError
 from monai_memo.files import write_with
 from monai_memo.generators.weights import Record, save_weights, told
 
-
-EARLY = 2  # epochs: latent diffusion models of 50 patients had their lowest loss there, and drew noise
+EARLY = 2  # epochs: there latent diffusion models of 50 patients had their lowest loss, and one of three drew noise
 
 
 class StopAtLowestLoss:

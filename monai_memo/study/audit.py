@@ -92,8 +92,9 @@ class RunAudit:
         """Audit samples, and write the sheet of pairs.
 
         Three audits of the same samples: ``size_matched`` with verification, as ``monai-memo audit`` does by default
-        (with a threshold that what the samples show among held-out patients can raise), and, by embeddings alone, ``size_matched_embeddings`` and ``paper``. Where samples are softer than the held-out
-        images, these are blurred to the same sharpness, but not for ``paper``.
+        (what the samples show among held-out patients can raise its threshold), and, by embeddings alone,
+        ``size_matched_embeddings`` and ``paper``. Where samples are softer than the held-out images, these are blurred
+        to the same sharpness, but not for ``paper``.
 
         Args:
             samples: ``(n, channels, *spatial)`` in [0, 1].
