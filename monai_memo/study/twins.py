@@ -215,14 +215,18 @@ class TwinStudy:
                 kept = {count: read_sealed_json(path) if path.exists() else None for count, path in paths.items()}
                 if any(record is None for record in kept.values()):
                     if not halves:
-                        halves = [self._half(one, detector) for one in prepared]
-                        strangers = self._strangers(unseen, detector, min(len(one.pixels) for one in prepared))
+                        halves = [
+                            half_of(one, detector, self.device, settings.seed, settings.baselines) for one in prepared
+                        ]
+                        most = min(len(one.pixels) for one in prepared)
+                        strangers = strangers_of(unseen, detector, most, self.device, settings.seed)
                     folder = self.work / "trainings" / f"{split}-{'AB'[own]}-{kind}"
                     stages = generators_of(kind, halves[own].pixels, settings.steps, folder, seed, self.device)
                     for count, model in stages:
                         if kept[count] is None:
                             logger.info("split %d, %s, %s steps, half %s ...", split, kind, count, "AB"[own])
-                            samples = self._samples(model, detector, seed)
+                            drawn = model.sample(sample_seeds(seed, range(settings.samples)))
+                            samples = as_the_detector_sees(drawn, detector)
                             unit = {"split": split, "generator": kind, "steps": count, "half": "AB"[own]}
                             found = unit | look_up(samples, halves[own], halves[1 - own], strangers, seed)
                             write_sealed_json(paths[count], found)
@@ -239,32 +243,42 @@ class TwinStudy:
         made_from += [list(self.settings.steps)] if kind in ("gan", "variational_autoencoder") else []  # their epochs
         return self.out / "units" / f"{kind}-{steps}-{fingerprint('twin unit', made_from)[:24]}.json"
 
-    def _half(self, prepared: PreparedCohort, detector: Detector) -> Half:
-        embeddings = detector.embed(prepared.pixels, device=self.device, progress=False)
-        runner = Runner.on(self.device, seed=self.settings.seed, progress=False)
-        search = search_in(prepared, embeddings, detector, runner)
-        pixels = np.asarray(prepared.pixels, dtype=np.float32)
-        scorers: list[Scorer] = [EmbeddingSimilarity("embedding alone", detector, pixels, self.device)]
-        if self.settings.baselines:
-            scorers += [*pixel_baselines(pixels), *classical_baselines(pixels)]
-        return Half(prepared, search, PartSearch().fit(search.gallery, runner), tuple(scorers))
 
-    def _strangers(self, unseen: PreparedCohort, detector: Detector, most: int) -> Strangers:
-        codes = patient_codes(unseen.cohort.patient_ids)
-        rows = rows_looked_through(codes, most, self.settings.seed)
-        pixels = np.asarray(unseen.pixels)[rows]
-        embeddings = detector.embed(pixels, device=self.device, progress=False)
-        runner = Runner.on(self.device, seed=self.settings.seed, progress=False)
-        gallery = Gallery(pixels, codes[rows], embeddings)
-        search = CopySearch.default(detector.network).fit(gallery, runner)
-        return Strangers(unseen, search, PartSearch().fit(gallery, runner))
+def half_of(prepared: PreparedCohort, detector: Detector, device: str, seed: int, baselines: bool) -> Half:
+    """Everything that samples are looked up in these images by."""
+    embeddings = detector.embed(prepared.pixels, device=device, progress=False)
+    runner = Runner.on(device, seed=seed, progress=False)
+    search = search_in(prepared, embeddings, detector, runner)
+    pixels = np.asarray(prepared.pixels, dtype=np.float32)
+    scorers: list[Scorer] = [EmbeddingSimilarity("embedding alone", detector, pixels, device)]
+    if baselines:
+        scorers += [*pixel_baselines(pixels), *classical_baselines(pixels)]
+    return Half(prepared, search, PartSearch().fit(search.gallery, runner), tuple(scorers))
 
-    def _samples(self, model: Generator, detector: Detector, seed: int) -> NDArray[np.float32]:
-        drawn = np.asarray(model.sample(sample_seeds(seed, range(self.settings.samples))), dtype=np.float32)
-        usable = [image for image in drawn if np.isfinite(image).all() and np.ptp(image) > 0]
-        if len(usable) < 2:
-            raise ConfigurationError(f"of {len(drawn)} samples of a generator {len(usable)} can be used")
-        return np.stack([detector.preprocessing.from_array(image) for image in usable]).astype(np.float32)
+
+def strangers_of(unseen: PreparedCohort, detector: Detector, most: int, device: str, seed: int) -> Strangers:
+    """Held-out patients, of whose images so many are looked through at the most."""
+    codes = patient_codes(unseen.cohort.patient_ids)
+    rows = rows_looked_through(codes, most, seed)
+    pixels = np.asarray(unseen.pixels)[rows]
+    embeddings = detector.embed(pixels, device=device, progress=False)
+    runner = Runner.on(device, seed=seed, progress=False)
+    gallery = Gallery(pixels, codes[rows], embeddings)
+    search = CopySearch.default(detector.network).fit(gallery, runner)
+    return Strangers(unseen, search, PartSearch().fit(gallery, runner))
+
+
+def as_the_detector_sees(drawn: NDArray[np.floating], detector: Detector) -> NDArray[np.float32]:
+    """Samples that can be used, ``(n, channels, *spatial)``.
+
+    Raises:
+        ConfigurationError: fewer than two of them.
+    """
+    drawn = np.asarray(drawn, dtype=np.float32)
+    usable = [image for image in drawn if np.isfinite(image).all() and np.ptp(image) > 0]
+    if len(usable) < 2:
+        raise ConfigurationError(f"of {len(drawn)} samples of a generator {len(usable)} can be used")
+    return np.stack([detector.preprocessing.from_array(image) for image in usable]).astype(np.float32)
 
 
 def look_up(samples: NDArray[np.float32], own: Half, twin: Half, strangers: Strangers, seed: int) -> dict[str, Any]:

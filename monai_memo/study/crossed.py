@@ -1,0 +1,134 @@
+# Copyright (c) monai_memo contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Runs of a study that differ in their seed as twins of one another.
+
+    python -m monai_memo.study.crossed --study STUDY --config study.yaml --dataset POOL.csv --heldout HELDOUT.csv \
+        --detector detector.pt --autoencoder model_autoencoder.pt --samples 100 --out OUT
+
+A study draws the patients of each seed anew. So the samples of one seed are looked up among its own patients and among
+those of the next seed, whom its generator never saw: what ``monai-memo twins`` does, and nothing is trained for it.
+Patients whom both seeds drew are left out of the other's gallery, which is smaller by them. An autoencoder that all
+runs share has seen both sides alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from monai_memo.audit.record import software_versions
+from monai_memo.errors import ConfigurationError
+from monai_memo.files import write_json, write_text
+from monai_memo.sealing import fingerprint, read_sealed_json, write_sealed_json
+from monai_memo.statistics.twins import summarise
+from monai_memo.study.configuration import Run
+from monai_memo.study.mitigation import arm_of
+from monai_memo.study.study import GeneratorStudy
+from monai_memo.study.twins import FORMAT, Half, as_the_detector_sees, half_of, look_up, strangers_of, table
+
+logger = logging.getLogger(__name__)
+
+
+class CrossedStudy:
+    """Look the samples of every finished run up among its own patients and among those of the next seed.
+
+    Args:
+        study: with the same arguments as when it was run.
+        out: folder for ``crossed.json``, ``crossed.md`` and ``units``, each of which is done once.
+        samples: of each run, the first ones.
+        baselines: look samples up by older methods as well.
+    """
+
+    def __init__(self, study: GeneratorStudy, out: str | Path, samples: int = 100, baselines: bool = True) -> None:
+        self.study, self.out, self.samples, self.baselines = study, Path(out), samples, baselines
+        self.data = study.opened()
+        self.unseen = self.data.prepared(self.data.heldout_cohort())
+        self._halves: dict[tuple[int, int, int], Half] = {}
+
+    def run(self) -> list[dict[str, Any]]:
+        """Do what is missing; one row for each arm.
+
+        Raises:
+            ConfigurationError: no two finished runs differ in their seed alone.
+        """
+        units = list(self._units())
+        if not units:
+            raise ConfigurationError(f"{self.study.out}: no two finished runs differ in their seed alone")
+        summary = summarise(units, self.study.configuration.seed)
+        record = {"summary": summary, "units": units, "samples": self.samples, "software": software_versions()}
+        write_json(self.out / "crossed.json", record)
+        write_text(self.out / "crossed.md", table(summary))
+        return summary
+
+    def _units(self) -> Iterator[dict[str, Any]]:
+        groups: dict[tuple[str, int], list[tuple[Run, Path]]] = {}
+        for run, folder, _ in self.study.finished(self.data):
+            arm = f"{arm_of(run, self.study.configuration.base)}, {run.n_patients} patients"
+            groups.setdefault((arm, run.steps), []).append((run, folder))
+        for (arm, steps), runs in groups.items():
+            for place, (run, folder) in enumerate(runs if len(runs) > 1 else ()):
+                other = runs[(place + 1) % len(runs)][0]
+                yield self._unit(arm, steps, run, folder, other)
+
+    def _unit(self, arm: str, steps: int, run: Run, folder: Path, other: Run) -> dict[str, Any]:
+        drawn = np.load(folder / "samples.npy", allow_pickle=False)[: self.samples]
+        asked = [FORMAT, run.name, other.seed, self.data.identity, self.data.detector.sha256, self.baselines]
+        identity = fingerprint("crossed unit", asked, [drawn], packages=())
+        path = self.out / "units" / f"{run.name}.json"
+        kept = read_sealed_json(path) if path.exists() else None
+        if kept is not None and kept["identity"] == identity:
+            return dict(kept["unit"])
+        logger.info("%s among its own patients and those of seed %d ...", run.name, other.seed)
+        own, twin = self._half(run, run), self._half(run, other)
+        most = min(len(own.pixels), len(twin.pixels))
+        strangers = strangers_of(self.unseen, self.data.detector, most, "cpu", run.seed)
+        samples = as_the_detector_sees(drawn, self.data.detector)
+        unit = {"split": run.seed, "generator": arm, "steps": steps, "half": "A"}
+        unit |= look_up(samples, own, twin, strangers, run.seed)
+        write_sealed_json(path, {"identity": identity, "unit": unit})
+        return unit
+
+    def _half(self, run: Run, other: Run) -> Half:
+        """Images of ``other``'s patients, without those of ``run`` unless it is the same."""
+        key = run.n_patients, run.seed, other.seed
+        if key not in self._halves:
+            cohort = self.data.training_cohort(other.n_patients, other.seed)
+            if other.seed != run.seed:
+                known = set(self.data.training_cohort(run.n_patients, run.seed).patient_ids)
+                cohort = cohort.subset(i for i, name in enumerate(cohort.patient_ids) if name not in known)
+            prepared = self.data.prepared(cohort)
+            self._halves[key] = half_of(prepared, self.data.detector, "cpu", run.seed, self.baselines)
+        return self._halves[key]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Look up and write."""
+    parser = argparse.ArgumentParser(description=str(__doc__).split("\n\n")[0])
+    parser.add_argument("--study", required=True, help="folder that monai-memo study wrote")
+    parser.add_argument("--config", required=True, help="its file")
+    for name in ("dataset", "heldout", "detector", "autoencoder"):
+        parser.add_argument(f"--{name}", help="as for monai-memo study")
+    parser.add_argument("--samples", type=int, default=100, help="of each run")
+    parser.add_argument("--nobaselines", action="store_true", help="this search and embeddings alone")
+    parser.add_argument("--out", required=True, help="folder for the results")
+    given = parser.parse_args(arguments)
+    if given.samples < 10:
+        parser.error(f"--samples must be at least 10, got {given.samples}")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(1)
+    study = GeneratorStudy(
+        config=given.config, out=given.study, dataset=given.dataset, heldout=given.heldout, detector=given.detector,
+        autoencoder=given.autoencoder, progress=False,
+    )  # fmt: skip
+    CrossedStudy(study, given.out, given.samples, not given.nobaselines).run()
+    print((Path(given.out) / "crossed.md").read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()
