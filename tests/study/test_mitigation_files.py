@@ -62,3 +62,20 @@ def test_what_was_run_has_three_seeds_of_each_arm_and_shares_trainings(tmp_path:
     base = study.configuration.plan()[0].run
     alike = [run.generator for run in study.alike_but_for_sampling(base, nobody)]  # type: ignore[arg-type]
     assert alike == ["plain", "repellency", "dissimilarity", "rejection"]
+
+
+@pytest.mark.parametrize("name", ["chest_xray_latent_diffusion_50", "hippocampus_mri_quick"])
+def test_what_was_run_of_other_generators_and_volumes_has_three_seeds_of_each_arm(name: str, tmp_path: Path) -> None:
+    study = GeneratorStudy(config=STUDIES / f"mitigation_{name}.yaml", out=tmp_path, dataset="pool", heldout="heldout")
+    arms = Counter(arm_of(planned.run, study.configuration.base) for planned in study.configuration.plan())
+    assert arms == dict.fromkeys(sorted(ARMS - {"no duplicates"}) + ["flips and rotations"], 3)
+
+
+def test_the_latent_diffusion_models_that_were_run_have_the_registered_settings() -> None:
+    run, registered = (
+        StudyConfiguration.read(STUDIES / f"mitigation_{name}.yaml", dataset="pool", heldout="heldout")
+        for name in ("chest_xray_latent_diffusion_50", "chest_xray")
+    )
+    for name, entry in run.generators.items():
+        assert entry.settings_of("medium") == registered.generators[name].settings_of("medium")
+    assert run.base["steps"] == registered.base["steps"]
