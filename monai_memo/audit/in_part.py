@@ -20,7 +20,7 @@ from monai_memo.audit.comparison import patient_codes
 from monai_memo.audit.configuration import MOST_IN_PARTS
 from monai_memo.audit.inputs import Inputs
 from monai_memo.audit.parts import Count, Estimate, PartialMatch, PartialPart, Verdict
-from monai_memo.audit.reference import unseen_gallery
+from monai_memo.audit.reference import between_both, unseen_gallery
 from monai_memo.audit.run import Run
 from monai_memo.audit.searching import Searched
 from monai_memo.audit.sharing import SharedPartSearch
@@ -208,12 +208,12 @@ def raised_in_part(in_part: InPart | None) -> list[str]:
     if in_part is None or in_part.own is None or in_part.numbers.tau.value <= in_part.numbers.tau_control:
         return []
     tau_control, own = in_part.numbers.tau_control, in_part.own.similarity
+    above, tau = int((own > tau_control).sum()), in_part.numbers.tau.value
     return [
-        f"Copies in part: among patients whom the generator never saw, {int((own > tau_control).sum())} of {len(own)} "
-        f"synthetic images have a region above a score of {tau_control:.2f}, the threshold from held-out images. So "
-        f"it was raised to {in_part.numbers.tau.value:.2f}, which as few of them reach there as chance allows. "
-        f"Between both lie {in_part.between}, which are not called copies in part. To take them out as well, "
-        f"remove what is above {tau_control:.2f} in the column score of partial.csv."
+        f"Copies in part: among patients whom the generator never saw, {above} of {len(own)} synthetic images "
+        f"{'has' if above == 1 else 'have'} a region above a score of {tau_control:.3f}, the threshold from held-out "
+        f"images. So it was raised to {tau:.3f}, above which no more of them come there than chance allows. "
+        f"{between_both(in_part.between, f'{tau_control:.3f}', 'copies in part', 'score of partial.csv')}"
     ]
 
 

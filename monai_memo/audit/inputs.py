@@ -12,7 +12,6 @@ from monai_memo.audit.by_condition import restricted
 from monai_memo.audit.configuration import AuditConfiguration
 from monai_memo.audit.forecast import Forecast, forecast
 from monai_memo.audit.orientation import compare_cohorts, partly_stated, require_alike
-from monai_memo.audit.repeats import repeated_samples
 from monai_memo.audit.run import Run, resolve_device
 from monai_memo.data.cohort import Cohort
 from monai_memo.data.framing import compare_framing
@@ -101,10 +100,9 @@ def read_inputs(run: Run) -> Inputs:
     with run.timed("compare proportions"):
         framed = compare_framing(cohorts["training"], cohorts["synthetic"], preprocessing, settings.seed)
         proportions = [] if framed is None else [framed.sentence]
-    repeated, too_many = repeated_samples(prepared["synthetic"].pixels)
     return Inputs(
-        prepared, preprocessing, given, orientations, [*warnings, *repeated, *unlike.warnings, *proportions],
-        [*unlike.concerns, *proportions, *too_many], told,
+        prepared, preprocessing, given, orientations, [*warnings, *unlike.warnings, *proportions],
+        [*unlike.concerns, *proportions], told,
     )  # fmt: skip
 
 

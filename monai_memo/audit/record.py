@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from monai_memo.audit.by_condition import describe_conditions, uneven_warning
 from monai_memo.audit.certainty import Calibrated, describe_discoveries
-from monai_memo.audit.comparison import Comparison
+from monai_memo.audit.comparison import Comparison, patient_codes
 from monai_memo.audit.configuration import AuditConfiguration
 from monai_memo.audit.controls import Controls
 from monai_memo.audit.in_part import InPart, describe_parts, left_out, partial_matches, raised_in_part, with_parts
@@ -24,6 +24,7 @@ from monai_memo.audit.inputs import Inputs
 from monai_memo.audit.orientation import not_looked_up
 from monai_memo.audit.parts import AgreementPart, OrientationPart, ReferencePart, StandardPart, Timing
 from monai_memo.audit.reference import describe_reference, heldout_copied, raised_warning
+from monai_memo.audit.repeats import repeated_samples
 from monai_memo.audit.result import SCHEMA_VERSION, AuditResult, CohortSummary, Count, Estimate, Match
 from monai_memo.audit.run import Run
 from monai_memo.audit.searching import Searched
@@ -114,9 +115,9 @@ def explain_calibration(
     )
     if rates is not None and rates.tau.value > rates.tau_control:
         text += (
-            f"That would be {rates.tau_control:.3f}; but the synthetic images come as near to held-out patients, who "
-            f"cannot have been copied, more often than that. So tau is {rates.tau.value:.3f}, above which no more than "
-            f"{percent:.3g} % of them do. "
+            f"That would be {rates.tau_control:.3f}; but with these or other patients held out, synthetic images can "
+            f"come as near to such patients, who cannot have been copied, more often than that. So tau is "
+            f"{rates.tau.value:.3f}, above which no more than {percent:.3g} % of them do. "
         )
     if n_heldout >= n_synthetic:
         return text + (
@@ -251,6 +252,10 @@ def build_result(
     n_copies = _count(rates.n_copies, rates.copies, sims.n_synthetic)
     preprocessing = detector.preprocessing
     said = [*inputs.warnings, *searched.matched.warnings, *rates.warnings]
+    unseen = searched.matched.prepared["heldout"]  # as soft as the synthetic ones
+    whose = patient_codes(unseen.cohort.patient_ids)
+    repeated, too_many = repeated_samples(prepared["synthetic"].pixels, unseen.pixels, whose, configuration.seed)
+    said += repeated
     said += calibrated.reference.warnings if calibrated.reference is not None else []
     reference = _reference(configuration, searched, calibrated)
     said += _raised(searched, calibrated, reference)
@@ -273,6 +278,7 @@ def build_result(
             *unread_training(sims.n_train, len(prepared["training"].skipped)),
             *not_looked_up(inputs.orientations, configuration.symmetries, preprocessing.spatial_dims),
             *inputs.concerns,
+            *too_many,
             *of_heldout,
             *recoloured(inputs, sims.synthetic_to_training > rates.tau.value),
         ],

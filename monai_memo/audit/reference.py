@@ -144,11 +144,21 @@ def raised_warning(tau_control: float, tau: float, between: int, above_among_uns
         return []
     return [
         f"Among patients whom the generator never saw, {above_among_unseen} of {samples} synthetic images come above "
-        f"{tau_control:.3f}, the threshold from held-out images: such samples are near to everybody. So tau was raised "
-        f"to {tau:.3f}, which as few of them reach there as chance allows. Between both lie {between}, which are "
-        "not called copies: they may be look-alikes or soft copies, nothing here can tell. To take them out as well, "
-        f"remove what is above {tau_control:.3f} in the column similarity of matches.csv."
+        f"{tau_control:.3f}, the threshold from held-out images. So tau was raised to {tau:.3f}, above which no more "
+        "of them come there than chance allows, also with other patients held out. "
+        f"{between_both(between, f'{tau_control:.3f}', 'copies', 'similarity of matches.csv')}"
     ]
+
+
+def between_both(number: int, lower: str, what: str, column: str) -> str:
+    """What to tell of images that lie between a threshold from held-out images and the raised one."""
+    if not number:
+        return "No synthetic image lies between both: no call rests on it."
+    return (
+        f"Between both {'lies' if number == 1 else 'lie'} {number}, not called {what}: look-alikes or soft copies, "
+        f"nothing here can tell. To take {'it' if number == 1 else 'them'} out as well, remove what is above {lower} "
+        f"in the column {column}."
+    )
 
 
 def describe_reference(

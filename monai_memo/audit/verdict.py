@@ -161,10 +161,18 @@ def weighed(
 
 
 def resting_on(verdict: Verdict, agreement: AgreementPart | None) -> Verdict:
-    """A verdict of copies that says what they share with training images."""
-    if agreement is None or verdict["level"] != "copies_found" or not agreement.places + agreement.layout:
+    """A verdict that says what images above the threshold share with training images, unless nothing was found."""
+    if agreement is None or verdict["level"] == "no_excess" or not agreement.places + agreement.layout:
         return verdict
     places, layout = agreement.places, agreement.layout
+    if verdict["level"] == "inconclusive":  # no proof of copying, but nobody should have to find them
+        if not places:
+            return verdict
+        what = "agrees" if places == 1 else "agree"
+        text = (
+            f"{places} of those above the threshold {what} with a training image place by place, in the fine detail too"
+        )
+        return {**verdict, "detail": f"{verdict['detail']} {text}: look at these pairs first."}
     if not layout:
         text = f"All {places} agree with a training image place by place, in the fine detail too: the same images."
     else:
@@ -221,7 +229,7 @@ def _verdict(
     if concerns:
         return {
             "level": "inconclusive",
-            "headline": "Not conclusive: copies may have been missed because of the files.",
+            "headline": "Not conclusive: copies may have been missed, since the cohorts are not as they should be.",
             "detail": f"{share} lie above the threshold. {expected} But: {' '.join(concerns)}",
         }
     if bound > SHARE_OF_CONCERN:

@@ -32,6 +32,7 @@ from monai_memo.data.overlap import check_overlap
 from monai_memo.detector.detector import Detector
 from monai_memo.detector.recipe import Recipe
 from monai_memo.detector.training import train_detector
+from monai_memo.errors import CohortError, MemoError
 from monai_memo.files import write_json, write_text
 from monai_memo.search.copy_search import CopySearch
 from monai_memo.search.embedding_index import EmbeddingIndex
@@ -41,6 +42,7 @@ from monai_memo.search.runner import Runner
 LENGTHS = (16, 32, 64, 128, 256, 512)
 PROPOSED = 10  # candidates by embedding, whose originals are counted
 LARGE, TIMED = 100_000, 200  # images of a gallery and queries for the time of an exact search
+FEWEST_UNSEEN = 100  # for a threshold at 1 % false positives
 Images = NDArray[np.float32]
 
 
@@ -88,7 +90,14 @@ def compare(given: argparse.Namespace) -> dict[str, Any]:
     training = np.stack([preprocessing(image) for image in cohorts["train"].images]).astype(np.float32)
     gallery = Gallery(training, patient_codes(cohorts["train"].patient_ids))
     unseen = one_a_patient(cohorts["unseen"], given.images, preprocessing, given.seed)
+    if len(unseen) < FEWEST_UNSEEN:
+        raise CohortError(
+            f"{given.unseen}: a share of 1 % needs {FEWEST_UNSEEN} unseen patients at least, got {len(unseen)} with "
+            f"--images {given.images}"
+        )
     levels, rng = chosen_levels(kinds_of(dims), given.kinds), np.random.default_rng(given.seed)
+    if given.per_level > len(training):
+        raise CohortError(f"{given.train}: {len(training)} images, too few for --per_level {given.per_level}")
     originals = np.concatenate([np.sort(rng.choice(len(training), given.per_level, replace=False)) for _ in levels])
     copies = np.concatenate([
         as_handed_in(
@@ -162,9 +171,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--whole", action="store_true", help="the whole search as well, with the first seed")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
+    for name, least in (("lengths", 2), ("images", 1), ("per_level", 1), ("seeds", 1)):
+        if np.min(getattr(given, name)) < least:
+            parser.error(f"--{name}: {least} at least, got {np.min(getattr(given, name))}")
     Path(given.out).mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    print(table(compare(given)["rows"]))
+    try:
+        print(table(compare(given)["rows"]))
+    except MemoError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

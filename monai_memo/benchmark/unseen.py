@@ -30,13 +30,13 @@ from monai_memo.data.ladder import Planted, altered, as_handed_in, chosen_levels
 from monai_memo.data.loading import Preprocessing, guess_preprocessing
 from monai_memo.data.overlap import check_overlap
 from monai_memo.detector.detector import Detector
-from monai_memo.errors import CohortError, UnusableImageError
+from monai_memo.errors import CohortError, MemoError, UnusableImageError
 from monai_memo.files import write_json, write_text
 from monai_memo.search.copy_search import CopySearch
 from monai_memo.search.gallery import Gallery
 from monai_memo.search.parts import NOT_SCORED, PartSearch
 from monai_memo.search.runner import Runner
-from monai_memo.statistics.calibration import threshold_copies
+from monai_memo.statistics.calibration import require_heldout, threshold_copies
 from monai_memo.statistics.intervals import proportion_interval
 from monai_memo.statistics.own_references import OwnReferences
 
@@ -154,11 +154,11 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     sources = {"training": given.train, "heldout": given.heldout, "unseen": given.unseen}
     cohorts = {name: Cohort.from_source(source, name, given.patient_pattern) for name, source in sources.items()}
     check_overlap(list(cohorts.values()), allow=False)
+    require_heldout(cohorts["heldout"].n_patients, 0.95)
     others = {Path(source).stem: Cohort.from_source(source, Path(source).stem) for source in given.other}
     detector = Detector.load(given.detector) if given.detector else None
-    preprocessing = (
-        guess_preprocessing(list(cohorts.values()), given.size) if detector is None else detector.preprocessing
-    )
+    size = given.size[0] if given.size and len(given.size) == 1 else given.size  # a square or cube
+    preprocessing = guess_preprocessing(list(cohorts.values()), size) if detector is None else detector.preprocessing
     dims = preprocessing.spatial_dims
     larger = preprocessing.resized([round(SOURCE_FACTOR[dims] * length) for length in preprocessing.size])
     training = np.stack([preprocessing(image) for image in cohorts["training"].images]).astype(np.float32)
@@ -213,7 +213,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     Path(given.out).mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    print(json.dumps(measure(given)["rows"][-1]), Path(given.out) / "unseen.md", sep="\n")
+    try:
+        print(json.dumps(measure(given)["rows"][-1]), Path(given.out) / "unseen.md", sep="\n")
+    except MemoError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

@@ -108,9 +108,14 @@ def _weighted_rate(similarity: Floats, taus: Floats, weights: Floats) -> Floats:
     )
 
 
+def _rule_of_three(total: int, confidence: float) -> float:
+    """What none of so many leaves open: 3 / M at 95 %."""
+    return min(1.0, float(-np.log(1 - confidence) / total))
+
+
 def _at_least_three(interval: Interval, count: int, total: int, confidence: float) -> Interval:
     """Zero of M is no proof of none: the upper end stays at least at 3 / M (rule of three)."""
-    three = float(-np.log(1 - confidence) / total)
+    three = _rule_of_three(total, confidence)
     low = min(interval.low, 1 - three) if count == total else interval.low
     high = max(interval.high, three) if count == 0 else interval.high
     return Interval(interval.value, max(0.0, low), min(1.0, high))
@@ -213,7 +218,7 @@ def audit_rates(
 
     Where the synthetic images come nearer to unseen patients than held-out images come to training patients, tau is
     raised until they do not, the threshold for memorized images by as much (on Fisher's scale), and their share above
-    it takes the place of the control.
+    it takes the place of the control. Where they do so more seldom, the upper end of the excess allows for it.
 
     Args:
         sims: similarities between the three cohorts.
@@ -318,20 +323,28 @@ def audit_rates(
         mem_rate = float(share_called.mean())
         control_mem = interval(mem_rate, draws.control)
         excess_mem = interval(n_called / sims.n_train - mem_rate, memorized_draws - mem_rate)
+    copies = _at_least_three(
+        interval(n_copies / sims.n_synthetic, copies_draws), n_copies, sims.n_synthetic, confidence
+    )
     excess = interval(n_copies / sims.n_synthetic - control_rate, copies_draws - control_draws)
     if mode == "size_matched" and n_patients < FEW_HELDOUT:
         few = interval(
             excess.value, _excess_with_few(n_copies, sims.n_synthetic, n_patients, quantile, n_bootstrap, seed)
         )
         excess = Interval(excess.value, min(excess.low, few.low), max(excess.high, few.high))
+    # What cannot be excluded: samples far from everybody pass by chance more seldom than held-out images do, so that
+    # less is taken off what was counted. No control makes it less than what none of so many images would leave open.
+    seldom = _rule_of_three(sims.n_synthetic, confidence)
+    if own is not None:
+        by_chance = np.minimum(control_draws, own.shown_draws(taus, rng_own))
+        seldom = max(seldom, interval(excess.value, copies_draws - by_chance).high)
+    excess = Interval(excess.value, excess.low, max(excess.high, seldom))
     return AuditRates(
         tau=interval(tau, tau_memorized_draws if mode == "paper" else taus),
         tau_control=tau_control,
         tau_memorized=interval(tau_memorized, tau_memorized_draws),
         n_copies=n_copies,
-        copies=_at_least_three(
-            interval(n_copies / sims.n_synthetic, copies_draws), n_copies, sims.n_synthetic, confidence
-        ),
+        copies=copies,
         n_memorized=n_called,
         memorized=_at_least_three(
             interval(n_called / sims.n_train, memorized_draws), n_called, sims.n_train, confidence

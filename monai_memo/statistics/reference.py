@@ -276,7 +276,9 @@ def look_alike_share(nearest: NearestPatients) -> Floats:
     """For each image: of all images that are as close as this one to a training patient, how many are look-alikes?
 
     Estimated from those that are as close or closer to a held-out patient (target-decoy competition). A list of all
-    images with a share of at most 5 % holds at most 5 % look-alikes on average, whatever the samples look like.
+    images with a share of at most 5 % holds at most 5 % look-alikes on average, whatever the samples look like. Counted
+    by images and by patients, of which the larger share holds: a patient who is near to all samples of a generator is
+    a training patient by one draw, however many samples there are.
 
     Returns:
         ``(m,)`` from 0 to 1; 1 for images that are nearest to a held-out patient.
@@ -290,11 +292,18 @@ def look_alike_share(nearest: NearestPatients) -> Floats:
     """
     in_training = nearest.training[nearest.patient]
     order = np.argsort(-nearest.similarity, kind="stable")
-    from_training = np.cumsum(in_training[order])
-    from_unseen = np.cumsum(~in_training[order])
     # Equal similarities stand together: all of them count for each.
     last = np.searchsorted(-nearest.similarity[order], -nearest.similarity[order], side="right") - 1
-    share = nearest.ratio * (1 + from_unseen[last]) / np.maximum(1, from_training[last])
+
+    def among(counted: NDArray[np.bool_], ratio: float) -> Floats:
+        from_training, from_unseen = (np.cumsum(counted & side[order])[last] for side in (in_training, ~in_training))
+        return np.asarray(ratio * (1 + from_unseen) / np.maximum(1, from_training), dtype=np.float64)
+
+    first = np.zeros(len(order), dtype=bool)
+    first[np.unique(nearest.patient[order], return_index=True)[1]] = True
+    n_training = int(nearest.training.sum())
+    by_patients = among(first, max(nearest.ratio, n_training / (len(nearest.training) - n_training)))
+    share = np.maximum(among(np.ones(len(order), dtype=bool), nearest.ratio), by_patients)
     smallest = np.minimum.accumulate(np.minimum(1.0, share)[::-1])[::-1]
     result = np.empty(len(order))
     result[order] = smallest

@@ -84,7 +84,7 @@ def _excess(group: Sequence[Mapping[str, Any]], seed: int) -> list[float]:
     chosen = rng.integers(0, len(group), (DRAWS, len(group)))
     spread = (high - low) / (2 * norm.ppf(0.975))
     draws = (values[chosen] + spread[chosen] * rng.standard_normal(chosen.shape)).mean(axis=1)
-    return _interval(float(values.mean()), draws)
+    return _interval(float(values.mean()), np.minimum(draws, 1.0))  # a share
 
 
 def _method(group: Sequence[Mapping[str, Any]], name: str, seed: int) -> dict[str, list[float]]:

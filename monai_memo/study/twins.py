@@ -59,6 +59,7 @@ from monai_memo.workspace.output_folder import OutputFolder
 logger = logging.getLogger(__name__)
 
 FORMAT = 6  # raise it when the same unit would come to have another result
+FEWEST = 10  # patients of a half
 OURS = "this search"
 Pixels = NDArray[np.floating]
 Stages = Iterator[tuple[int, Generator]]
@@ -139,9 +140,11 @@ def halves_of(cohort: Cohort, patients: int | None, seed: int) -> tuple[Cohort, 
     """
     known = np.unique(cohort.patient_ids)
     each = len(known) // 2 if patients is None else patients
-    if each < 10 or 2 * each > len(known):
+    if len(known) < 2 * FEWEST:
+        raise ConfigurationError(f"--train needs {2 * FEWEST} patients, {FEWEST} for each half, got {len(known)}")
+    if each < FEWEST or 2 * each > len(known):
         raise ConfigurationError(
-            f"patients must lie between 10 and {len(known) // 2}, half of the {len(known)} patients of --train, "
+            f"patients must lie between {FEWEST} and {len(known) // 2}, half of the {len(known)} patients of --train, "
             f"got {each}"
         )
     drawn = np.random.default_rng([seed, 11]).permutation(known)
@@ -180,6 +183,12 @@ class TwinStudy:
             detector = Detector.given(settings.detector)
             pool = Cohort.from_source(settings.train, "training", settings.patient_pattern)
             heldout = Cohort.from_source(settings.heldout, "heldout", settings.patient_pattern)
+            for source, cohort in ((settings.train, pool), (settings.heldout, heldout)):
+                if not cohort.patients_known:
+                    raise ConfigurationError(
+                        f"{source} names no patients, and a patient in both halves would be no stranger to either "
+                        "generator: give patient_id in a CSV or datalist, or --patient_pattern"
+                    )
             check_overlap([pool, heldout])
             require_heldout(heldout.n_patients, 0.95)
             units = [

@@ -14,7 +14,7 @@ from PIL import Image
 
 from monai_memo.audit import reference as module
 from monai_memo.audit.audit import Audit
-from monai_memo.audit.reference import joint_gallery, nearest_patients
+from monai_memo.audit.reference import joint_gallery, nearest_patients, raised_warning
 from monai_memo.data.cohort import Cohort, CohortImage
 from monai_memo.data.prepared import PreparedCohort
 from tests.audit.small import settings, untrained, write_cohorts
@@ -106,3 +106,13 @@ def test_it_can_be_left_out(tmp_path: Path, detector: Path) -> None:
     result = Audit(**settings(root, tmp_path / "out", detector, reference=False)).run()
     assert result.reference is None and result.matches[0].look_alikes is None
     assert "reference control" not in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_raised_tau_is_told_as_it_came_about() -> None:
+    """Allowing for other held-out patients raises it also where no image is near to any: then nobody is called near."""
+    assert raised_warning(0.9, 0.9, 0, 3, 50) == []
+    (none,) = raised_warning(0.9, 0.93, 0, 0, 50)
+    assert "0 of 50 synthetic images come above 0.900" in none and "no call rests on it" in none
+    assert "near to everybody" not in none and "remove" not in none
+    (some,) = raised_warning(0.9, 0.93, 2, 6, 50)
+    assert "Between both lie 2, not called copies" in some and "remove what is above 0.900" in some

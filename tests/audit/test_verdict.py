@@ -117,6 +117,16 @@ def test_a_verdict_of_copies_says_whether_images_or_layouts_were_copied() -> Non
     assert resting_on(none, AgreementPart(1, 1)) == none and resting_on(copies, None) == copies
 
 
+def test_images_that_agree_place_by_place_are_told_where_too_few_patients_decide_nothing() -> None:
+    """12 of 40 samples were training images with noise; 20 held-out patients left it not conclusive, and silent."""
+    unclear = verdict(Estimate(0.2, -0.3, 0.4))
+    assert unclear["level"] == "inconclusive"
+    found = resting_on(unclear, AgreementPart(12, 3))
+    assert found["level"] == "inconclusive" and found["headline"] == unclear["headline"]
+    assert "12 of those above the threshold agree with a training image place by place" in found["detail"]
+    assert resting_on(unclear, AgreementPart(0, 3)) == unclear
+
+
 def test_look_alikes_are_not_claimed_where_too_few_patients_could_have_shown_copies() -> None:
     copies = verdict(Estimate(0.455, 0.178, 0.744))
     blind = ReferencePart("search", 4, 3, 30, 22, 1.4, 0.3, Estimate(-0.008, -0.5, 0.41), 0.22, 5, 0.1, 0.64, 0)

@@ -37,3 +37,22 @@ def test_detectors_of_several_lengths_are_compared(tmp_path: Path, capsys: pytes
 def test_longer_embeddings_take_more_room_and_time() -> None:
     short, long = (cost(length, gallery=20_000, queries=50) for length in (16, 512))
     assert long["mb"] == 32 * short["mb"] and long["ms"] > short["ms"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--images", "60"], "needs 100 unseen patients at least, got 60"),
+        (["--per_level", "30"], "24 images, too few for --per_level 30"),
+        (["--lengths", "16", "0"], "--lengths: 2 at least, got 0"),
+        (["--kinds", "nosuch"], "kinds must be among"),
+    ],
+)
+def test_what_cannot_be_measured_is_told_before_anything_is_trained(
+    arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train, unseen, out = cohort(tmp_path / "train", 0, 24), cohort(tmp_path / "unseen", 100, 110), tmp_path / "out"
+    with pytest.raises(SystemExit) as ended:
+        main(["--train", str(train), "--unseen", str(unseen), "--out", str(out), "--size", "32", *arguments])
+    assert ended.value.code == 2 and words in capsys.readouterr().err
+    assert not (out / "trainings").exists()

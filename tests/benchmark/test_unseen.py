@@ -104,3 +104,18 @@ def test_a_table_and_a_record_are_written(tmp_path: Path, capsys: pytest.Capture
     page = (tmp_path / "out" / "unseen.md").read_text()
     assert page == table(record["rows"]) and "| flip | 6 |" in page
     assert "flip" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("heldout", "arguments", "words"),
+    [(18, [], "at least 19 are needed"), (20, ["--kinds", "nosuch"], "kinds must be among"), (0, [], "does not exist")],
+)
+def test_what_cannot_be_measured_ends_with_a_message(
+    heldout: int, arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = {name: str(cohort(tmp_path / name, first, 20)) for name, first in (("train", 0), ("unseen", 200))}
+    places["heldout"] = str(cohort(tmp_path / "heldout", 100, heldout) if heldout else tmp_path / "nowhere.csv")
+    given = [text for name, path in places.items() for text in (f"--{name}", path)]
+    with pytest.raises(SystemExit) as ended:
+        main([*given, "--out", str(tmp_path / "out"), "--size", "32", *arguments])
+    assert ended.value.code == 2 and words in capsys.readouterr().err

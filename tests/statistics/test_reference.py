@@ -99,6 +99,23 @@ def test_the_list_holds_images_that_no_unseen_patient_rivals() -> None:
     assert (look_alike_share(nearest([0.99] * 40, [], (400, 20))) > 0.4).all()  # one in 20 would make 20 look-alikes
 
 
+@pytest.mark.parametrize(("patients", "on_list"), [(1, 0), (10, 0), (25, 50)])
+def test_a_patient_who_is_near_to_many_samples_is_one_draw_however_many_there_are(patients: int, on_list: int) -> None:
+    found = NearestPatients(np.full(50, 0.99), np.arange(50) % patients, np.arange(80) < 40, np.ones(80, dtype=int))
+    assert (look_alike_share(found) <= 0.05).sum() == on_list
+
+
+def test_lists_hold_few_look_alikes_where_some_patients_are_near_to_all_samples() -> None:
+    false = []
+    for seed in range(400):
+        rng = np.random.default_rng(seed)
+        hubs = rng.permutation(80)[:3]  # of either side, by one draw
+        nearest_hub = hubs[rng.integers(0, 3, 60)]
+        found = NearestPatients(rng.random(60), nearest_hub, np.arange(80) < 40, np.ones(80, dtype=int))
+        false.append((look_alike_share(found) <= 0.05).any())
+    assert np.mean(false) <= 0.05
+
+
 def test_galleries_that_cannot_be_compared_are_refused() -> None:
     with pytest.raises(ValueError, match="training and held-out patients"):
         NearestPatients(np.ones(2), np.zeros(2, int), np.ones(3, bool), np.ones(3, int))

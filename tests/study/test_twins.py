@@ -30,7 +30,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def arguments(folders: Path, out: Path, detector_file: Path, **further: Any) -> dict[str, Any]:
     sources = {"train": str(folders / "train"), "heldout": str(folders / "heldout"), "out": str(out)}
-    short = {"splits": 1, "samples": 12, "baselines": False, "progress": False, "workers": 1}
+    short = {
+        "splits": 1, "samples": 12, "baselines": False, "progress": False, "workers": 1, "patient_pattern": r"p\d+",
+    }  # fmt: skip
     return {**sources, "detector": str(detector_file), **short, **further}
 
 
@@ -71,6 +73,26 @@ def test_a_trained_generator_is_halted_at_each_number_of_steps(tmp_path: Path) -
     assert list(drawn) == [1, 3] and not np.array_equal(drawn[1], drawn[3])
     steps = [count for count, _ in generators_of("variational_autoencoder", pixels, (1, 2), tmp_path, 0)]
     assert steps == [1, 2]
+
+
+def test_too_few_patients_for_two_halves_are_refused_by_their_number(folders: Path) -> None:
+    few = Cohort.from_source(str(folders / "train"), "training").subset(range(15))
+    with pytest.raises(ConfigurationError, match="--train needs 20 patients, 10 for each half, got 15"):
+        halves_of(few, None, seed=1)
+
+
+@pytest.mark.parametrize("unknown", ["train", "heldout"])
+def test_cohorts_that_name_no_patients_are_refused(
+    unknown: str, folders: Path, tmp_path: Path, detector_file: Path
+) -> None:
+    """Split by image, halves share patients: what is near to both would pass for a look-alike."""
+    table = folders.parent / f"{unknown}-with-patients.csv"
+    other = "heldout" if unknown == "train" else "train"
+    rows = [f"{path},{path.stem}" for path in sorted((folders / other).glob("*.png"))]
+    table.write_text("\n".join(["image,patient_id", *rows]), encoding="utf-8")
+    given = {**arguments(folders, tmp_path / "out", detector_file), other: str(table), "patient_pattern": None}
+    with pytest.raises(ConfigurationError, match=f"{unknown} names no patients.*--patient_pattern"):
+        TwinStudy(**given).run()
 
 
 def test_patients_of_both_cohorts_are_refused(folders: Path, tmp_path: Path, detector_file: Path) -> None:
