@@ -4,8 +4,7 @@
 
 The paper's detector has 128 numbers in 2D and 32 in 3D, and does not say what other lengths do. Here detectors that
 differ in nothing else are trained; copies of the ladder are then looked up by embedding alone, as the paper does it,
-and by the whole search, for which embeddings only propose candidates. With time and memory of the embeddings. Results
-stand in ``docs/benchmark.md``.
+and by the whole search, for which embeddings only propose candidates. With time and memory of the embeddings.
 """
 
 from __future__ import annotations
