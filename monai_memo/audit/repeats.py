@@ -48,11 +48,12 @@ def repeated_samples(
     if total - different <= SHARE_OF_CONCERN * total and heldout is not None and patients is not None:
         looked_at, nearly = nearly_repeated(pixels, heldout, patients, seed)
         if nearly > SHARE_OF_CONCERN * looked_at:
+            amount = "one image" if looked_at - nearly == 1 else f"{looked_at - nearly} different ones"
             text = (
                 f"{nearly} of {looked_at} synthetic images are nearly the same as another one, more alike than images "
-                f"of two patients are: they amount to {looked_at - nearly} different ones, and intervals that count "
-                "each image are too narrow. So it is with a generator that has collapsed, or that knows a few images "
-                "by heart. Draw from other seeds or train it anew. Then audit again."
+                f"of two patients are: they amount to {amount}, and intervals that count each image are too "
+                "narrow. So it is with a generator that has collapsed, or that knows a few images by heart. Draw from "
+                "other seeds or train it anew. Then audit again."
             )
             return [text], [text]
     if different == total:
