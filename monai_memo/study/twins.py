@@ -234,8 +234,8 @@ class TwinStudy:
                     for count, model in stages:
                         if kept[count] is None:
                             logger.info("split %d, %s, %s steps, half %s ...", split, kind, count, "AB"[own])
-                            drawn = model.sample(sample_seeds(seed, range(settings.samples)))
-                            samples = as_the_detector_sees(drawn, detector)
+                            raw = model.sample(sample_seeds(seed, range(settings.samples)))
+                            samples = as_the_detector_sees(raw, detector)
                             unit = {"split": split, "generator": kind, "steps": count, "half": "AB"[own]}
                             found = unit | look_up(samples, halves[own], halves[1 - own], strangers, seed)
                             write_sealed_json(paths[count], found)
