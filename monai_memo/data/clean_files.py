@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ VOLUME_TYPES = (np.uint8, np.int16, np.uint16, np.int32, np.float32, np.float64)
 def encode(pixels: Pixels, path: Path) -> tuple[str, bytes]:
     """Ending and content of a clean file with these pixels.
 
-    * Volumes: NIfTI, with the affine that the file stated, or codes that say that none is known.
+    * Volumes: NIfTI, with the size of the voxels and how the axes run, or codes that say that neither is known. Origin
+      and tilt of the file stay behind: a generator may have taken them from one patient's scan.
     * Images of whole numbers from 0 to 255 (colour too) or, grey, to 65,535: PNG.
     * Other images (negative numbers, fractions): a NumPy array, since PNG would change their values.
 
@@ -93,7 +95,26 @@ def _fitting(volume: NDArray[Any]) -> NDArray[Any]:
     return volume.astype(np.float32 if volume.dtype.itemsize <= 4 else np.float64)
 
 
+def _upright(affine: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
+    """The same axes and sizes of voxels, along the patient's axes and about the centre of the volume.
+
+    Raises:
+        LinAlgError: it gives no orientation.
+    """
+    if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine[:3, :3]) < 3:
+        raise np.linalg.LinAlgError("no orientation")
+    sizes = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
+    found = np.eye(4)
+    found[:3, :3] = 0
+    for axis, (to, flip) in enumerate(nibabel.orientations.io_orientation(affine)):  # type: ignore[no-untyped-call]
+        found[int(to), axis] = flip * sizes[axis]
+    found[:3, 3] = -found[:3, :3] @ (np.array(shape) - 1) / 2
+    return found
+
+
 def _nifti(volume: NDArray[Any], affine: NDArray[Any] | None) -> bytes:
+    if affine is not None:
+        affine = _upright(affine, volume.shape)
     image: Any = nibabel.Nifti1Image(volume, affine)  # type: ignore[attr-defined, no-untyped-call]
     if affine is None:
         image.header.set_sform(None, code=0)

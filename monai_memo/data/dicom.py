@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from monai_memo.data.reading import Pixels
 
 __all__ = [
+    "SERIES",
     "DicomFound",
     "DicomImage",
     "dicom_files",
@@ -32,17 +34,26 @@ __all__ = [
     "group_dicom",
     "is_dicom",
     "read_dicom",
+    "series_of",
 ]
 
 
-def files_of_folder(folder: Path) -> tuple[tuple[Path, ...], tuple[tuple[Path, str], ...], tuple[str, ...]]:
+SERIES = "SeriesInstanceUID"  # column of a table, beside the folder of several series
+
+
+def files_of_folder(
+    folder: Path, series: str = ""
+) -> tuple[tuple[Path, ...], tuple[tuple[Path, str], ...], tuple[str, ...]]:
     """The files of the one image that a folder holds; of its subfolders where it has no files itself.
+
+    Args:
+        series: SeriesInstanceUID of the image, in a folder that holds others as well.
 
     Returns:
         The files, first slice to last; files set aside, with the reason; notes.
 
     Raises:
-        UnusableImageError: no image there, or several.
+        UnusableImageError: no image there, or several, or none of that series.
     """
     paths = dicom_files(folder)
     if not paths:
@@ -56,6 +67,11 @@ def files_of_folder(folder: Path) -> tuple[tuple[Path, ...], tuple[tuple[Path, s
     if not paths:
         raise UnusableImageError(folder, "a folder without DICOM files")
     found = group_dicom(paths)
+    if series:
+        images = tuple(image for image in found.images if image.series == series)
+        if not images:
+            raise UnusableImageError(folder, f"a folder without an image of that {SERIES}")
+        found = replace(found, images=images)
     if len(found.images) == 1:
         return found.images[0].files or (found.images[0].path,), found.set_aside, found.notes
     if not found.images:
@@ -64,15 +80,20 @@ def files_of_folder(folder: Path) -> tuple[tuple[Path, ...], tuple[tuple[Path, s
     singles = len(found.images) - volumes
     parts = [f"{volumes} DICOM series"] if volumes else []
     parts += [f"{singles} single image{'s' if singles > 1 else ''}"] if singles else []
-    raise UnusableImageError(
-        folder, f"a folder that holds {' and '.join(parts)} instead of one image: list their files or folders instead"
-    )
+    whose = " of that SeriesInstanceUID" if series else ""
+    remedy = "give each a folder of its own" if series else f"say which one in a column {SERIES} of the table"
+    raise UnusableImageError(folder, f"a folder that holds {' and '.join(parts)}{whose} instead of one image: {remedy}")
+
+
+def series_of(image: CohortImage) -> str:
+    """Which series of its folder an image is, where a table says so."""
+    return str(image.columns.get(SERIES, "")).strip()
 
 
 def _files(image: CohortImage) -> tuple[tuple[Path, ...], tuple[str, ...]]:
     if image.files or not image.path.is_dir():
         return image.files or (image.path,), ()
-    files, aside, notes = files_of_folder(image.path)
+    files, aside, notes = files_of_folder(image.path, series_of(image))
     left = Counter(reason for _, reason in aside)
     told = [f"taken without {n} DICOM file{'s' if n > 1 else ''} ({reason})" for reason, n in left.most_common()]
     return files, (*notes, *told)

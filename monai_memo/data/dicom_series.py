@@ -30,6 +30,7 @@ class DicomImage:
         files: of a volume, first slice to last; a damaged file that may belong to it as well.
         suffix: what tells this volume from the others of its folder; empty where there is one.
         patient: PatientID; empty where no file gives it.
+        series: SeriesInstanceUID; empty where no file gives it.
         damaged: the header cannot be read, so that nothing is known of it.
     """
 
@@ -37,6 +38,7 @@ class DicomImage:
     files: tuple[Path, ...] = ()
     suffix: str = ""
     patient: str = ""
+    series: str = ""
     damaged: bool = False
 
 
@@ -307,14 +309,14 @@ def _by_catches(folders: Mapping[Path, _Folder]) -> list[tuple[Path, str]]:
 
 
 def _images(folder: Path, found: _Folder) -> list[DicomImage]:
-    singles = [DicomImage(header.path, patient=header.patient) for header in found.singles]
+    singles = [DicomImage(header.path, patient=header.patient, series=header.series) for header in found.singles]
     if not found.volumes:
         return [*singles, *(DicomImage(path, damaged=True) for path in found.damaged)]
     # A damaged file may be a slice of any volume beside it: none of them may silently lack it.
     damaged = tuple(sorted(found.damaged))
     names = _suffixes(folder, [volume[0].series for volume in found.volumes])
     return singles + [
-        DicomImage(folder, (*(header.path for header in volume), *damaged), name, volume[0].patient)
+        DicomImage(folder, (*(header.path for header in volume), *damaged), name, volume[0].patient, volume[0].series)
         for volume, name in zip(found.volumes, names, strict=True)
     ]
 

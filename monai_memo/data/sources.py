@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from monai_memo.data.cohort import CohortImage, SkippedImage
-from monai_memo.data.dicom import dicom_files, files_of_folder, group_dicom, is_dicom
+from monai_memo.data.dicom import SERIES, dicom_files, files_of_folder, group_dicom, is_dicom, series_of
 from monai_memo.data.folders import Inventory, incomplete_volumes, not_looked_at, plural, walk
 from monai_memo.data.formats import ACCEPTED, DICOM, ending_of
 from monai_memo.data.links import NOT_REGULAR, absence_reason, failure_reason
@@ -228,7 +228,10 @@ def _read_table(table: Table, path: Path, name: str, pattern: str | None) -> Sou
     paths = [item for item, _ in located]
     # "./a.png" and "a.png" are one image and get one id.
     ids = [Path(os.path.normpath(text)).as_posix() for _, text in located]
-    _require_each_once(path, paths, ids)
+    named = [str(row.get(SERIES) or "").strip() for row in table.rows]
+    series = [uid if item.is_dir() else "" for uid, item in zip(named, paths, strict=True)]
+    ids = [f"{image_id}/{uid}" if uid else image_id for image_id, uid in zip(ids, series, strict=True)]
+    _require_each_once(path, [item / uid for item, uid in zip(paths, series, strict=True)], ids)
     reasons = [absence_reason(item) for item in paths]
     if all(reasons):
         raise CohortError(_nothing_listed(path, paths, ids, reasons, written))
@@ -277,7 +280,7 @@ def _read_table(table: Table, path: Path, name: str, pattern: str | None) -> Sou
 def _of_folder(image: CohortImage) -> tuple[CohortImage, list[SkippedImage], tuple[str, ...]]:
     """A DICOM series that a table lists by its folder: with its files, those set aside, and notes."""
     try:
-        files, aside, notes = files_of_folder(image.path)
+        files, aside, notes = files_of_folder(image.path, series_of(image))
     except UnusableImageError:
         return image, [], ()  # named with its reason when it is read
     set_aside = [SkippedImage(f"{image.image_id}/{item.name}", reason) for item, reason in aside]

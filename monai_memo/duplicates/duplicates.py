@@ -20,7 +20,7 @@ from monai_memo.audit.pages import environment
 from monai_memo.audit.run import resolve_device
 from monai_memo.audit.slices import central_planes
 from monai_memo.data.cohort import Cohort, SkippedImage
-from monai_memo.data.dicom import files_of_folder
+from monai_memo.data.dicom import files_of_folder, series_of
 from monai_memo.data.loading import guess_preprocessing
 from monai_memo.data.prepared import PreparedCohort, prepare
 from monai_memo.data.sources import require_sources
@@ -98,7 +98,8 @@ class Found:
         """Which cleaned tables there are not, and why."""
         return [
             f"clean_{_option(name)}.csv is not written: {_counted(number, 'image lies', '', '', 'images lie')} in a "
-            "folder with other DICOM series, which a table cannot tell apart. Give each series a folder of its own"
+            "folder with other DICOM series. Give each series a folder of its own, or name it in a column "
+            "SeriesInstanceUID of the cohort's table"
             for name, number in self.untold.items()
         ]
 
@@ -247,7 +248,7 @@ def _untold(cohort: Cohort) -> int:
     for image in cohort.images:
         if image.path.is_dir():
             try:
-                files_of_folder(image.path)
+                files_of_folder(image.path, series_of(image))
             except UnusableImageError:
                 number += 1
     return number

@@ -432,6 +432,29 @@ def test_a_table_may_name_a_folder_or_a_file(tmp_path: Path, write_series: Any, 
     np.testing.assert_array_equal(still.array[0], VOLUME[..., 2].T)
 
 
+def test_a_table_names_one_of_several_series_of_a_folder_by_its_uid(
+    tmp_path: Path, write_series: Any, write_dicom: Any
+) -> None:
+    write_series(tmp_path / "two", SeriesInstanceUID="1.2.840.3")
+    write_series(tmp_path / "two", 4, start=5, SeriesInstanceUID="1.2.840.4")
+    write_series(tmp_path / "alone", SeriesInstanceUID="1.2.840.5")
+    table = tmp_path / "list.csv"
+    table.write_text(
+        "image,patient_id,SeriesInstanceUID\ntwo,p1, 1.2.840.4\ntwo,p1,1.2.840.3\nalone,p2,\ntwo,p3,1.2.840.9\n"
+    )
+    images = {image.image_id: image for image in cohort_of(table).images}
+    assert set(images) == {"two/1.2.840.4", "two/1.2.840.3", "alone", "two/1.2.840.9"}
+    np.testing.assert_array_equal(read_image(images["two/1.2.840.3"]).array[0], VOLUME)
+    assert read_image(images["two/1.2.840.4"]).array.shape[-1] == 4 and len(images["two/1.2.840.4"].files) == 4
+    assert reason_of(images["two/1.2.840.9"]) == "a folder without an image of that SeriesInstanceUID"
+    table.write_text("image\ntwo\n")
+    (image,) = cohort_of(table).images
+    assert reason_of(image).endswith("instead of one image: say which one in a column SeriesInstanceUID of the table")
+    table.write_text("image,SeriesInstanceUID\ntwo,1.2.840.3\ntwo,1.2.840.3\n")
+    with pytest.raises(CohortError, match="more than once"):
+        cohort_of(table)
+
+
 def test_a_slice_without_pixels_makes_the_volume_unusable_by_name(tmp_path: Path, write_series: Any) -> None:
     import pydicom
 
