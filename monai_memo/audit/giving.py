@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -34,6 +35,9 @@ def records_of_model(folder: Path) -> dict[str, Record | None]:
             raise MemoError(f"{path} cannot be read as JSON: {error}", "a record cannot be read as JSON") from error
         found[name] = record if record is not None and record.get("audit") == audit else None
     return found
+
+
+MOST_SHOWN = 20.0  # epsilon, beyond which its power is no number to read
 
 
 def privacy_of(weights: str | Path) -> Record:
@@ -66,7 +70,12 @@ def privacy_promise(privacy: Record) -> str:
     """What a training with differential privacy guarantees for an image and for a patient, in words."""
     if privacy["public_seed"]:
         return "nothing: its noise came from a seed that is known"
-    said = f"epsilon {privacy['epsilon']:g}, delta {privacy['delta']:g} for {privacy['unit']}"
+    epsilon = privacy["epsilon"]
+    power = f" = {math.exp(epsilon):,.1f}" if epsilon < MOST_SHOWN else ""
+    said = (
+        f"epsilon {epsilon:g}, delta {privacy['delta']:g} for {privacy['unit']} (what somebody finds in the weights is "
+        f"up to e^{epsilon:g}{power} times as likely with it as without, but for delta)"
+    )
     patient = privacy["patient"]
     if patient is None:
         return f"{said}; patients were not known, so nothing for somebody with several images"

@@ -24,11 +24,16 @@ th, td { border: 1px solid var(--line); padding: 4px 8px; text-align: left; vert
 th { background: var(--head); } tr { break-inside: avoid; } thead { display: table-header-group; }
 blockquote { border-left: 4px solid #c0392b; margin: 10px 0; padding: 2px 12px; background: var(--quote); }
 code { font-size: 90%; overflow-wrap: anywhere; }
-td:first-child { min-width: 4.5em; } .pairs td:first-child { width: 34%; } td.fill { height: 2.6em; }
-@page { size: A4; margin: 16mm 14mm; }
+td:first-child { min-width: 4.5em; } .pairs td:first-child { width: 34%; } td.fill { height: 3.4em; }
+/* With boxes of our own browsers leave out theirs, in which they print where the page lies on somebody's disk. */
+@page { size: A4; margin: 16mm 14mm; @top-left { content: ""; } @bottom-right { font: 8pt sans-serif;
+  content: counter(page) " / " counter(pages); } }
 @media print {
   :root { color-scheme: light; --ink: #111; --page: #fff; --line: #cfd6de; --head: #f1f4f7; --quote: #fff; }
-  body { font-size: 10.5pt; max-width: none; padding: 0; } table { font-size: 9pt; } }
+  body { font-size: 10.5pt; max-width: none; padding: 0; orphans: 3; widows: 3; }
+  table:has(td.fill) { break-inside: avoid; }  /* what is signed stands on one page */
+  body > p:last-child { break-before: avoid; font-size: 9pt; }
+  table { font-size: 9pt; width: calc(100% - 2px); } }
 """
 
 
@@ -100,5 +105,6 @@ def _inline(text: str) -> str:
 
     plain = html.escape(re.sub(r"\\([!-/:-@\[-`{-~])", keep, html.unescape(text)), quote=False)
     plain = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", plain)
+    plain = re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", plain)
     plain = re.sub(r"`([^`]+)`", r"<code>\1</code>", plain)
     return re.sub(r"\0(\d+)\0", lambda found: html.escape(kept[int(found.group(1))], quote=False), plain)

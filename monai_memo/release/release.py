@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +25,7 @@ from monai_memo.data.clean_files import write_clean
 from monai_memo.data.cohort import CohortImage, SkippedImage
 from monai_memo.detector.detector import Detector
 from monai_memo.errors import ConfigurationError, MemoError, OutputError, UnusableImageError
+from monai_memo.files import sha256_of
 from monai_memo.generators.anything import load_generator
 from monai_memo.label.audit_folder import AuditFolder
 from monai_memo.label.generator import check_bundle
@@ -36,6 +39,7 @@ from monai_memo.release.tables import ratings_of, require_complete, require_unch
 from monai_memo.release.topping import Wanted, drawer, identity_of, runs_by_itself, shapes_of, top_up, with_surplus
 from monai_memo.release.writing import (
     IMAGES,
+    MANIFEST,
     PRIVATE_FILES,
     Files,
     ModelTests,
@@ -131,14 +135,38 @@ class Release:
         if not self.out.exists():
             return
         if (self.out / WORK / JOURNAL).exists():  # killed between two renames: put in order first
-            with OutputFolder(self.out, "release", self._cohorts(), (), self.settings.to_dict(), redacted=True) as half:
+            with self._public() as half:
                 half.clear()
+        if self._is_finished():
+            with self._public() as public, self.output:
+                public.clear()
+                self.output.clear()
+            raise OutputError(
+                f"{self.out} holds the finished release already: the run before this one was ended after its last "
+                "step, and what was left of its work has been removed. Go on with RELEASE.md there; for another "
+                "release name another folder with --out"
+            )
         found = sorted(path.name for path in self.out.iterdir() if path.name not in (LOCK, WORK))
         if found:
             raise OutputError(
                 f"{self.out} holds something already ({found[0]}): a release goes to a folder that is empty or new, "
                 "since all that lies there is given away. Name another one with --out"
             )
+
+    def _public(self) -> OutputFolder:
+        """The folder to give away."""
+        return OutputFolder(self.out, "release", self._cohorts(), (), self.settings.to_dict(), redacted=True)
+
+    def _is_finished(self) -> bool:
+        """An earlier run put everything in place, and was ended before it had removed its work."""
+        key, record = self.private / PRIVATE_FILES[0], self.out / MANIFEST
+        if not ((self.private / WORK).exists() and key.is_file() and record.is_file()):
+            return False
+        files = json.loads(record.read_text(encoding="utf-8"))["files"]
+        with open(key, newline="", encoding="utf-8") as stream:
+            images = {row["released"]: row["sha256"] for row in csv.DictReader(stream)}
+        whole = all((self.out / name).is_file() and sha256_of(self.out / name) == files[name] for name in files)
+        return whole and images == {name: files[name] for name in files if name.startswith(f"{IMAGES}/")}
 
     def _run(self) -> Released:
         settings = self.settings
@@ -409,10 +437,9 @@ class Release:
         files = Files.of(written, done.kept)
         staging = self.output.staging()
         write_private(staging, rows, done, files, self.output.work / "looks" / "second_detector.pt")
-        public = OutputFolder(self.out, "release", self._cohorts(), (), self.settings.to_dict(), redacted=True)
-        with public:
+        with self._public() as public:
             content = write_public(public.staging(), self.settings, self.audit, done, files, statement, self.tests)
             self.output.publish()  # the key first: a release without one could not be mended
-            public.publish()
+            public.publish(last=MANIFEST)
             public.clear()
         return Released(self.out, self.private, content, statement, tuple(done.skipped))

@@ -162,6 +162,15 @@ class Statement:
         """By the bound every image can be a copy."""
         return self.left.copies is not None and self.left.copies >= self.released
 
+    @property
+    def residual(self) -> str:
+        """What of copies can be left, in words; the same in RELEASE.md and in the card."""
+        if self.left.copies is None:
+            return "not known"
+        if self.contradicted:
+            return f"not known: the bound does not hold, since {self.doubt}"
+        return f"at most {self.left.copies} images ({100 * self.confidence:g} % confidence), of the kinds planted"
+
     def reasons(self) -> dict[str, int]:
         """How many images went for each reason, in the order of the steps; all steps, drawn images included."""
         further = {SECOND: self.removed_by_second, SECOND_NEAR: self.removed_near, UNUSABLE: self.unusable}

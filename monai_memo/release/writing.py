@@ -33,7 +33,7 @@ from monai_memo.release.statement import Statement
 from monai_memo.text import cell, markdown
 
 SCHEMA_VERSION = "1.0"
-IMAGES = "images"
+IMAGES, MANIFEST = "images", "release.json"  # the manifest comes last: a folder without it is no release
 PRIVATE_FILES = ("key.csv", "removed.csv", "second_detector.pt")
 RULES = {
     "tau": "every image above the audit's threshold tau",
@@ -173,7 +173,7 @@ def write_public(
     write_text(folder / "RELEASE.html", page_of(text, "Release"))
     inside = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     record["files"] = {name: sha256_of(folder / name) for name in inside}
-    write_json(folder / "release.json", record)
+    write_json(folder / MANIFEST, record)
     return record
 
 

@@ -131,7 +131,7 @@ class OutputFolder:
             reason = error.strerror or str(error)
             raise OutputError(f"cannot write to {self.work}: {reason}", f"cannot write to {WORK}: {reason}") from error
 
-    def publish(self, of_others: Mapping[str, str] | None = None) -> list[str]:
+    def publish(self, of_others: Mapping[str, str] | None = None, last: str | None = None) -> list[str]:
         """Put everything from the staging folder in place: all of it, or nothing.
 
         A file that an earlier run of the same command has written, and nobody has changed since, is replaced. Anything
@@ -140,6 +140,7 @@ class OutputFolder:
 
         Args:
             of_others: staged files that belong to another command's result and are brought up to date, with it.
+            last: staged file by which people know a whole result: it is put in place after all others.
 
         Returns:
             What was moved away, relative to the output folder.
@@ -149,6 +150,7 @@ class OutputFolder:
         """
         staging, others = self.work / STAGING, dict(of_others or {})
         new = sorted(path.relative_to(staging).as_posix() for path in staging.rglob("*") if path.is_file())
+        new.sort(key=lambda name: name == last)
         check_targets(self.out, new)
         results = read_manifest(self.out)
         hashes = {name: hash_of(staging / name) for name in new}

@@ -265,7 +265,8 @@ def test_differential_privacy_stands_in_the_card_in_the_words_of_the_weights(fol
     line = row(text, "| Measure taken while training |")
     assert r"epsilon 8 for one image \| not covered: x." in line and "not tested by the audit" in line
     bound = row(text, ATTACK)
-    assert "epsilon 8, delta 1e-05 for one image; epsilon 16, delta 0.03 for a patient with 2 images" in bound
+    assert "epsilon 8, delta 1e-05 for one image (what somebody" in bound and "e^8 = 2,981.0 times as" in bound
+    assert "but for delta); epsilon 16, delta 0.03 for a patient with 2 images" in bound
     assert r"not covered: all but the diffusion model only; the first \| stage; logs; what was chosen" in bound
     for path, message in (
         (plain, "was not trained with differential privacy"),
@@ -280,7 +281,7 @@ def test_differential_privacy_stands_in_the_card_in_the_words_of_the_weights(fol
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"patient": None}, "delta 1e-05 for one image; patients were not known, so nothing for somebody with"),
+        ({"patient": None}, "but for delta); patients were not known, so nothing for somebody with"),
         ({"patient": {"images": 1, "epsilon": 8.0, "delta": 1e-5}}, "the same for a patient, since nobody has more"),
         ({"patient": {"images": 3, "epsilon": 24.0, "delta": None}}, "nothing for a patient with 3 images (delta"),
         ({"public_seed": True}, "nothing: its noise came from a seed that is known"),

@@ -63,7 +63,8 @@ def test_tests_of_the_model_and_the_privacy_of_its_training_have_a_line_each(cli
         assert "no bound. There is no reference model" in member, "with what limits it"
         assert "aimed at 20 training and as many held-out images | Aimed at, training" in row(text, EXTRACTION)
         bound = row(text, ATTACK)
-        assert "epsilon 8, delta 1e-05 for one image; epsilon 16, delta 0.03 for a patient with 2 images" in bound
+        assert "epsilon 8, delta 1e-05 for one image (what somebody" in bound and "e^8 = 2,981.0 times as" in bound
+        assert "but for delta); epsilon 16, delta 0.03 for a patient with 2 images" in bound
         assert r"not covered: all but the diffusion model only; the first \| stage; logs;" in bound
         assert "removed or counted by looking at training images, as these images and numbers were" in bound
     line = row((done.out / "RELEASE.md").read_text(), "| Differential privacy in the generator's training |")

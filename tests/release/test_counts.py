@@ -84,6 +84,9 @@ def require_counts(done: Released) -> None:
     assert f"at most **{left.copies} of these {said.released} images" in text
     assert f"at most {left.copies} of {said.released} images" in text
     assert f"| What was released | {said.released} synthetic images" in card
+    for name, page in (("RELEASE.md", text), ("card.md", card)):
+        singling = next(line for line in page.splitlines() if line.startswith("| Singling out: an image"))
+        assert singling.endswith(f"| {said.residual} |"), f"one word on what is left, in {name} too"
     last = json.loads((done.out / "second_look.json").read_text())
     assert said.looks[-1].images == last["n_synthetic"] == said.released, "the last look is at what is released"
     assert f"more than chance among {said.released} released images" in text

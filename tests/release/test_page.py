@@ -42,6 +42,10 @@ def test_headings_paragraphs_tables_lists_and_quotes_become_html() -> None:
     assert "<ul><li>one goes on</li><li>two</li></ul>" in page
 
 
+def test_a_number_and_its_percent_sign_stay_on_one_line() -> None:
+    assert "at most 2.7\N{NO-BREAK SPACE}% of these, 5 of 6" in page_of("at most 2.7 % of these, 5 of 6", "Release")
+
+
 def test_text_of_others_stays_text() -> None:
     page = body("<script>alert(1)</script> | **x** `y` & [a](b)")
     assert "<script>" not in page and "&lt;script&gt;alert(1)" in page

@@ -96,6 +96,7 @@ def test_the_bound_is_that_of_the_statistics(done: Released) -> None:
     text = (done.out / "RELEASE.md").read_text()
     assert f"at most **{left.copies} of these {done.statement.released} images" in text
     assert "This is not a determination of anonymity" in text
+    assert "each step spends half" in text and "quarter of what the confidence" not in " ".join(text.split())
 
 
 def test_the_control_of_the_second_look_went_through_the_same_filter(clinic: Path, done: Released) -> None:
@@ -147,6 +148,8 @@ def test_the_bound_is_met_by_a_lower_threshold_or_the_release_is_refused(clinic:
     met = Release(**options(clinic, tmp_path / "met", at_most=0.5, **further)).run()
     assert met.statement.left.copies is not None and met.statement.threshold is not None
     assert 0 < met.statement.left.copies <= 0.5 * met.statement.released
+    told = " ".join((met.out / "RELEASE.md").read_text().split())
+    assert "lay above the lowered threshold" in told and "each of the four steps spends a quarter" in told
     key = {row["synthetic"]: float(row["similarity"]) for row in table(met.private / "key.csv")}
     assert max(key.values()) <= met.statement.threshold
     with pytest.raises(ConfigurationError, match=r"leaves at most 0\.01 % copies per released image: the bounds"):

@@ -60,6 +60,20 @@ def test_two_numbers_stand_side_by_side_and_it_says_which_one_to_quote(
     assert f"at most {left.copies} of {done.statement.released} images" in card and "The number to quote is" in card
 
 
+def test_a_look_after_the_same_detector_removed_its_calls_is_not_called_independent(
+    done: Released, clinic: Path, tmp_path: Path
+) -> None:
+    assert done.statement.removed_by_second > 0
+    text, card = (" ".join((done.out / name).read_text().split()) for name in ("RELEASE.md", "card.md"))
+    assert "took no part in the filtering" not in text and "Only the first look is independent" in text
+    check, first = row((done.out / "RELEASE.md").read_text(), "excess over the control"), done.statement.looks[0].excess
+    assert f"in its first look, before that, it was {100 * first.value:.1f} %" in check
+    assert "after what this detector had called itself was removed" in card
+    kept = Release(**options(clinic, tmp_path / "out", remove_second=False)).run()
+    text = (kept.out / "RELEASE.md").read_text()
+    assert "Only the first look" not in text and "Its own calls" not in text
+
+
 def test_a_second_look_that_finds_copies_takes_the_bound_back(
     clinic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
