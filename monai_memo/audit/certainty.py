@@ -38,7 +38,8 @@ WHOLE_SENTENCE = (
     " Where the whole images, as stored or mirrored, are more alike than that (squared error, judged by the error to "
     "further training images and brought to the same scale), this counts instead: such copies keep the layout and "
     "redraw the detail, and their map of local agreement stays pale. So does being far ahead of the candidates of "
-    "other patients, on the same scale: noise, writing or a second image over a copy lower the agreement of all alike."
+    "other patients, on the same scale: noise, writing or a second image over a copy lower the agreement of all alike. "
+    "Where a candidate is nearer than other patients' images are by both, they add up (root of the sum of squares)."
 )
 MOST_PAIRS, FEWEST_PAIRS = 200, 20
 SAME_IMAGE_QUANTILE = 0.95

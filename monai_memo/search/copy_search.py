@@ -3,7 +3,8 @@
 """The search for copies in one cohort: retrieve candidates, register and score them, normalise the scores.
 
 Three similarities are measured for each candidate: local ones after registration (``reranker``), of the whole images,
-and how far it is ahead of the other candidates (both ``score_norm``), brought to one scale. The greatest one counts.
+and how far it is ahead of the other candidates (both ``score_norm``), brought to one scale. The greater one of the
+first two counts, and the lead on top of it (``Matches.with_further``).
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from monai_memo.search.score_norm import Closeness, CommonScale, WholeImages, le
 from monai_memo.search.shape_retriever import ShapeRetriever
 from monai_memo.search.volume_retriever import VolumeRetriever
 
-VERSION = 9  # raise it when the same images come to give another result: what is kept of another one is not taken up
+VERSION = 10  # raise it when the same images come to give another result: what is kept of another one is not taken up
 SCALE_IMAGES, FEWEST_IMAGES = 200, 20  # training images that the common scale is measured on
 SAVE_EVERY = 64
 LEADS = 3  # kinds of them
@@ -254,7 +255,7 @@ class CopySearch:
             for number, scale in enumerate(self.lead_scales):
                 if scale is not None:
                     lead = np.maximum(lead, scale(each[:, :, number]))
-        found = found.with_further(values, np.where(none, NOT_SCORED, lead))
+        found = found.with_further(values, np.where(none, NOT_SCORED, lead), self.scale.similarity[0])
         return in_colour(found, queries, self.gallery, self.runner)
 
     def block(

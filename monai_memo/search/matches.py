@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from monai_memo.registration.lncc import combine
 
 NOT_SCORED = -1.0
+LARGEST = 1 - 1e-6
 NAMES = ("candidates", "similarity", "transforms", "profiles", "whole_image", "lead", "inverted")
 
 
@@ -23,7 +24,7 @@ class Matches:
 
     Attributes:
         candidates: ``(n, r)`` index of the training image; -1 where a query has fewer candidates.
-        similarity: ``(n, r)`` what counts, -1 to 1; -1 where there is no candidate.
+        similarity: ``(n, r)`` what counts, -1 to 1 (see ``with_further``); -1 where there is no candidate.
         transforms: ``(n, r, dims, dims + 1)`` affine, see ``registration.affine``.
         profiles: ``(n, r, bands)`` agreement in each frequency band, finest first.
         whole_image: ``(n, r)`` similarity of the whole images (``score_norm``); -1 where it was not measured.
@@ -87,13 +88,23 @@ class Matches:
         agreement: NDArray[np.float64] = combine(torch.from_numpy(self.profiles[:, 0])).double().numpy()
         return agreement
 
-    def with_further(self, whole_image: NDArray[np.float64], lead: NDArray[np.float64]) -> Matches:
-        """The greatest of the similarities counts, and the candidates are put in its order.
+    def with_further(self, whole_image: NDArray[np.float64], lead: NDArray[np.float64], middle: float) -> Matches:
+        """What counts from all that was measured, and the candidates in its order.
+
+        How well a candidate agrees (by places, or as a whole) and how far it is ahead of the others are two questions.
+        Where both answers are above the middle of other patients they add up, as two deviations do: the root of the
+        sum of squares on Fisher's scale. Copies that are altered much are a little above it by both, other patients
+        rarely.
 
         Args:
             whole_image, lead: ``(n, r)`` on the scale of ``similarity``.
+            middle: the middle of that scale, of images looked up among other patients (Fisher's scale).
         """
-        similarity = np.maximum(np.maximum(self.similarity, whole_image), lead)
+        agreement = np.maximum(self.similarity, whole_image)
+        above = [np.arctanh(one.clip(-LARGEST, LARGEST)) - middle for one in (agreement, lead)]
+        both = np.tanh(middle + np.hypot(*(part.clip(min=0) for part in above)))
+        greater = np.maximum(agreement, lead)  # counts where neither is above the middle
+        similarity = np.where(np.maximum(*above) > 0, np.maximum(both, greater), greater)
         return replace(self, similarity=similarity, whole_image=whole_image, lead=lead).in_order()
 
     def in_order(self) -> Matches:

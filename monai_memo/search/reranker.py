@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from monai_memo.registration.affine import identity
+from monai_memo.registration.affine import half_lengths, identity
 from monai_memo.registration.coarse import CoarseRegistration
 from monai_memo.registration.filters import local_contrast, octaves, structured
 from monai_memo.registration.gauss_newton import refine
 from monai_memo.registration.lncc import combine, matched_blur, profiles_of
+from monai_memo.search.boxes import bounds, grown, unboxed
 from monai_memo.search.gallery import Gallery, grey
 from monai_memo.search.matches import NOT_SCORED
 from monai_memo.search.placed import Placed
@@ -32,6 +33,7 @@ SECOND = 16  # candidates whose second best coarse transform is tried as well
 ABOVE_ALL = 2.0  # more than any agreement
 KNOWN = 3  # place of a retriever's transform among those of a candidate
 ALIKE = 8  # candidates that are looked at where the likeliest one lies, by keypoints
+FRAMED = 0.9  # of an axis: an image that shows something in less of it stands between margins
 CHANNELS = 16  # tensors of the size of an image that a comparison holds at once
 
 
@@ -95,6 +97,10 @@ class RegisteredReranker:
         self.coarse = CoarseRegistration(gallery.shape)
         self.spectra = coarse_rows(gallery, runner)
         self.bands = len(octaves(gallery.shape))
+        if len(gallery.shape) == 2:  # volumes between margins are looked for, and placed, by a retriever of their own
+            self.boxes = gallery.derive(
+                "boxes", lambda block: torch.cat(bounds(grown(structured(grey(block)))), dim=1), runner
+            )
         gallery.reside(runner)
 
     def __call__(
@@ -114,7 +120,7 @@ class RegisteredReranker:
         images = grey(queries)
         structure = structured(images)
         thetas = self._coarse(images, structure, candidates, runner)
-        short = self._shortlist(images, candidates, thetas, kept, placed, runner)
+        short = self._shortlist(images, structure, candidates, thetas, kept, placed, runner)
         chosen = short.candidates
         n, r = chosen.shape
         others = self.gallery.images(chosen.clamp(min=0).flatten(), runner)
@@ -154,6 +160,7 @@ class RegisteredReranker:
     def _shortlist(
         self,
         images: Tensor,
+        structure: Tensor,
         candidates: Tensor,
         thetas: Tensor,
         kept: Tensor | None,
@@ -164,7 +171,7 @@ class RegisteredReranker:
 
         Correlation over the whole image would drop copies of which a part was replaced. The second best transform is
         tried on the candidates that agree best at the first one or in place; where a retriever knows a transform, that
-        one as well.
+        one as well, and of a query between margins all candidates within these.
         """
         n, k = candidates.shape
         rows = torch.arange(n, device=candidates.device)[:, None]
@@ -202,6 +209,9 @@ class RegisteredReranker:
             value = torch.where(none, -ABOVE_ALL, value)
             every.append(torch.full_like(first, -ABOVE_ALL).scatter(1, there, value))
             thetas = torch.cat([thetas, start[:, :1, None].expand(-1, k, -1, -1, -1)], dim=2)
+        if len(self.shape) == 2:
+            value, starts = self._boxed(look, structure, others, candidates)
+            every, thetas = [*every, value], torch.cat([thetas, starts[:, :, None]], dim=2)
         value, place = torch.stack(every, dim=2).max(dim=2)
         if kept is not None:
             stays = (candidates[:, :, None] == kept.view(n, 1, -1)).any(dim=2)
@@ -218,6 +228,26 @@ class RegisteredReranker:
         if placed is not None:
             exchanged = exchanged | ((chosen == KNOWN + 1) & flipped)
         return Shortlist(candidates.gather(1, best), begin, stay, exchanged)
+
+    def _boxed(self, look: Look, structure: Tensor, others: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
+        """Agreement within the margins of queries that have some, and the transforms: copies can be squeezed there.
+
+        Returns:
+            ``(n, k)``, and ``(n, k, dims, dims + 1)``.
+        """
+        (n, k), dims, device = candidates.shape, len(self.shape), candidates.device
+        here, (centre, half) = bounds(grown(structure)), self.boxes[candidates.clamp(min=0)].split(dims, dim=2)
+        framed = here[1].amin(dim=1) < FRAMED
+        starts = unboxed(
+            identity(dims, device), (here[0][:, None], here[1][:, None]), (centre, half),
+            half_lengths(self.shape, device),
+        )  # fmt: skip
+        value = torch.full((n, k), -ABOVE_ALL, device=device)
+        rows = torch.arange(n, device=device) if look.runner.waits else torch.nonzero(framed)[:, 0]
+        if len(rows):
+            which = torch.arange(k, device=device)[None] + k * rows[:, None]
+            value[rows] = look.agreement(others, which, starts[rows][:, :, None], rows=rows)[:, :, 0]
+        return torch.where(framed[:, None], value, -ABOVE_ALL), starts
 
     def _parts(self, pairs: Pairs, runner: Runner) -> list[slice]:
         size = runner.at_once(4 * CHANNELS * pairs.query[0].numel())
@@ -311,7 +341,14 @@ class Look:
         parts = flat.split(self.runner.at_once(4 * 2**self.images.ndim * pixels))
         return torch.cat([self._small(self.gallery.images(part, self.runner)) for part in parts])
 
-    def agreement(self, others: Tensor, which: Tensor, thetas: Tensor, exchanged: Tensor | None = None) -> Tensor:
+    def agreement(
+        self,
+        others: Tensor,
+        which: Tensor,
+        thetas: Tensor,
+        exchanged: Tensor | None = None,
+        rows: Tensor | None = None,
+    ) -> Tensor:
         """Combined agreement of pairs under several transforms.
 
         Args:
@@ -319,6 +356,7 @@ class Look:
             which: ``(n, m)`` places in ``others``.
             thetas: ``(n, m, t, dims, dims + 1)``.
             exchanged: ``(n, m)`` whether the query is compared with black and white exchanged.
+            rows: ``(n,)`` which queries they are; all of them by default.
 
         Returns:
             ``(n, m, t)``.
@@ -330,6 +368,7 @@ class Look:
         for start in range(0, len(places), step):
             pair = torch.arange(start, min(start + step, len(places)), device=flat.device)
             row = pair // (m * per_candidate)
+            row = row if rows is None else rows[row]
             candidate = others[flat[pair // per_candidate]]
             images = self.images[row]
             if exchanged is not None:

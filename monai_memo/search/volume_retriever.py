@@ -19,6 +19,7 @@ from torch.nn import functional
 from monai_memo.registration.affine import coordinates, grid_of, half_lengths, resized, sampling_grid, within
 from monai_memo.registration.filters import local_contrast, structured
 from monai_memo.registration.gauss_newton import refine
+from monai_memo.search.boxes import bounds, grown, unboxed
 from monai_memo.search.gallery import Gallery, grey
 from monai_memo.search.placed import Placed
 from monai_memo.search.runner import Runner
@@ -54,8 +55,8 @@ class Boxed:
     def of(cls, images: Tensor) -> Boxed:
         """Of ``(n, 1, *spatial)``."""
         # Resizing mixed the outermost voxels with the margins, but not so much that they would say nothing.
-        mask = _grown(structured(images))
-        centre, half = _bounds(mask)
+        mask = grown(structured(images))
+        centre, half = bounds(mask)
         thetas = torch.cat([torch.diag_embed(half), centre[:, :, None]], dim=2)
         grid = sampling_grid(thetas, (2 * LARGE,) * 3)
         both = functional.grid_sample(
@@ -77,31 +78,6 @@ class Boxed:
         """``(n, 512)`` what is looked through, of training volumes."""
         small, mask = (resized(part, (SMALL,) * 3) for part in (self.images, self.mask))
         return local_contrast(small, (mask > VISIBLE).to(mask.dtype), *SMALL_BAND).flatten(1)
-
-
-def _grown(mask: Tensor) -> Tensor:
-    """By a voxel to all sides, axis by axis."""
-    for axis in range(3):
-        width, rim = [1, 1, 1], [0, 0, 0]
-        width[axis], rim[axis] = 3, 1
-        mask = functional.max_pool3d(mask, width, stride=1, padding=rim)
-    return mask
-
-
-def _bounds(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Centre and half length of the box around what a mask shows; all of the volume where that is nothing."""
-    centres, halves = [], []
-    for axis in (4, 3, 2):
-        there = mask.amax(dim=[other for other in (1, 2, 3, 4) if other != axis]) > 0.5
-        length = there.shape[1]
-        place = torch.arange(length, device=mask.device)
-        first = torch.where(there, place, length).amin(dim=1)
-        last = torch.where(there, place, -1).amax(dim=1)
-        none = last < first
-        first, last = torch.where(none, 0, first), torch.where(none, length - 1, last)
-        centres.append((first + last + 1) / length - 1)
-        halves.append((last + 1 - first) / length)
-    return torch.stack(centres, dim=1), torch.stack(halves, dim=1)
 
 
 class VolumeRetriever:
@@ -255,10 +231,7 @@ class VolumeRetriever:
     def _unboxed(self, thetas: Tensor, boxed: Boxed, candidates: Tensor) -> Tensor:
         """Transforms from box to box as those from volume to volume."""
         centre, half = self.boxes[candidates].split(3, dim=2)
-        linear = half[..., None] * thetas[..., :3] / boxed.half[:, None, None, :]
-        shift = centre + half * thetas[..., 3] - (linear @ boxed.centre[:, None, :, None])[..., 0]
-        linear = self.unit[:, None] * linear / self.unit
-        return torch.cat([linear, (self.unit * shift)[..., None]], dim=3)
+        return unboxed(thetas, (boxed.centre[:, None], boxed.half[:, None]), (centre, half), self.unit)
 
 
 def agreement_of(query: Tensor, mask: Tensor, candidate: Tensor, thetas: Tensor) -> Tensor:

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the search found before it was batched (one query at a time, whole Fourier transforms): it stays within this.
 
-Since then a candidate that is ahead of the others counts for more (``Matches.lead``); that is left out here. Layouts
-(in ``Matches.whole_image``) can raise a similarity, so that it only must not fall.
+Since then a candidate that is ahead of the others counts for more (``Matches.lead``, which adds to how well it agrees);
+that is left out here. Layouts (in ``Matches.whole_image``) can raise a similarity, so that it only must not fall.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from monai_memo.data.ladder import Planted, altered
 from monai_memo.data.phantoms import chest_phantom, knee_phantom
 from monai_memo.data.planting import plant
 from monai_memo.search.gallery import Gallery
@@ -51,6 +52,19 @@ def test_alignment_never_draws_a_copy_away_from_its_place(monkeypatch: pytest.Mo
     found = scored(CHEST, CHEST[:3], [list(range(5))] * 3)
     assert found.candidates[:, 0].tolist() == [0, 1, 2] and bool((found.similarity[:, 0] > 0.99).all())
     np.testing.assert_array_equal(found.transforms[0, 0], np.eye(2, 3))
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (48, 64)])
+def test_copies_squeezed_between_margins_are_laid_on_the_whole_of_their_original(shape: tuple[int, int]) -> None:
+    gallery = np.stack([chest_phantom(i, shape) for i in range(12)])
+    gallery[3, :, :, :10] = 0  # one that has a margin itself
+    copies = altered(gallery[:6], Planted("letterbox", 0.2), 0)
+    unseen = altered(np.stack([chest_phantom(100 + i, shape) for i in range(6)]), Planted("letterbox", 0.2), 0)
+    found = scored(gallery, copies, [list(range(12))] * 6)
+    assert found.candidates[:, 0].tolist() == list(range(6))
+    assert found.similarity[:, 0].min() > scored(gallery, unseen, [list(range(12))] * 6).similarity[:, 0].max()
+    stretched = found.transforms[:, 0, 1, 1].numpy()
+    np.testing.assert_allclose(stretched, 1 / 0.6, rtol=0.1)
 
 
 def test_few_candidates_leave_empty_places() -> None:

@@ -192,6 +192,7 @@ def test_a_gallery_that_is_mapped_from_files_gives_what_one_in_memory_gives(
     sizes = {path.name: path.stat().st_size for path in tmp_path.glob("*.mapped")}
     assert sizes["whole images.mapped"] == 24 * 32 * 32 * 4 and set(sizes) == {
         "whole images.mapped",
+        "boxes.mapped",
         "coarse rows.mapped",
         "layouts.mapped",
     }

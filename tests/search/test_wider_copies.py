@@ -20,7 +20,7 @@ UNSEEN = np.stack([chest_phantom(100 + i, (64, 64)) for i in range(16)])
 KINDS = [
     ("margins", 0.25), ("white_margins", 0.1), ("crop", 0.4), ("crop_corner", 0.3), ("rotation", 45), ("turn", 90),
     ("upside_down", 0), ("shift", 0.25), ("anisotropic", 0.2), ("shear", 0.15), ("inverted", 0), ("elastic", 0.06),
-    ("noise", 0.3), ("text", 6),
+    ("noise", 0.3), ("text", 6), ("letterbox", 0.2),
 ]  # fmt: skip
 
 
