@@ -229,7 +229,8 @@ def _read_table(table: Table, path: Path, name: str, pattern: str | None) -> Sou
     # "./a.png" and "a.png" are one image and get one id.
     ids = [Path(os.path.normpath(text)).as_posix() for _, text in located]
     named = [str(row.get(SERIES) or "").strip() for row in table.rows]
-    series = [uid if item.is_dir() else "" for uid, item in zip(named, paths, strict=True)]
+    # os.path, since names that are too long for the file system are a skip of their own and no error here
+    series = [uid if os.path.isdir(item) else "" for uid, item in zip(named, paths, strict=True)]
     ids = [f"{image_id}/{uid}" if uid else image_id for image_id, uid in zip(ids, series, strict=True)]
     _require_each_once(path, [item / uid for item, uid in zip(paths, series, strict=True)], ids)
     reasons = [absence_reason(item) for item in paths]
