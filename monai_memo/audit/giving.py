@@ -21,6 +21,7 @@ from monai_memo.statistics.membership import excluded_share
 Record = Mapping[str, Any]
 # Of the record of differential privacy, what is told; see ``training.private.PrivateTraining.record``.
 PRIVACY_KEPT = ("epsilon", "delta", "unit", "patient", "covers", "not_covered", "public_seed", "statement")
+MOST_SHOWN = 20.0  # epsilon, beyond which its power is no number to read
 
 
 def records_of_model(folder: Path) -> dict[str, Record | None]:
@@ -35,9 +36,6 @@ def records_of_model(folder: Path) -> dict[str, Record | None]:
             raise MemoError(f"{path} cannot be read as JSON: {error}", "a record cannot be read as JSON") from error
         found[name] = record if record is not None and record.get("audit") == audit else None
     return found
-
-
-MOST_SHOWN = 20.0  # epsilon, beyond which its power is no number to read
 
 
 def privacy_of(weights: str | Path) -> Record:

@@ -27,6 +27,7 @@ from monai_memo.errors import ConfigurationError
 from monai_memo.files import write_json, write_text
 from monai_memo.sealing import fingerprint, read_sealed_json, write_sealed_json
 from monai_memo.statistics.twins import summarise
+from monai_memo.study.arguments import add_study, study_of
 from monai_memo.study.configuration import Run
 from monai_memo.study.mitigation import arm_of
 from monai_memo.study.study import GeneratorStudy
@@ -110,10 +111,7 @@ class CrossedStudy:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Look up and write."""
     parser = argparse.ArgumentParser(description=str(__doc__).split("\n\n")[0])
-    parser.add_argument("--study", required=True, help="folder that monai-memo study wrote")
-    parser.add_argument("--config", required=True, help="its file")
-    for name in ("dataset", "heldout", "detector", "autoencoder"):
-        parser.add_argument(f"--{name}", help="as for monai-memo study")
+    add_study(parser)
     parser.add_argument("--samples", type=int, default=100, help="of each run")
     parser.add_argument("--nobaselines", action="store_true", help="this search and embeddings alone")
     parser.add_argument("--out", required=True, help="folder for the results")
@@ -122,10 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"--samples must be at least 10, got {given.samples}")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
-    study = GeneratorStudy(
-        config=given.config, out=given.study, dataset=given.dataset, heldout=given.heldout, detector=given.detector,
-        autoencoder=given.autoencoder, progress=False,
-    )  # fmt: skip
+    study = study_of(given, progress=False)
     CrossedStudy(study, given.out, given.samples, not given.nobaselines).run()
     print((Path(given.out) / "crossed.md").read_text(encoding="utf-8"))
 

@@ -51,6 +51,7 @@ from monai_memo.generators.scores import diversity
 from monai_memo.progress import following
 from monai_memo.sealing import fingerprint, is_sealed, read_sealed_json, write_sealed, write_sealed_json
 from monai_memo.statistics.quality import KernelDistance, feature_scores, gradient_energy
+from monai_memo.study.arguments import add_study, study_of
 from monai_memo.study.configuration import Run, StudyConfiguration
 from monai_memo.study.study import GeneratorStudy
 
@@ -369,10 +370,7 @@ def _first_of_each(prepared: PreparedCohort) -> NDArray[np.int64]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, judge and write."""
     parser = argparse.ArgumentParser(description=str(__doc__).split("\n\n")[0])
-    parser.add_argument("--study", required=True, help="folder that monai-memo study wrote")
-    parser.add_argument("--config", required=True, help="its file")
-    for name in ("dataset", "heldout", "detector", "autoencoder"):
-        parser.add_argument(f"--{name}", help="as for monai-memo study")
+    add_study(parser)
     parser.add_argument("--metrics", required=True, help="images of patients who took no part, to compare samples with")
     parser.add_argument("--neutral", required=True, help="of further such patients: for features and classifiers")
     parser.add_argument("--label", help="column of both tables; without it no classifier is trained")
@@ -385,10 +383,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("--label and --positive go together")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
-    study = GeneratorStudy(
-        config=given.config, out=given.study, dataset=given.dataset, heldout=given.heldout, detector=given.detector,
-        autoencoder=given.autoencoder, progress=not given.noprogress,
-    )  # fmt: skip
+    study = study_of(given, progress=not given.noprogress)
     label = None if given.label is None else (given.label, given.positive)
     benchmark = MitigationBenchmark(
         study, given.out, given.metrics, given.neutral, label, given.sanity_samples, not given.noprogress
