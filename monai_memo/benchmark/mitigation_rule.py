@@ -1,6 +1,6 @@
 # Copyright (c) monai_memo contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The pass rule of docs/mitigation.md, which was registered before the benchmark was run, on units that were measured.
+"""The pass rule of docs/mitigation_benchmark.md, registered before the benchmark was run, on units that were measured.
 
 A unit is a mapping with ``arm``, ``n_patients``, ``seed``, ``excess_control`` and ``excess_reference`` (value, low,
 high), ``scores`` by name, ``seconds_per_image`` and whatever else the table shows.

@@ -6,8 +6,8 @@
         --dataset POOL.csv --heldout HELDOUT.csv --detector detector.pt --autoencoder model_autoencoder.pt \
         --metrics METRICS.csv --neutral NEUTRAL.csv --label label --positive PNEUMONIA --out OUT
 
-``docs/mitigation.md`` says what is asked and by which rule it is judged. Nothing is trained here but the network of the
-features and the classifiers; each unit is kept in ``OUT/units`` and done once.
+``docs/mitigation_benchmark.md`` says what is asked and by which rule it is judged. Nothing is trained here but the
+network of the features and the classifiers; each unit is kept in ``OUT/units`` and done once.
 """
 
 from __future__ import annotations

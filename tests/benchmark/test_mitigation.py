@@ -1,6 +1,6 @@
 # Copyright (c) monai_memo contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Quality of samples, the pass rule of docs/mitigation.md part by part, and what the sanity arm does with scores."""
+"""Quality of samples, the pass rule of docs/mitigation_benchmark.md, and what the sanity arm does with scores."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # Copyright (c) monai_memo contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The registered benchmark of docs/mitigation.md is what its files say."""
+"""The registered benchmark of docs/mitigation_benchmark.md is what its files say."""
 
 from __future__ import annotations
 
