@@ -47,7 +47,7 @@ from monai_memo.generators.small import train_small_generator
 from monai_memo.progress import following
 from monai_memo.sampling import Reconstructor
 from monai_memo.sealing import fingerprint, is_sealed, write_sealed
-from monai_memo.search.copy_search import CopySearch
+from monai_memo.search.copy_search import VERSION, CopySearch
 from monai_memo.search.gallery import Gallery
 from monai_memo.search.runner import Runner
 from monai_memo.workspace.output_folder import OutputFolder
@@ -259,7 +259,10 @@ class Benchmark:
     def _score(self, scorer: Scorer, queries: dict[str, NDArray[np.float32]], key: str) -> dict[str, Found]:
         store = self.work / "scores" / f"{key[:16]}-{hashlib.sha256(scorer.name.encode()).hexdigest()[:8]}.npz"
         found: dict[str, Found] = {}
-        if is_sealed(store, fingerprint("scores", [key, scorer.name])):
+        # Another version of the search scores anew; baselines, which take longer, do not change with it.
+        of_search = [VERSION] if isinstance(scorer, VerifiedSimilarity) else []
+        identity = fingerprint("scores", [key, scorer.name, *of_search])
+        if is_sealed(store, identity):
             with np.load(store, allow_pickle=False) as kept:
                 names = [name.removesuffix("|s") for name in kept.files if name.endswith("|s")]
                 found = {name: (kept[f"{name}|s"], kept[f"{name}|n"]) for name in names}
@@ -269,7 +272,7 @@ class Benchmark:
                 found[name] = scorer(queries[name])
                 done += len(queries[name])
                 arrays = {f"{k}|s": v[0] for k, v in found.items()} | {f"{k}|n": v[1] for k, v in found.items()}
-                write_sealed(store, partial(_save_arrays, arrays), fingerprint("scores", [key, scorer.name]))
+                write_sealed(store, partial(_save_arrays, arrays), identity)
         if done:
             self.seconds[f"{scorer.name}, per image"] = round((time.perf_counter() - start) / done, 5)
         return found

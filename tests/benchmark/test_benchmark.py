@@ -22,6 +22,7 @@ from monai_memo.data.writing import save_image
 from monai_memo.detector.detector import Detector
 from monai_memo.detector.recipe import Recipe
 from monai_memo.errors import ConfigurationError, DetectorError
+from monai_memo.search.copy_search import VERSION
 
 CHEST = np.stack([chest_phantom(i, (32, 32)) for i in range(10)])
 
@@ -56,12 +57,17 @@ def test_all_detectors_are_measured_in_one_run(finished: tuple[Path, dict]) -> N
     assert "| rotation 10 |" in text and "Limit of detection" in text
 
 
-def test_a_second_call_reuses_what_is_done(finished: tuple[Path, dict]) -> None:
+def test_a_second_call_reuses_what_is_done_and_after_a_change_of_the_search_all_but_its_scores(
+    finished: tuple[Path, dict], monkeypatch: pytest.MonkeyPatch
+) -> None:
     _, record = finished
     arguments = {key: value for key, value in record["configuration"].items() if key != "progress"}
     again = Benchmark(**arguments, progress=False).run()
     assert again["detectors"] == record["detectors"]
     assert not any("per image" in name for name in again["seconds"])
+    monkeypatch.setattr("monai_memo.benchmark.run.VERSION", VERSION + 1)
+    changed = Benchmark(**arguments, progress=False).run()
+    assert [name for name in changed["seconds"] if "per image" in name] == [f"{DEFAULT}, per image"]
 
 
 def test_other_negatives_are_looked_up_anew(finished: tuple[Path, dict], tmp_path: Path) -> None:
