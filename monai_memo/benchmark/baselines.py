@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -16,9 +17,11 @@ from sklearn.neighbors import NearestNeighbors
 from monai_memo.data.loading import Preprocessing
 from monai_memo.detector.detector import Detector
 from monai_memo.detector.recipe import Recipe
+from monai_memo.errors import DetectorError
 from monai_memo.search.copy_search import CopySearch
 from monai_memo.search.embedding_index import EmbeddingIndex
 
+PAPER = "paper's recipe"
 Found = tuple[NDArray[np.float64], NDArray[np.int64]]
 
 
@@ -106,6 +109,21 @@ class EmbeddingSimilarity:
     def __call__(self, queries: NDArray[np.float32]) -> Found:
         similarity, nearest = self.index.search(self.embed(queries))
         return similarity[:, 0], nearest[:, 0]
+
+
+def paper_detector(path: str | Path, preprocessing: Preprocessing) -> Detector:
+    """A detector by the paper's recipe that sees the same images as the other one.
+
+    Raises:
+        DetectorError: it cannot be read, or prepares images otherwise.
+    """
+    paper = Detector.given(path, "paper_detector")
+    if paper.preprocessing != preprocessing:
+        raise DetectorError(
+            f"paper_detector prepares images otherwise ({paper.preprocessing.describe()}): train it with the size and "
+            "spacing of the other detector"
+        )
+    return paper
 
 
 class VerifiedSimilarity:

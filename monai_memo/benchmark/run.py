@@ -21,10 +21,12 @@ from monai_memo.audit.certainty import same_patient_pairs
 from monai_memo.audit.record import software_versions
 from monai_memo.audit.run import resolve_device
 from monai_memo.benchmark.baselines import (
+    PAPER,
     EmbeddingSimilarity,
     Found,
     Scorer,
     VerifiedSimilarity,
+    paper_detector,
     pixel_baselines,
     random_network,
 )
@@ -42,7 +44,7 @@ from monai_memo.detector.agreement import require_agreement
 from monai_memo.detector.detector import Detector
 from monai_memo.detector.recipe import Recipe
 from monai_memo.detector.training import train_detector
-from monai_memo.errors import ConfigurationError, DetectorError
+from monai_memo.errors import ConfigurationError
 from monai_memo.generators.small import train_small_generator
 from monai_memo.progress import following
 from monai_memo.sampling import Reconstructor
@@ -203,13 +205,7 @@ class Benchmark:
 
     def _paper(self, training: PreparedCohort, preprocessing: Preprocessing) -> Detector | None:
         if self.arguments["paper_detector"]:
-            paper = Detector.load(self.arguments["paper_detector"])
-            if paper.preprocessing != preprocessing:
-                raise DetectorError(
-                    f"paper_detector prepares images otherwise ({paper.preprocessing.describe()}): train it with the "
-                    "size and spacing of the other detector"
-                )
-            return paper
+            return paper_detector(self.arguments["paper_detector"], preprocessing)
         epochs = self.arguments["paper_epochs"]
         if not epochs:
             return None
@@ -253,7 +249,7 @@ class Benchmark:
             found += [*pixel_baselines(pixels), *classical_baselines(pixels)]
             found.append(EmbeddingSimilarity("random network", untrained, pixels, self.device))
         if paper is not None:
-            found.append(EmbeddingSimilarity("paper's recipe", paper, pixels, self.device))
+            found.append(EmbeddingSimilarity(PAPER, paper, pixels, self.device))
         return found
 
     def _score(self, scorer: Scorer, queries: dict[str, NDArray[np.float32]], key: str) -> dict[str, Found]:

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from monai_memo.audit.record import software_versions
+from monai_memo.benchmark.baselines import paper_detector
 from monai_memo.errors import ConfigurationError
 from monai_memo.files import write_json, write_text
 from monai_memo.sealing import fingerprint, read_sealed_json, write_sealed_json
@@ -44,11 +45,20 @@ class CrossedStudy:
         out: folder for ``crossed.json``, ``crossed.md`` and ``units``, each of which is done once.
         samples: of each run, the first ones.
         baselines: look samples up by older methods as well.
+        paper: file of a detector by the paper's recipe, looked up with as well.
     """
 
-    def __init__(self, study: GeneratorStudy, out: str | Path, samples: int = 100, baselines: bool = True) -> None:
+    def __init__(
+        self,
+        study: GeneratorStudy,
+        out: str | Path,
+        samples: int = 100,
+        baselines: bool = True,
+        paper: str | Path | None = None,
+    ) -> None:
         self.study, self.out, self.samples, self.baselines = study, Path(out), samples, baselines
         self.data = study.opened()
+        self.paper = None if paper is None else paper_detector(paper, self.data.detector.preprocessing)
         self.unseen = self.data.prepared(self.data.heldout_cohort())
         self._halves: dict[tuple[int, int, int], Half] = {}
 
@@ -80,6 +90,7 @@ class CrossedStudy:
     def _unit(self, arm: str, steps: int, run: Run, folder: Path, other: Run) -> dict[str, Any]:
         drawn = np.load(folder / "samples.npy", allow_pickle=False)[: self.samples]
         asked = [FORMAT, run.name, other.seed, self.data.identity, self.data.detector.sha256, self.baselines]
+        asked += [] if self.paper is None else [self.paper.sha256]
         identity = fingerprint("crossed unit", asked, [drawn], packages=())
         path = self.out / "units" / f"{run.name}.json"
         kept = read_sealed_json(path) if path.exists() else None
@@ -104,7 +115,7 @@ class CrossedStudy:
                 known = set(self.data.training_cohort(run.n_patients, run.seed).patient_ids)
                 cohort = cohort.subset(i for i, name in enumerate(cohort.patient_ids) if name not in known)
             prepared = self.data.prepared(cohort)
-            self._halves[key] = half_of(prepared, self.data.detector, "cpu", run.seed, self.baselines)
+            self._halves[key] = half_of(prepared, self.data.detector, "cpu", run.seed, self.baselines, self.paper)
         return self._halves[key]
 
 
@@ -113,6 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).split("\n\n")[0])
     add_study(parser)
     parser.add_argument("--samples", type=int, default=100, help="of each run")
+    parser.add_argument("--paper_detector", help="file of a detector by the paper's recipe, looked up with as well")
     parser.add_argument("--nobaselines", action="store_true", help="this search and embeddings alone")
     parser.add_argument("--out", required=True, help="folder for the results")
     given = parser.parse_args(arguments)
@@ -121,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
     study = study_of(given, progress=False)
-    CrossedStudy(study, given.out, given.samples, not given.nobaselines).run()
+    CrossedStudy(study, given.out, given.samples, not given.nobaselines, given.paper_detector).run()
     print((Path(given.out) / "crossed.md").read_text(encoding="utf-8"))
 
 

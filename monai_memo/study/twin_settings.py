@@ -43,6 +43,7 @@ class TwinSettings(Settings):
         splits: ways to split the patients.
         samples: drawn from each generator of each half.
         baselines: look samples up by older methods as well.
+        paper_detector: file of a detector by the paper's recipe, looked up with as well.
         patient_pattern: regular expression that finds the patient in a file's path.
         seed: of splits, trainings and samples.
         workers: threads that read images, processes where there are many; one per core by default.
@@ -67,6 +68,7 @@ class TwinSettings(Settings):
     splits: Quantity = 3
     samples: Annotated[int, Whole(10, 1_000_000)] = 100
     baselines: Boolean = True
+    paper_detector: File | None = None
     patient_pattern: PatientPattern | None = None
     seed: Seed = 0
     workers: Workers | None = None

@@ -25,7 +25,7 @@ from monai_memo.audit.reference import joint_patients, nearest_patients
 from monai_memo.audit.run import resolve_device
 from monai_memo.audit.sharpness import match_sharpness
 from monai_memo.audit.verified_comparison import search_in
-from monai_memo.benchmark.baselines import EmbeddingSimilarity, Scorer, pixel_baselines
+from monai_memo.benchmark.baselines import PAPER, EmbeddingSimilarity, Scorer, paper_detector, pixel_baselines
 from monai_memo.benchmark.classical import classical_baselines
 from monai_memo.data.cohort import Cohort
 from monai_memo.data.overlap import check_overlap
@@ -169,6 +169,7 @@ class TwinStudy:
         self.settings = TwinSettings(**arguments)
         self.out, self.device = Path(self.settings.out), resolve_device(self.settings.device)
         self.work = self.out
+        self.paper: Detector | None = None
 
     def run(self) -> dict[str, Any]:
         """Do what is missing; write ``twins.json`` and ``twins.md``.
@@ -181,6 +182,8 @@ class TwinStudy:
         with OutputFolder(self.out, "twins", cohorts, ["twins.json", "twins.md"]) as output:
             self.work = output.work  # pixels of patients and trained networks: removed at the end
             detector = Detector.given(settings.detector)
+            given = settings.paper_detector
+            self.paper = None if given is None else paper_detector(given, detector.preprocessing)
             pool = Cohort.from_source(settings.train, "training", settings.patient_pattern)
             heldout = Cohort.from_source(settings.heldout, "heldout", settings.patient_pattern)
             for source, cohort in ((settings.train, pool), (settings.heldout, heldout)):
@@ -225,7 +228,8 @@ class TwinStudy:
                 if any(record is None for record in kept.values()):
                     if not halves:
                         halves = [
-                            half_of(one, detector, self.device, settings.seed, settings.baselines) for one in prepared
+                            half_of(one, detector, self.device, settings.seed, settings.baselines, self.paper)
+                            for one in prepared
                         ]
                         most = min(len(one.pixels) for one in prepared)
                         strangers = strangers_of(unseen, detector, most, self.device, settings.seed)
@@ -249,12 +253,24 @@ class TwinStudy:
         made_from = [FORMAT, kind, steps, own, contents, detector.sha256, seed]
         made_from += [self.settings.samples, self.settings.baselines, self.settings.seed]
         made_from += [] if self.device == "cpu" else [self.device]
+        made_from += [] if self.paper is None else [self.paper.sha256]
         made_from += [list(self.settings.steps)] if kind in ("gan", "variational_autoencoder") else []  # their epochs
         return self.out / "units" / f"{kind}-{steps}-{fingerprint('twin unit', made_from)[:24]}.json"
 
 
-def half_of(prepared: PreparedCohort, detector: Detector, device: str, seed: int, baselines: bool) -> Half:
-    """Everything that samples are looked up in these images by."""
+def half_of(
+    prepared: PreparedCohort,
+    detector: Detector,
+    device: str,
+    seed: int,
+    baselines: bool,
+    paper: Detector | None = None,
+) -> Half:
+    """Everything that samples are looked up in these images by.
+
+    Args:
+        paper: a detector by the paper's recipe, for its embeddings alone.
+    """
     embeddings = detector.embed(prepared.pixels, device=device, progress=False)
     runner = Runner.on(device, seed=seed, progress=False)
     search = search_in(prepared, embeddings, detector, runner)
@@ -262,6 +278,8 @@ def half_of(prepared: PreparedCohort, detector: Detector, device: str, seed: int
     scorers: list[Scorer] = [EmbeddingSimilarity("embedding alone", detector, pixels, device)]
     if baselines:
         scorers += [*pixel_baselines(pixels), *classical_baselines(pixels)]
+    if paper is not None:
+        scorers.append(EmbeddingSimilarity(PAPER, paper, pixels, device))
     return Half(prepared, search, PartSearch().fit(search.gallery, runner), tuple(scorers))
 
 

@@ -35,21 +35,26 @@ def of_memorizers(grid: dict[str, Any], tmp_path: Path, seeds: list[int]) -> tup
 
 
 def test_copies_are_called_among_their_own_patients_and_not_among_those_of_the_next_seed(
-    grid: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    grid: dict[str, Any],
+    tmp_path: Path,
+    detector_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     study, command = of_memorizers(grid, tmp_path, [0, 1])
-    command += ["--out", str(tmp_path / "out"), "--samples", "20"]
+    command += ["--out", str(tmp_path / "out"), "--samples", "20", "--paper_detector", str(detector_file)]
     main(command)
     record = json.loads((tmp_path / "out" / "crossed.json").read_text())
     (row,) = record["summary"]
     assert row["generator"] == "plain, 12 patients" and row["trainings"] == 2
     assert row["called"]["own"][0] > 0.9
     assert row["called"]["twin"][0] < 0.2
+    assert row["methods"]["paper's recipe"] == row["methods"]["embedding alone"]  # the same file
     assert "keypoints (SIFT)" in capsys.readouterr().out
 
     monkeypatch.setattr("monai_memo.study.crossed.look_up", lambda *_: pytest.fail("each unit is done once"))
     main(command)
-    crossed = CrossedStudy(study, tmp_path / "out")
+    crossed = CrossedStudy(study, tmp_path / "out", paper=detector_file)
     data = study.opened()
     first, second = (run for run, _, _ in study.finished(data))
     there = {name for seed in (0, 1) for name in data.training_cohort(12, seed).patient_ids}

@@ -14,7 +14,7 @@ import pytest
 from monai_memo.data.cohort import Cohort
 from monai_memo.data.phantoms import chest_phantom
 from monai_memo.data.writing import save_image
-from monai_memo.errors import ConfigurationError, MemoError
+from monai_memo.errors import ConfigurationError, DetectorError, MemoError
 from monai_memo.study import twins as module
 from monai_memo.study.twins import TwinStudy, generators_of, halves_of
 from monai_memo.workspace.place import WORK
@@ -39,7 +39,8 @@ def arguments(folders: Path, out: Path, detector_file: Path, **further: Any) -> 
 def test_copies_of_one_half_are_none_of_the_other(
     folders: Path, tmp_path: Path, detector_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = arguments(folders, tmp_path / "out", detector_file, generators=("memorizer", "gaussian"))
+    further = {"generators": ("memorizer", "gaussian"), "paper_detector": str(detector_file)}
+    given = arguments(folders, tmp_path / "out", detector_file, **further)
     record = TwinStudy(**given).run()
     memorizer, gaussian = record["summary"]
     assert memorizer["samples"] == gaussian["samples"] == 24
@@ -47,6 +48,7 @@ def test_copies_of_one_half_are_none_of_the_other(
     assert memorizer["called"]["own"][0] == 1.0 and memorizer["called"]["twin"][0] < 0.5
     assert memorizer["methods"][module.OURS]["auc"][0] > 0.99
     assert memorizer["methods"][module.OURS]["auc"][0] > gaussian["methods"][module.OURS]["auc"][0]
+    assert gaussian["methods"]["paper's recipe"] == gaussian["methods"]["embedding alone"]  # the same file
     assert memorizer["excess"][1] > 0.5 and memorizer["shown"] == {"own": 2, "twin": 0}
     assert gaussian["excess"][1] < 0.3 and gaussian["shown"]["twin"] == 0
     written = json.loads((tmp_path / "out" / "twins.json").read_text(encoding="utf-8"))
@@ -55,6 +57,14 @@ def test_copies_of_one_half_are_none_of_the_other(
     assert not (tmp_path / "out" / WORK).exists()  # pixels of patients
     monkeypatch.setattr(module, "look_up", None)  # what is done is not done again
     assert TwinStudy(**given).run()["summary"] == record["summary"]
+
+
+def test_a_paper_detector_of_other_images_is_refused(
+    folders: Path, tmp_path: Path, detector_file: Path, detector_file_3d: Path
+) -> None:
+    given = arguments(folders, tmp_path / "out", detector_file, paper_detector=str(detector_file_3d))
+    with pytest.raises(DetectorError, match="paper_detector prepares images otherwise"):
+        TwinStudy(**given).run()
 
 
 def test_halves_share_no_patient_and_have_as_many(folders: Path) -> None:
