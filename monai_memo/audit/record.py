@@ -28,6 +28,7 @@ from monai_memo.audit.repeats import repeated_samples
 from monai_memo.audit.result import SCHEMA_VERSION, AuditResult, CohortSummary, Count, Estimate, Match
 from monai_memo.audit.run import Run
 from monai_memo.audit.searching import Searched
+from monai_memo.audit.unlike import unlike_training
 from monai_memo.audit.verdict import (
     SHARE_OF_CONCERN,
     covering,
@@ -256,6 +257,11 @@ def build_result(
     whose = patient_codes(unseen.cohort.patient_ids)
     repeated, too_many = repeated_samples(prepared["synthetic"].pixels, unseen.pixels, whose, configuration.seed)
     said += repeated
+    called = sims.synthetic_to_training > rates.tau.value
+    unlike = unlike_training(
+        prepared["synthetic"].pixels, inputs.training.pixels, unseen.pixels, called, configuration.seed
+    )
+    said += unlike
     said += calibrated.reference.warnings if calibrated.reference is not None else []
     reference = _reference(configuration, searched, calibrated)
     said += _raised(searched, calibrated, reference)
@@ -279,8 +285,9 @@ def build_result(
             *not_looked_up(inputs.orientations, configuration.symmetries, preprocessing.spatial_dims),
             *inputs.concerns,
             *too_many,
+            *unlike,
             *of_heldout,
-            *recoloured(inputs, sims.synthetic_to_training > rates.tau.value),
+            *recoloured(inputs, called),
         ],
     )
     verdict = weighed(verdict, excess, reference, configuration.confidence, sims.n_synthetic)

@@ -75,9 +75,22 @@ def nearly_repeated(
     Returns:
         Images looked at, and such images among them.
     """
-    ours = _small(samples, seed)[0]
-    theirs, rows = _small(heldout, seed)
-    alike, same = fisher(theirs @ theirs.T), patients[rows][:, None] == patients[rows][None]
+    theirs, rows = small_images(heldout, seed)
+    return over_again(small_images(samples, seed)[0], theirs, patients[rows])
+
+
+def over_again(samples: NDArray[np.floating], heldout: NDArray[np.floating], patients: Integers) -> tuple[int, int]:
+    """How many vectors of synthetic images are far more like an earlier one than those of two patients are.
+
+    Args:
+        samples, heldout: ``(n, values)``, whose correlations are compared.
+        patients: ``(n_heldout,)``.
+
+    Returns:
+        Vectors looked at, and such vectors among them.
+    """
+    ours, theirs = centred(samples), centred(heldout)
+    alike, same = fisher(theirs @ theirs.T), patients[:, None] == patients[None]
     if same.all():
         return len(ours), 0
     nearest = np.where(same, -np.inf, alike).max(axis=1)
@@ -85,8 +98,8 @@ def nearly_repeated(
     return len(ours), int(np.tril(fisher(ours @ ours.T) > limit, -1).any(axis=1).sum())
 
 
-def _small(pixels: Pixels | Sequence[Pixels], seed: int) -> tuple[Floats, NDArray[np.int64]]:
-    """``(n, values)`` of at most ``MOST`` images, centred and of length one, and which these are."""
+def small_images(pixels: Pixels | Sequence[Pixels], seed: int) -> tuple[Floats, NDArray[np.int64]]:
+    """``(n, values)`` of at most ``MOST`` images, and which these are."""
     rows = np.sort(np.random.default_rng([seed, 37]).permutation(len(pixels))[:MOST])
     shape = np.asarray(pixels[0]).shape[1:]
     factor = min(1.0, LENGTH[len(shape)] / max(shape))
@@ -95,5 +108,11 @@ def _small(pixels: Pixels | Sequence[Pixels], seed: int) -> tuple[Floats, NDArra
         resized(torch.from_numpy(np.asarray(pixels[row], dtype=np.float32))[None], small)[0].numpy().ravel()
         for row in rows
     ]).astype(np.float64)  # fmt: skip
-    found -= found.mean(axis=1, keepdims=True)
-    return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12), rows
+    return found, rows
+
+
+def centred(vectors: NDArray[np.floating]) -> Floats:
+    """Of mean zero and length one."""
+    found = np.asarray(vectors, dtype=np.float64)
+    found = found - found.mean(axis=1, keepdims=True)
+    return np.asarray(found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12))

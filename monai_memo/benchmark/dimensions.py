@@ -31,12 +31,13 @@ from monai_memo.data.overlap import check_overlap
 from monai_memo.detector.detector import Detector
 from monai_memo.detector.recipe import Recipe
 from monai_memo.detector.training import train_detector
-from monai_memo.errors import CohortError, MemoError
+from monai_memo.errors import CohortError
 from monai_memo.files import write_json, write_text
 from monai_memo.search.copy_search import CopySearch
 from monai_memo.search.embedding_index import EmbeddingIndex
 from monai_memo.search.gallery import Gallery
 from monai_memo.search.runner import Runner
+from monai_memo.settings.refusals import refusals
 
 LENGTHS = (16, 32, 64, 128, 256, 512)
 PROPOSED = 10  # candidates by embedding, whose originals are counted
@@ -175,10 +176,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             parser.error(f"--{name}: {least} at least, got {np.min(getattr(given, name))}")
     Path(given.out).mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    try:
+    with refusals(parser):
         print(table(compare(given)["rows"]))
-    except MemoError as error:
-        parser.error(str(error))
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from monai_memo.benchmark.classical import classical_baselines
 from monai_memo.files import write_json, write_text
 from monai_memo.search.gallery import Gallery
 from monai_memo.search.parts import PartSearch
+from monai_memo.settings.refusals import refusals
 from monai_memo.statistics.intervals import proportion_interval
 
 Image = NDArray[np.float32]
@@ -232,7 +233,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    record = measure(given)
+    with refusals(parser):
+        record = measure(given)
     out = Path(given.out)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "partial_copies.json", record)

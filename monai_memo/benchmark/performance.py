@@ -37,12 +37,12 @@ from monai_memo.benchmark.sizes import compare_sizes
 from monai_memo.data.phantoms import chest_phantom, knee_phantom
 from monai_memo.data.planting import plant_mixture
 from monai_memo.detector.recipe import Recipe
-from monai_memo.errors import MemoError
 from monai_memo.files import write_json
 from monai_memo.search.copy_search import CopySearch
 from monai_memo.search.gallery import Gallery
 from monai_memo.search.runner import Runner
 from monai_memo.search.shape_retriever import ShapeRetriever
+from monai_memo.settings.refusals import refusals
 
 Images = NDArray[np.floating]
 SMALLEST = 16  # pixels of an axis: in smaller images nobody can be told apart
@@ -299,10 +299,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "query": time_queries, "recall": measure_recall, "peers": compare_peers, "sizes": measure_sizes,
         "audit": time_audits, "device": time_device,
     }  # fmt: skip
-    try:
+    with refusals(parser):
         rows = parts[given.part](given)
-    except MemoError as error:
-        parser.error(str(error))
     record = {"arguments": vars(given), "rows": rows, "software": software_versions(), "machine": platform.machine()}
     path = write_json(Path(given.out) / f"performance_{given.part}.json", record)
     print(json.dumps(rows), path, sep="\n")

@@ -24,6 +24,7 @@ from monai.bundle import ConfigWorkflow
 from monai_memo.audit.record import software_versions
 from monai_memo.files import write_json
 from monai_memo.generators.bundle_model import config_files
+from monai_memo.settings.refusals import refusals
 
 WARM_UP = 5  # steps that are not timed
 STAGES = {"train_autoencoder": "autoencoder", "train_diffusion": "diffusion"}
@@ -104,7 +105,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     bundle, out, rows = Path(given.bundle).resolve(), Path(given.out), []
     further = {"profile": given.profile} if given.profile else {}
     for stage in STAGES:
-        rows.append(time_stage(bundle, stage, given.data, out / bundle.name, given.steps, given.device, **further))
+        with refusals(parser):
+            rows.append(time_stage(bundle, stage, given.data, out / bundle.name, given.steps, given.device, **further))
         print(rows[-1], flush=True)
         gc.collect()
     record = {"arguments": vars(given), "rows": rows, "software": software_versions(), "machine": platform.machine()}

@@ -30,12 +30,13 @@ from monai_memo.data.ladder import Planted, altered, as_handed_in, chosen_levels
 from monai_memo.data.loading import Preprocessing, guess_preprocessing
 from monai_memo.data.overlap import check_overlap
 from monai_memo.detector.detector import Detector
-from monai_memo.errors import CohortError, MemoError, UnusableImageError
+from monai_memo.errors import CohortError, UnusableImageError
 from monai_memo.files import write_json, write_text
 from monai_memo.search.copy_search import CopySearch
 from monai_memo.search.gallery import Gallery
 from monai_memo.search.parts import NOT_SCORED, PartSearch
 from monai_memo.search.runner import Runner
+from monai_memo.settings.refusals import refusals
 from monai_memo.statistics.calibration import require_heldout, threshold_copies
 from monai_memo.statistics.intervals import proportion_interval
 from monai_memo.statistics.own_references import OwnReferences
@@ -213,10 +214,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     Path(given.out).mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    try:
+    with refusals(parser):
         print(json.dumps(measure(given)["rows"][-1]), Path(given.out) / "unseen.md", sep="\n")
-    except MemoError as error:
-        parser.error(str(error))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # settings of commands read this file, and have to be quick
     from monai_memo.data.cohort import Cohort
 
-OF_SAMPLES = ("image", "patient_id", "seed", "model_sha256", "sha256")  # columns of a table that are no conditions
+SERIES = "SeriesInstanceUID"  # which image of a folder of several DICOM series is meant
+OF_SAMPLES = ("image", "patient_id", "seed", "model_sha256", "sha256", SERIES)  # columns that are no conditions
 MISSING = ""
 NOT_GIVEN = ("", "nan", "na", "n/a", "null")  # in any case; JSON's null comes as None
 

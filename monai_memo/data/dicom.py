@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from monai_memo.data.cohort import CohortImage
+from monai_memo.data.columns import SERIES
 from monai_memo.data.dicom_files import SliceHeader, dicom_files, header_of, is_dicom, read_dataset, read_header
 from monai_memo.data.dicom_frames import frame_headers
 from monai_memo.data.dicom_pixels import Values, refuse_films, values_of, without_padding
@@ -36,9 +37,6 @@ __all__ = [
     "read_dicom",
     "series_of",
 ]
-
-
-SERIES = "SeriesInstanceUID"  # column of a table, beside the folder of several series
 
 
 def files_of_folder(

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from monai_memo.data.cohort import CohortImage, SkippedImage
-from monai_memo.data.dicom import SERIES, dicom_files, files_of_folder, group_dicom, is_dicom, series_of
+from monai_memo.data.columns import SERIES
+from monai_memo.data.dicom import dicom_files, files_of_folder, group_dicom, is_dicom, series_of
 from monai_memo.data.folders import Inventory, incomplete_volumes, not_looked_at, plural, walk
 from monai_memo.data.formats import ACCEPTED, DICOM, ending_of
 from monai_memo.data.links import NOT_REGULAR, absence_reason, failure_reason
@@ -130,6 +131,7 @@ def _read_folder(folder: Path, name: str, pattern: str | None) -> Source:
     patients = {image.image_id: "" for image in images}
     volumes = {}
     grouped = group_dicom(dicoms)
+    homes = Counter(group.path if group.files else group.path.parent for group in grouped.images)
     own = folder.resolve().name  # the folder itself may be the one DICOM series
 
     def id_of(path: Path, suffix: str = "") -> str:
@@ -138,7 +140,8 @@ def _read_folder(folder: Path, name: str, pattern: str | None) -> Source:
 
     for group in grouped.images:
         image_id = id_of(group.path, group.suffix)
-        images.append(CohortImage(group.path, image_id, image_id, files=group.files))
+        named = {SERIES: group.series} if group.files and group.series and homes[group.path] > 1 else {}
+        images.append(CohortImage(group.path, image_id, image_id, named, group.files))
         if not group.damaged:  # skipped later; it must not make the patients of all others unknown
             patients[image_id] = patient_of(group.patient)
         if len(group.files) > 1:

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from monai_memo.data.cohort import Cohort, CohortImage
+from monai_memo.data.columns import SERIES
 from monai_memo.errors import ConfigurationError
 from monai_memo.files import csv_text, write_text, write_with
 
@@ -63,7 +64,7 @@ def write_cohort(
     """Write a cohort as a CSV (``image``, ``patient_id``) of absolute paths, with further images as (path, patient id).
 
     Args:
-        columns: of the cohort's images that are kept.
+        columns: of the cohort's images that are kept; of DICOM series that share a folder the UIDs are in any case.
 
     An audit takes it as a cohort. Where patients are not known there is no column for them: names of files would be
     taken for patients, and equal names in two cohorts for one who is in both.
@@ -77,6 +78,8 @@ def cohort_table(cohort: Cohort, further: Sequence[tuple[Path, str]] = (), colum
     def kept(image: CohortImage) -> list[str]:
         return [image.columns.get(name, "") for name in columns]
 
+    if SERIES not in columns and any(image.columns.get(SERIES) for image in cohort.images):
+        columns = [*columns, SERIES]
     if not cohort.patients_known and not further:
         return csv_text(["image", *columns], ([str(image.path.resolve()), *kept(image)] for image in cohort.images))
     rows = [[str(image.path.resolve()), image.patient_id, *kept(image)] for image in cohort.images]

@@ -4,12 +4,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from monai_memo.data.columns import OF_SAMPLES
 from monai_memo.errors import ConfigurationError
 from monai_memo.settings import Kind, Refused
-from monai_memo.settings.values import listed
 
 NONE, CLASS = "none", ":class"
 
@@ -26,7 +26,7 @@ class ConditionColumns(Kind):
     def read(self, value: Any) -> tuple[str, ...]:
         if value is None or (isinstance(value, str) and value.strip().lower() == NONE):
             return ()
-        names = listed(value)
+        names = _names(value)
         if not names or not all(isinstance(name, str) and name.strip() for name in names):
             raise Refused
         if len(names) == 1 and names[0].strip().lower() == NONE:
@@ -39,6 +39,17 @@ class ConditionColumns(Kind):
         return tuple(name.strip() for name in names)
 
 
+def _names(value: Any) -> list[Any]:
+    """Apart at commas alone: a column may have a space in its name."""
+    if isinstance(value, str):
+        text = value.strip()
+        if text[:1] + text[-1:] in ("[]", "()"):
+            text = text[1:-1].strip().removesuffix(",")
+        return [part.strip().strip("'\"") for part in text.split(",")]
+    items = list(value) if isinstance(value, Sequence) else [value]
+    return [name for item in items for name in (_names(item) if isinstance(item, str) else [item])]
+
+
 def column_names(value: object) -> list[tuple[str, bool]]:
     """Each column, and whether its values are classes even where they are numbers.
 
@@ -46,8 +57,8 @@ def column_names(value: object) -> list[tuple[str, bool]]:
         ConfigurationError: not what ``ConditionColumns`` takes.
 
     Example:
-        >>> column_names("label, grade:class"), column_names("none")
-        ([('label', False), ('grade', True)], [])
+        >>> column_names("label, tumour grade:class"), column_names("none")
+        ([('label', False), ('tumour grade', True)], [])
     """
     kind = ConditionColumns()
     try:

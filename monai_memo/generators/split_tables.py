@@ -10,13 +10,15 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import ignite.distributed as idist
 
-from monai_memo.data.cohort import Cohort
+from monai_memo.data.cohort import Cohort, CohortImage
+from monai_memo.data.dicom import series_of
 from monai_memo.data.writing import cohort_table
 from monai_memo.errors import ConfigurationError, OutputError
 from monai_memo.files import write_text
@@ -56,11 +58,13 @@ def write_split(cohorts: GeneratorCohorts, folders: Sequence[str | Path], condit
             )
     if idist.get_rank() != 0:
         return
-    paths = [image.path.resolve() for cohort in tables.values() for image in cohort.images]
-    if len(set(paths)) < len(paths):
+    named = [_told_apart(image) for cohort in tables.values() for image in cohort.images]
+    twice = {path for path, number in Counter(path for path, _ in named).items() if number > 1}
+    if len(set(named)) < len(named) or any(path in twice and not series for path, series in named):
         logger.warning(
-            "no %s and %s are written: several DICOM series lie in one folder, and a table cannot tell them apart. "
-            "Give each series a folder of its own, and an audit can be told what this generator was trained on",
+            "no %s and %s are written: several DICOM series lie in one folder, and a table cannot tell them apart by "
+            "their UID. Give each series a folder of its own, and an audit can be told what this generator was trained "
+            "on",
             *tables,
         )
         return
@@ -72,7 +76,12 @@ def write_split(cohorts: GeneratorCohorts, folders: Sequence[str | Path], condit
 
 def _same_images(path: Path, cohort: Cohort) -> bool:
     known = Cohort.from_source(path, cohort.name)
-    return {image.path.resolve() for image in known.images} == {image.path.resolve() for image in cohort.images}
+    return {_told_apart(image) for image in known.images} == {_told_apart(image) for image in cohort.images}
+
+
+def _told_apart(image: CohortImage) -> tuple[Path, str]:
+    """What a table names an image by."""
+    return image.path.resolve(), series_of(image)
 
 
 def _write_table(cohort: Cohort, path: Path, columns: Sequence[str]) -> None:

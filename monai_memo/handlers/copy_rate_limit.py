@@ -12,11 +12,9 @@ from ignite.engine import Engine, Events
 
 from monai_memo.errors import ConfigurationError
 from monai_memo.handlers.copy_rate_monitor import CopyRateMonitor
+from monai_memo.settings import Number, value_of
 
-
-def _check_limit(limit: float) -> None:
-    if not -1 <= limit <= 1:
-        raise ConfigurationError(f"limit must lie between -1 and 1 (a rate or an excess of rates), got {limit!r}")
+RATE = Number(-1, 1)  # or an excess of rates
 
 
 def _number(record: Mapping[str, float], quantity: str) -> float:
@@ -52,8 +50,8 @@ class BestUnderCopyRate:
         score: str = "val_loss",
         smaller_is_better: bool = True,
     ) -> None:
-        _check_limit(limit)
-        self.monitor, self.save, self.limit, self.quantity = monitor, save, limit, quantity
+        self.monitor, self.save, self.quantity = monitor, save, quantity
+        self.limit: float = value_of("limit", limit, RATE)
         self.evaluator, self.score, self.smaller_is_better = evaluator, score, smaller_is_better
         self.best_epoch: int | None = None
         self.best_score: float | None = None
@@ -99,8 +97,8 @@ class StopAtCopyRate:
     """
 
     def __init__(self, monitor: CopyRateMonitor, limit: float = 0.0, quantity: str = "excess_copies_low") -> None:
-        _check_limit(limit)
-        self.monitor, self.limit, self.quantity = monitor, limit, quantity
+        self.monitor, self.quantity = monitor, quantity
+        self.limit: float = value_of("limit", limit, RATE)
         self.stopped_at: int | None = None
 
     def attach(self, engine: Engine) -> None:

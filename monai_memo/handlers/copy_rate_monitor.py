@@ -18,6 +18,7 @@ from ignite.engine import Engine, Events
 from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
+from monai_memo.audit.verdict import SHARE_OF_CONCERN
 from monai_memo.detector.detector import Detector
 from monai_memo.errors import ConfigurationError
 from monai_memo.files import csv_text, write_text
@@ -25,6 +26,7 @@ from monai_memo.metrics.copy_rate import CopyRate
 from monai_memo.metrics.images import embed_images
 from monai_memo.metrics.verified import VerifiedCopyRate
 from monai_memo.sampling import Draw, Generator, as_generator, drawn
+from monai_memo.settings import Whole
 from monai_memo.settings.keywords import with_defaults
 
 if TYPE_CHECKING:
@@ -53,6 +55,9 @@ class MonitorOptions(TypedDict, total=False):
 
 
 DEFAULTS = MonitorOptions(every=1, n_samples=200, seed=0, batch_size=64, device="cpu")
+KINDS = {
+    "every": Whole(1, 10**9), "n_samples": Whole(1, 10**6), "seed": Whole(0, 2**63 - 1), "batch_size": Whole(1, 65_536),
+}  # fmt: skip
 
 
 class CopyRateMonitor:
@@ -88,7 +93,7 @@ class CopyRateMonitor:
             numbers.
 
     Raises:
-        ConfigurationError: ``every`` or ``n_samples`` below 1, or a metric of another detector.
+        ConfigurationError: a number that is none or beyond its limits, or a metric of another detector.
     """
 
     def __init__(
@@ -100,10 +105,7 @@ class CopyRateMonitor:
         log_dir: str | Path | None = None,
         **options: Unpack[MonitorOptions],
     ) -> None:
-        chosen = with_defaults(DEFAULTS, options, "CopyRateMonitor")
-        for name, value in (("every", chosen["every"]), ("n_samples", chosen["n_samples"])):
-            if value < 1:
-                raise ConfigurationError(f"{name} must be at least 1, got {value!r}")
+        chosen = with_defaults(DEFAULTS, options, "CopyRateMonitor", KINDS)
         other = metric.detector
         if other is not None and other is not detector and other.sha256 != detector.sha256:
             raise ConfigurationError("the metric was made with another detector: give the same to both")
@@ -177,8 +179,6 @@ class CopyRateMonitor:
         # Consecutive seeds on each rank: gathered, they are in the order in which one rank draws them.
         mine = slice(self.n_samples * rank // world, self.n_samples * (rank + 1) // world)
         images = drawn(as_generator(source), range(self.seed, self.seed + self.n_samples)[mine])
-        if len(images) > 1 and (images == images[0]).all():
-            log.warning("epoch %d: all samples are one image: let every seed draw its own noise", epoch)
         self.metric.reset()
         usable = self._take(images)
         unusable = int(idist.all_reduce(len(images) - usable))
@@ -188,7 +188,16 @@ class CopyRateMonitor:
             self.metric.reset()
             return None
         numbers = self.metric.summary()
+        total, repeated = self.metric.repeated()
         self.metric.reset()
+        if repeated > SHARE_OF_CONCERN * total:
+            log.warning(
+                "epoch %d: %d of %d samples are another one over again, or nearly, and copy rates count each: let "
+                "every seed draw its own noise; where it does, the model has collapsed or knows a few images by heart",
+                epoch,
+                repeated,
+                total,
+            )
         record = {
             "epoch": epoch,
             "step": step,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from monai_memo.errors import ConfigurationError
 from monai_memo.sampling import Draw, Generator
+from monai_memo.settings import Number, value_of
 
 if TYPE_CHECKING:
     from monai_memo.handlers.copy_rate_monitor import CopyRateMonitor
@@ -36,8 +37,8 @@ def lightning_callback(
     Raises:
         ConfigurationError: Lightning is not installed, or ``stop_above`` beyond -1 to 1.
     """
-    if stop_above is not None and not -1 <= stop_above <= 1:
-        raise ConfigurationError(f"stop_above must lie between -1 and 1 (an excess of rates), got {stop_above!r}")
+    if stop_above is not None:
+        stop_above = value_of("stop_above", stop_above, Number(-1, 1))
     base: Any = _package().Callback
 
     class CopyRateCallback(base):  # type: ignore[misc]

@@ -17,15 +17,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from monai_memo.audit.comparison import compare
+from monai_memo.audit.comparison import compare, patient_codes
 from monai_memo.audit.reference import joint_patients, nearest_patients
+from monai_memo.audit.repeats import MOST, over_again
 from monai_memo.data.loading import Preprocessing
 from monai_memo.detector.detector import Detector
 from monai_memo.errors import ConfigurationError
 from monai_memo.image_arrays import Images, Taken, take_images
 from monai_memo.metrics.images import ImageMetric, embed_images
 from monai_memo.search.embedding_index import EmbeddingIndex
-from monai_memo.statistics.calibration import require_heldout
+from monai_memo.settings import Choice, Number, Whole
+from monai_memo.settings.keywords import with_defaults
+from monai_memo.statistics.calibration import MODES, require_heldout
 from monai_memo.statistics.intervals import Interval
 from monai_memo.statistics.own_references import OwnReferences
 from monai_memo.statistics.rates import audit_rates
@@ -53,6 +56,13 @@ class RateOptions(TypedDict, total=False):
     confidence: float
     n_bootstrap: int
     seed: int
+
+
+RATE_DEFAULTS = RateOptions(mode="size_matched", quantile=0.95, confidence=0.95, n_bootstrap=1000, seed=0)
+RATE_KINDS = {
+    "mode": Choice(*MODES), "quantile": Number(0, 1, open_ends=True), "confidence": Number(0, 1, open_ends=True),
+    "n_bootstrap": Whole(1, 1_000_000), "seed": Whole(0, 2**63 - 1),
+}  # fmt: skip
 
 
 def copy_rates(
@@ -89,6 +99,7 @@ def copy_rates(
         >>> copy_rates(training, heldout, training[:10], n_bootstrap=20)["n_copies"]
         10.0
     """
+    settings = with_defaults(RATE_DEFAULTS, settings, "copy_rates", RATE_KINDS)
     patients = _patients(training_patients, len(training)), _patients(heldout_patients, len(heldout))
     sims = compare({"training": training, "heldout": heldout, "synthetic": synthetic}, *patients).sims
     record = flat_record(sims, **settings)
@@ -135,6 +146,17 @@ def _patients(patients: Sequence[str] | None, n: int) -> Sequence[str]:
     if patients is not None and len(patients) != n:
         raise ConfigurationError(f"{len(patients)} patient ids for {n} embeddings: one for each is needed")
     return [str(i) for i in range(n)] if patients is None else patients
+
+
+def _finite(embeddings: NDArray[np.float32], what: str) -> NDArray[np.float32]:
+    """A single NaN would be nearest to every image."""
+    bad = np.flatnonzero(~np.isfinite(embeddings).reshape(len(embeddings), -1).all(axis=1))
+    if len(bad):
+        raise ConfigurationError(
+            f"{what} must be finite numbers, {len(bad)} of {len(embeddings)} are not, for example number {bad[0]}: "
+            "look at images without any variation and at divisions by 0"
+        )
+    return embeddings
 
 
 class CopyRate(ImageMetric):
@@ -192,16 +214,16 @@ class CopyRate(ImageMetric):
             )
         self.training_patients = _patients(training_patients, len(self.training))
         self.heldout_patients = _patients(heldout_patients, len(self.heldout))
-        self.quantity, self.settings = quantity, settings
-        quantile = settings.get("quantile", 0.95)
-        if settings.get("mode", "size_matched") == "size_matched" and 0 < quantile < 1:  # not after hours of training
-            require_heldout(len(set(self.heldout_patients)), quantile)
+        self.quantity = quantity
+        self.settings = with_defaults(RATE_DEFAULTS, settings, "CopyRate", RATE_KINDS)
+        if self.settings["mode"] == "size_matched":  # not after hours of training
+            require_heldout(len(set(self.heldout_patients)), self.settings["quantile"])
 
     def _embedded(self, real: Any, name: str) -> NDArray[np.float32]:
         """Embeddings as they are, and those of images."""
         if self.detector is None or getattr(real, "ndim", 0) == 2:
-            real = real.detach().cpu() if isinstance(real, Tensor) else real
-            return np.asarray(real, dtype=np.float32)
+            real = np.asarray(real.detach().cpu() if isinstance(real, Tensor) else real, dtype=np.float32)
+            return _finite(real, f"{name} embeddings")
         taken = take_images(real, f"{name} images", self.detector.preprocessing.spatial_dims)
         logger.info("%s images: %s", name, taken.sentence)
         embeddings, unusable = embed_images(self.detector, taken, self.device)
@@ -239,6 +261,7 @@ class CopyRate(ImageMetric):
     def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **_: Any) -> Tensor:
         """Embeddings ``(batch, dim)`` of synthetic images, or images; ``y`` is not looked at."""
         if y_pred.ndim == 2 and y_pred.shape[1] == self.training.shape[1]:
+            _finite(y_pred.detach().cpu().numpy(), "synthetic embeddings")
             return y_pred.float()
         if self.detector is not None and y_pred.ndim > 2:
             embeddings, unusable = embed_images(self.detector, y_pred, self.device)
@@ -266,6 +289,16 @@ class CopyRate(ImageMetric):
             self.heldout_patients,
             **self.settings,
         )
+
+    def repeated(self) -> tuple[int, int]:
+        """See ``ImageMetric``; by embeddings, of the first images where there are many."""
+        gathered = self.get_buffer()
+        if not isinstance(gathered, Tensor) or len(gathered) == 0:
+            return 0, 0
+        ours, codes = gathered.cpu().numpy()[:MOST], patient_codes(self.heldout_patients)
+        same = len(ours) - len(np.unique(ours, axis=0))
+        looked_at, nearly = over_again(ours, self.heldout[:MOST], codes[:MOST])
+        return looked_at, max(same, nearly)
 
     def aggregate(self) -> Tensor:  # type: ignore[override]
         """The chosen quantity, a scalar.

@@ -118,6 +118,10 @@ class ImageMetric(CumulativeIterationMetric):
         """The same as ``aggregate``, by the name that torchmetrics has for it."""
         return self.aggregate()  # type: ignore[return-value]
 
+    def repeated(self) -> tuple[int, int]:
+        """Images looked at since the last reset, and how many of them are an earlier one over again, or nearly."""
+        raise NotImplementedError
+
     def image_preprocessing(self) -> Preprocessing:
         """Of the detector that sees the images."""
         raise NotImplementedError

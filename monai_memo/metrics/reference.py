@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from monai_memo.data.cohort import Cohort
 from monai_memo.data.prepared import prepare
 from monai_memo.detector.detector import Detector
-from monai_memo.metrics.copy_rate import CopyRate, RateOptions
+from monai_memo.metrics.copy_rate import RATE_DEFAULTS, RATE_KINDS, CopyRate, RateOptions
+from monai_memo.settings import Flag, Text, Whole
+from monai_memo.settings.keywords import with_defaults
 
 
 class CopyRateOptions(RateOptions, total=False):
@@ -42,6 +44,11 @@ class ReferenceOptions(CopyRateOptions, total=False):
     progress: bool
 
 
+READ_KINDS = {"batch_size": Whole(1, 65_536), "workers": Whole(1, 1024), "progress": Flag()}
+KINDS = {**RATE_KINDS, **READ_KINDS, "quantity": Text(100)}
+DEFAULTS = ReferenceOptions(batch_size=64, workers=None, progress=True, quantity="copies", **RATE_DEFAULTS)
+
+
 def copy_rate_from_cohorts(
     detector: Detector,
     training: Cohort,
@@ -59,8 +66,8 @@ def copy_rate_from_cohorts(
         options: batch_size, workers, progress, quantity, mode, quantile, confidence, n_bootstrap, seed; see
             ``ReferenceOptions`` and ``RateOptions``.
     """
-    batch_size, workers = options.pop("batch_size", 64), options.pop("workers", None)
-    progress = options.pop("progress", True)
+    chosen = with_defaults(DEFAULTS, options, "copy_rate_from_cohorts", KINDS)
+    batch_size, workers, progress = chosen["batch_size"], chosen["workers"], chosen["progress"]
     folder = Path(folder)
     embeddings: list[NDArray[np.float32]] = []
     patients: list[list[str]] = []
@@ -70,8 +77,7 @@ def copy_rate_from_cohorts(
             name = f"{cohort.name}-{detector.sha256[:12]}-{prepared.content_sha256[:12]}.npy"
             embeddings.append(detector.embed(prepared.pixels, batch_size, device, progress, folder / name))
             patients.append(prepared.cohort.patient_ids)
-    metric = CopyRate(
-        embeddings[0], embeddings[1], patients[0], patients[1], detector=detector, **cast(CopyRateOptions, options)
-    )
+    of_rates = cast(CopyRateOptions, {name: value for name, value in chosen.items() if name not in READ_KINDS})
+    metric = CopyRate(embeddings[0], embeddings[1], patients[0], patients[1], detector=detector, **of_rates)
     metric.device = torch.device(device)
     return metric

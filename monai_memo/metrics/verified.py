@@ -18,6 +18,7 @@ from torch import Tensor
 
 from monai_memo.audit.comparison import patient_codes
 from monai_memo.audit.reference import joint_gallery, nearest_patients
+from monai_memo.audit.repeats import nearly_repeated
 from monai_memo.audit.sharpness import fine_detail, match_sharpness
 from monai_memo.audit.verified_comparison import search_in
 from monai_memo.data.cohort import Cohort
@@ -28,10 +29,14 @@ from monai_memo.errors import ConfigurationError
 from monai_memo.image_arrays import Images, Taken
 from monai_memo.metrics.copy_rate import RateOptions, flat_record, reference_record
 from monai_memo.metrics.images import ImageMetric, taken_for, usable_images
+from monai_memo.metrics.reference import DEFAULTS as FROM_COHORTS
+from monai_memo.metrics.reference import KINDS as OF_COHORTS
 from monai_memo.metrics.reference import ReferenceOptions
+from monai_memo.sealing import array_sha256
 from monai_memo.search.copy_search import CopySearch, MakeSearch
 from monai_memo.search.gallery import Gallery
 from monai_memo.search.runner import Runner
+from monai_memo.settings import Flag
 from monai_memo.settings.keywords import with_defaults
 from monai_memo.statistics.calibration import require_heldout, threshold_copies
 from monai_memo.statistics.own_references import OwnReferences, rows_looked_through
@@ -56,10 +61,8 @@ class VerifiedOptions(ReferenceOptions, total=False):
     reference: bool
 
 
-DEFAULTS = VerifiedOptions(
-    batch_size=64, workers=None, progress=True, quantity="copies", match_sharpness=True, reference=False,
-    mode="size_matched", quantile=0.95, confidence=0.95, n_bootstrap=1000, seed=0,
-)  # fmt: skip
+DEFAULTS = VerifiedOptions(**FROM_COHORTS, match_sharpness=True, reference=False)
+KINDS = {**OF_COHORTS, "match_sharpness": Flag(), "reference": Flag()}
 
 
 def _share() -> tuple[int, int]:
@@ -223,7 +226,7 @@ class VerifiedCopyRate(ImageMetric):
         **options: Unpack[VerifiedOptions],
     ) -> None:
         super().__init__()
-        chosen = with_defaults(DEFAULTS, options, "VerifiedCopyRate")
+        chosen = with_defaults(DEFAULTS, options, "VerifiedCopyRate", KINDS)
         if chosen["mode"] == "paper":
             raise ConfigurationError(
                 "the paper's calibration is defined on embeddings: take metrics.CopyRate, or mode size_matched"
@@ -321,6 +324,17 @@ class VerifiedCopyRate(ImageMetric):
             "fine_detail_heldout": float(np.median(fine_detail(reference.heldout))),
             "softened": float(softening is not None),
         }
+
+    def repeated(self) -> tuple[int, int]:
+        """See ``ImageMetric``; as an audit tells."""
+        gathered = self.get_buffer()
+        if not isinstance(gathered, Tensor) or len(gathered) == 0:
+            return 0, 0
+        images = gathered.cpu().numpy()
+        looked_at, nearly = nearly_repeated(
+            images, self._reference.heldout, self._reference.codes[1], self.settings["seed"]
+        )
+        return looked_at, max(nearly, len(images) - len({array_sha256(image) for image in images}))
 
     def aggregate(self) -> Tensor:  # type: ignore[override]
         """The chosen quantity, a scalar.

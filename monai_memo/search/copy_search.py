@@ -23,7 +23,7 @@ from monai_memo.search.checks import checked_candidates, checked_places, checked
 from monai_memo.search.colours import VERSION as COLOURS
 from monai_memo.search.colours import in_colour
 from monai_memo.search.embedding_retriever import EmbeddingRetriever
-from monai_memo.search.gallery import Gallery, as_tensor, patient_numbers, require_finite
+from monai_memo.search.gallery import Gallery, as_tensor, patient_numbers, require_images
 from monai_memo.search.local_features import LocalFeatureRetriever
 from monai_memo.search.matches import NOT_SCORED, Matches
 from monai_memo.search.placed import Placed
@@ -167,7 +167,7 @@ class CopySearch:
                 f"queries must have shape (n, {', '.join(map(str, self.gallery.pixels.shape[1:]))}) like the images "
                 f"that they are looked up among, got {queries.shape}"
             )
-        require_finite(queries, "queries")
+        require_images(queries, "queries")
         if patients is not None:
             patients = patient_numbers(patients)
             if len(patients) != len(queries):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 MAPPED_FROM = 2**28  # bytes
 FINITE_AT_ONCE = 1024  # images
+BEYOND = 0.1  # of the range: decoders overshoot
 INDEX_FROM = 10_000  # images whose index of keypoints takes minutes: that of a gallery which they begin will do
 SHARE_OF_CARD = 0.25  # of its free memory that a gallery may take
 
@@ -38,17 +39,37 @@ def as_tensor(pixels: NDArray[np.floating], device: torch.device) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels, dtype=np.float32)).to(device)
 
 
-def require_finite(pixels: NDArray[np.floating], what: str) -> None:
-    """Refuse what is no image: one value that is not a number would make those of all others none.
+def require_finite(values: NDArray[np.floating], what: str) -> None:
+    """Refuse a value that is not a number: it would make those of all others none.
 
     Raises:
-        ValueError: which image it is.
+        ValueError: which row it is in.
     """
-    for start in range(0, len(pixels), FINITE_AT_ONCE):
-        block = pixels[start : start + FINITE_AT_ONCE]
+    for start in range(0, len(values), FINITE_AT_ONCE):
+        block = values[start : start + FINITE_AT_ONCE]
         finite = np.isfinite(block).reshape(len(block), -1).all(axis=1)
         if not finite.all():
             raise ValueError(f"{what} must be finite, number {start + int(np.argmin(finite))} is not")
+
+
+def require_images(pixels: NDArray[np.floating], what: str) -> None:
+    """Refuse what is no image with values in [0, 1]: bytes beside such images would match nothing.
+
+    Raises:
+        ValueError: which image has values of another range or none, and what to do.
+    """
+    require_finite(pixels, what)
+    for start in range(0, len(pixels), FINITE_AT_ONCE):
+        block = pixels[start : start + FINITE_AT_ONCE]
+        low, high = (ends(block.reshape(len(block), -1), axis=1) for ends in (np.min, np.max))
+        beyond = (low < -BEYOND) | (high > 1 + BEYOND)
+        if beyond.any():
+            at = int(np.argmax(beyond))
+            scale = ", divide bytes by 255" if pixels.dtype == np.uint8 else ""
+            raise ValueError(
+                f"{what} must have values in [0, 1], number {start + at} has values from {low[at]:g} to {high[at]:g} "
+                f"({pixels.dtype}): scale all of them alike{scale}"
+            )
 
 
 def patient_numbers(patients: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -93,7 +114,7 @@ class Gallery:
             )
         if len(self.pixels) == 0:
             raise ValueError("a gallery needs at least one image")
-        require_finite(self.pixels, "images of a gallery")
+        require_images(self.pixels, "images of a gallery")
         if len(self.patients) == 0:
             self.patients = np.arange(len(self.pixels))
         self.patients = patient_numbers(self.patients)

@@ -15,7 +15,7 @@ from monai_memo.registration.affine import resized, warp
 from monai_memo.registration.filters import structured
 from monai_memo.registration.lncc import combine, lncc_maps, matched_blur, profiles_of
 from monai_memo.search.colours import colour_agreement, fainter
-from monai_memo.search.gallery import Gallery, as_tensor, grey
+from monai_memo.search.gallery import Gallery, as_tensor, grey, require_images
 from monai_memo.search.reranker import RegisteredReranker
 from monai_memo.search.runner import Runner
 
@@ -57,6 +57,8 @@ def compare_pair(synthetic: NDArray[np.floating], training: NDArray[np.floating]
             f"a pair needs two images of the same shape (channels, *spatial), got {synthetic.shape} and "
             f"{training.shape}"
         )
+    require_images(synthetic[None], "the synthetic image of a pair")
+    require_images(training[None], "the training image of a pair")
     shape = synthetic.shape[1:]
     size = tuple(min(length, ALIGNED_LENGTH[len(shape)]) for length in shape)
     runner, here = Runner(), torch.device("cpu")

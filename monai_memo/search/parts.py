@@ -24,7 +24,7 @@ from monai_memo.registration.filters import structured
 from monai_memo.sealing import fingerprint, is_sealed, write_sealed
 from monai_memo.search.colours import VERSION as COLOURS
 from monai_memo.search.colours import colour_agreement
-from monai_memo.search.gallery import Gallery, as_tensor, grey
+from monai_memo.search.gallery import Gallery, as_tensor, grey, require_images
 from monai_memo.search.part_score import Crops, Cut, Windows, agreement
 from monai_memo.search.part_windows import FEWEST, PartCandidates, PartRetriever
 from monai_memo.search.runner import Runner
@@ -132,11 +132,14 @@ class PartSearch:
         Raises:
             ValueError: the queries do not have the shape of the gallery's images.
         """
+        if "gallery" not in vars(self):
+            raise ValueError("this search has no gallery yet: call fit(Gallery(pixels, patients)) before looking up")
         if queries.shape[1:] != self.gallery.pixels.shape[1:]:
             raise ValueError(
                 f"queries must have shape (n, {', '.join(map(str, self.gallery.pixels.shape[1:]))}) like the images "
                 f"that they are looked up among, got {queries.shape}"
             )
+        require_images(queries, "queries")
         runner, mine = self.runner, self.runner.mine(len(queries))
         identity = "" if store is None else self._identity(queries)
         if store is not None and runner.shard[1] > 1:  # each process keeps its own share

@@ -60,8 +60,11 @@ def smallest_heldout(quantile: float) -> int:
     return int(np.ceil(quantile / (1 - quantile) - 1e-9))
 
 
-def require_heldout(n_heldout: int, quantile: float) -> None:
+def require_heldout(n_heldout: int, quantile: float, fixed: bool = False) -> None:
     """Refuse a threshold that the held-out cohort cannot support.
+
+    Args:
+        fixed: the quantile is no option of this command.
 
     Raises:
         CalibrationError: fewer held-out patients than ``smallest_heldout(quantile)``.
@@ -71,7 +74,7 @@ def require_heldout(n_heldout: int, quantile: float) -> None:
         raise CalibrationError(
             f"{n_heldout} held-out patient{'s' if n_heldout != 1 else ''} cannot support a threshold at the "
             f"{100 * quantile:g}th percentile: at least {needed} are needed, 200 or more are recommended. "
-            "Add held-out patients, or lower --quantile."
+            f"Add held-out patients{'' if fixed else ', or lower --quantile'}."
         )
 
 

@@ -15,24 +15,35 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from monai_memo.audit.record import software_versions
 from monai_memo.benchmark.baselines import paper_detector
+from monai_memo.data.cohort import Cohort
 from monai_memo.errors import ConfigurationError
 from monai_memo.files import write_json, write_text
 from monai_memo.sealing import fingerprint, read_sealed_json, write_sealed_json
+from monai_memo.settings.refusals import refusals
 from monai_memo.statistics.twins import summarise
 from monai_memo.study.arguments import add_study, study_of
 from monai_memo.study.configuration import Run
 from monai_memo.study.mitigation import arm_of
-from monai_memo.study.study import GeneratorStudy
-from monai_memo.study.twins import FORMAT, Half, as_the_detector_sees, half_of, look_up, strangers_of, table
+from monai_memo.study.study import GeneratorStudy, samples_of
+from monai_memo.study.twins import (
+    FORMAT,
+    Half,
+    as_the_detector_sees,
+    half_of,
+    look_up,
+    require_patients,
+    strangers_of,
+    table,
+)
+from monai_memo.workspace.output_folder import OutputFolder
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +57,12 @@ class CrossedStudy:
         samples: of each run, the first ones.
         baselines: look samples up by older methods as well.
         paper: file of a detector by the paper's recipe, looked up with as well.
+
+    Attributes:
+        left_out: runs that have no part in the result, each with the reason.
+
+    Raises:
+        MemoError: a study that is none, was made with other images, or whose patients are not known.
     """
 
     def __init__(
@@ -57,38 +74,74 @@ class CrossedStudy:
         paper: str | Path | None = None,
     ) -> None:
         self.study, self.out, self.samples, self.baselines = study, Path(out), samples, baselines
-        self.data = study.opened()
+        self.left_out: list[str] = []
+        self.data = study.opened(only_look=True)
+        heldout = self.data.heldout_cohort()
+        require_patients(Cohort.from_source(self.data.pool, "training"), study.configuration.dataset)
+        require_patients(heldout, study.configuration.heldout)
         self.paper = None if paper is None else paper_detector(paper, self.data.detector.preprocessing)
-        self.unseen = self.data.prepared(self.data.heldout_cohort())
+        self.unseen = self.data.prepared(heldout)
         self._halves: dict[tuple[int, int, int], Half] = {}
 
     def run(self) -> list[dict[str, Any]]:
         """Do what is missing; one row for each arm.
 
         Raises:
-            ConfigurationError: no two finished runs differ in their seed alone.
+            MemoError: no two finished runs differ in their seed alone, or a folder that cannot be written to.
         """
-        units = list(self._units())
-        if not units:
-            raise ConfigurationError(f"{self.study.out}: no two finished runs differ in their seed alone")
-        summary = summarise(units, self.study.configuration.seed)
-        record = {"summary": summary, "units": units, "samples": self.samples, "software": software_versions()}
-        write_json(self.out / "crossed.json", record)
-        write_text(self.out / "crossed.md", table(summary))
+        configuration = self.study.configuration
+        cohorts = {"dataset": configuration.dataset, "heldout": configuration.heldout}
+        with OutputFolder(self.out, "crossed", cohorts, ["crossed.json", "crossed.md"]) as output:
+            units = list(self._units())
+            for words in self.left_out:
+                logger.warning("left out: %s", words)
+            if not units:
+                raise ConfigurationError(
+                    f"{self.study.out}: no two finished runs differ in their seed alone and can be compared. Left out: "
+                    + "; ".join(self.left_out)
+                )
+            summary = summarise(units, configuration.seed)
+            record = {
+                "summary": summary, "units": units, "samples": self.samples, "left_out": self.left_out,
+                "software": software_versions(),
+            }  # fmt: skip
+            told = [f"{len(self.left_out)} left out:", "", *(f"* {words}" for words in self.left_out), ""]
+            staging = output.staging()
+            write_json(staging / "crossed.json", record)
+            write_text(staging / "crossed.md", table(summary) + ("\n".join(["", *told]) if self.left_out else ""))
+            output.publish()
+            output.clear()
         return summary
 
     def _units(self) -> Iterator[dict[str, Any]]:
-        groups: dict[tuple[str, int], list[tuple[Run, Path]]] = {}
-        for run, folder, _ in self.study.finished(self.data):
+        finished = {run: (folder, result) for run, folder, result in self.study.finished(self.data)}
+        self.left_out = []
+        groups: dict[tuple[str, int], list[Run]] = {}
+        for run in (planned.run for planned in self.study.configuration.plan()):
+            if run not in finished:
+                self.left_out.append(f"{run.name}: not finished")
+                continue
             arm = f"{arm_of(run, self.study.configuration.base)}, {run.n_patients} patients"
-            groups.setdefault((arm, run.steps), []).append((run, folder))
+            groups.setdefault((arm, run.steps), []).append(run)
         for (arm, steps), runs in groups.items():
-            for place, (run, folder) in enumerate(runs if len(runs) > 1 else ()):
-                other = runs[(place + 1) % len(runs)][0]
-                yield self._unit(arm, steps, run, folder, other)
+            if len(runs) == 1:
+                self.left_out.append(f"{runs[0].name}: no finished run differs from it in its seed alone")
+                continue
+            for place, run in enumerate(runs):
+                try:
+                    yield self._unit(arm, steps, run, finished[run], runs[(place + 1) % len(runs)])
+                except ConfigurationError as error:  # of this run; the others have their twins
+                    self.left_out.append(f"{run.name}: {error}")
 
-    def _unit(self, arm: str, steps: int, run: Run, folder: Path, other: Run) -> dict[str, Any]:
-        drawn = np.load(folder / "samples.npy", allow_pickle=False)[: self.samples]
+    def _unit(
+        self, arm: str, steps: int, run: Run, finished: tuple[Path, Mapping[str, Any]], other: Run
+    ) -> dict[str, Any]:
+        every = samples_of(*finished)
+        drawn = every[: self.samples]
+        if len(every) < self.samples:
+            logger.warning(
+                "%s has %d samples, fewer than --samples %d: all are taken", run.name, len(every), self.samples
+            )
         asked = [FORMAT, run.name, other.seed, self.data.identity, self.data.detector.sha256, self.baselines]
         asked += [] if self.paper is None else [self.paper.sha256]
         identity = fingerprint("crossed unit", asked, [drawn], packages=())
@@ -107,13 +160,22 @@ class CrossedStudy:
         return unit
 
     def _half(self, run: Run, other: Run) -> Half:
-        """Images of ``other``'s patients, without those of ``run`` unless it is the same."""
+        """Images of ``other``'s patients, without those of ``run`` unless it is the same.
+
+        Raises:
+            ConfigurationError: less than half of the patients are left, in whom nobody would find as much.
+        """
         key = run.n_patients, run.seed, other.seed
         if key not in self._halves:
             cohort = self.data.training_cohort(other.n_patients, other.seed)
             if other.seed != run.seed:
                 known = set(self.data.training_cohort(run.n_patients, run.seed).patient_ids)
                 cohort = cohort.subset(i for i, name in enumerate(cohort.patient_ids) if name not in known)
+                if 2 * cohort.n_patients < run.n_patients:
+                    raise ConfigurationError(
+                        f"of the {other.n_patients} patients of seed {other.seed} {cohort.n_patients} are strangers to "
+                        "it, fewer than half: a study of twins draws its patients from a pool at least twice as large"
+                    )
             prepared = self.data.prepared(cohort)
             self._halves[key] = half_of(prepared, self.data.detector, "cpu", run.seed, self.baselines, self.paper)
         return self._halves[key]
@@ -132,9 +194,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"--samples must be at least 10, got {given.samples}")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
-    study = study_of(given, progress=False)
-    CrossedStudy(study, given.out, given.samples, not given.nobaselines, given.paper_detector).run()
-    print((Path(given.out) / "crossed.md").read_text(encoding="utf-8"))
+    with refusals(parser):
+        study = study_of(given, progress=False)
+        CrossedStudy(study, given.out, given.samples, not given.nobaselines, given.paper_detector).run()
+        print((Path(given.out) / "crossed.md").read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +17,7 @@ from monai_memo.data.cohort import Cohort
 from monai_memo.data.loading import Preprocessing
 from monai_memo.data.overlap import check_overlap
 from monai_memo.data.prepared import PreparedCohort, prepare
-from monai_memo.data.writing import write_cohort
+from monai_memo.data.writing import cohort_table, write_cohort
 from monai_memo.detector.command import train_detector_command
 from monai_memo.detector.detector import Detector
 from monai_memo.errors import ConfigurationError
@@ -25,6 +27,8 @@ from monai_memo.sealing import fingerprint
 from monai_memo.statistics.calibration import require_heldout
 from monai_memo.study.conditioning import labels_of
 from monai_memo.study.configuration import StudyConfiguration
+
+DETECTOR = Path("detector") / "detector.pt"  # trained on the pool, where none is named
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,40 @@ def _identity(*cohorts: Cohort) -> str:
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
+def require_same_images(configuration: StudyConfiguration, folder: Path) -> None:
+    """Refuse to look at a study with other images or without its detector: that would change what it was made from.
+
+    Images may lie elsewhere than when it was run.
+
+    Args:
+        folder: that a study shares.
+
+    Raises:
+        ConfigurationError: there is no study, or it was made with other images; which option, and what to name.
+    """
+    if configuration.detector is None and not (folder / DETECTOR).is_file():
+        raise ConfigurationError(f"name the --detector that the study in {folder.parent} was run with")
+    pool = Cohort.from_source(str(configuration.dataset), "training")
+    heldout = Cohort.from_source(str(configuration.heldout), "heldout")
+    chosen = _chosen_patients(heldout, configuration.heldout_patients, configuration.seed)
+    for option, cohort in (("dataset", pool), ("heldout", chosen)):
+        path = folder / f"{cohort.name}.csv"
+        if not path.is_file():
+            raise ConfigurationError(
+                f"--study {folder.parent} holds no study: name the folder that monai-memo study wrote"
+            )
+        if _named(path.read_text(encoding="utf-8")) != _named(cohort_table(cohort)):
+            raise ConfigurationError(
+                f"--{option} {cohort.source} has other images than the study in {folder.parent} was made with: name "
+                f"the cohort that it was given ({path} lists its images)"
+            )
+
+
+def _named(table: str) -> list[tuple[str, str | None]]:
+    """Names of files and patients in a table of a cohort."""
+    return [(Path(row["image"]).name, row.get("patient_id")) for row in csv.DictReader(io.StringIO(table))]
+
+
 def open_study_data(
     configuration: StudyConfiguration, folder: Path, device: str, workers: int | None, progress: bool
 ) -> StudyData:
@@ -99,12 +137,12 @@ def open_study_data(
     heldout = Cohort.from_source(str(configuration.heldout), "heldout")
     check_overlap([pool, heldout])
     heldout = _chosen_patients(heldout, configuration.heldout_patients, configuration.seed)
-    require_heldout(heldout.n_patients, 0.95)
+    require_heldout(heldout.n_patients, 0.95, fixed=True)
     columns = [] if configuration.condition is None else [configuration.condition]
     classes = [labels_of(cohort, column) for cohort in (pool, heldout) for column in columns]
     labels = fingerprint("labels of a study", classes, packages=()) if classes else ""
     files = [write_cohort(cohort, folder / f"{cohort.name}.csv", columns=columns) for cohort in (pool, heldout)]
-    detector_file = folder / "detector" / "detector.pt"
+    detector_file = folder / DETECTOR
     if configuration.detector is not None:
         detector_file = Path(configuration.detector)
     elif not detector_file.is_file():

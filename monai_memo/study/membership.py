@@ -34,6 +34,8 @@ from monai_memo.membership.membership import record_of
 from monai_memo.membership.scores import DENOISING, ONE_QUERY, Probe
 from monai_memo.membership.settings import ExtractSettings
 from monai_memo.sealing import fingerprint, read_sealed_json, write_sealed_json
+from monai_memo.settings import Refused, Several, Whole
+from monai_memo.settings.refusals import refusals
 from monai_memo.study.audit import RunAudit
 from monai_memo.study.configuration import GeneratorEntry
 from monai_memo.study.data import generator_preprocessing
@@ -49,6 +51,8 @@ SETTINGS: dict[str, Any] = {  # those of docs/studies, a network of medium size
     "diffusion_learning_rate": 0.001, "ema_momentum": 0.005, "beta_start": 0.00085, "beta_end": 0.012,
 }  # fmt: skip
 NOT_FOUND = "-"
+
+STEPS = Several(Whole(1, 10_000_000), 1, 100, rising=True, example="500,1500")
 
 
 @dataclass(frozen=True)
@@ -235,14 +239,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.add_argument(f"--{name}", type=int, default=getattr(Plan, name))
     parser.add_argument("--noprogress", action="store_true")
     given = parser.parse_args(arguments)
+    try:
+        given.steps = STEPS.read(given.steps)
+    except Refused:
+        parser.error(f"--steps must be {STEPS.allowed}, got {given.steps}")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
     plan = Plan(
-        given.cohort, given.bundle, given.detector, given.out, tuple(int(text) for text in given.steps.split(",")),
+        given.cohort, given.bundle, given.detector, given.out, given.steps,
         given.patients, given.heldout, given.first_stage, given.samples, given.targets, seed=given.seed,
         progress=not given.noprogress,
     )  # fmt: skip
-    print(table(MembershipStudy(plan).run()))
+    with refusals(parser):
+        print(table(MembershipStudy(plan).run()))
 
 
 if __name__ == "__main__":

@@ -50,10 +50,11 @@ from monai_memo.generators.latent_diffusion import sample_seeds
 from monai_memo.generators.scores import diversity
 from monai_memo.progress import following
 from monai_memo.sealing import fingerprint, is_sealed, read_sealed_json, write_sealed, write_sealed_json
+from monai_memo.settings.refusals import refusals
 from monai_memo.statistics.quality import KernelDistance, feature_scores, gradient_energy
 from monai_memo.study.arguments import add_study, study_of
 from monai_memo.study.configuration import Run, StudyConfiguration
-from monai_memo.study.study import GeneratorStudy
+from monai_memo.study.study import GeneratorStudy, samples_of
 
 logger = logging.getLogger(__name__)
 
@@ -108,6 +109,8 @@ def arm_of(run: Run, base: Mapping[str, Any]) -> str:
     words += [] if run.augmentation == base["augmentation"] else [run.augmentation]
     words += [] if run.network == base["network"] else [f"{run.network} network"]
     words += [] if run.steps == base["steps"] else [f"{run.steps} steps"]
+    words += [] if run.conditioning == base.get("conditioning", "none") else [f"conditioning {run.conditioning}"]
+    words += [] if run.guidance == base.get("guidance", 1.0) else [f"guidance {run.guidance:g}"]
     return ", ".join(words) or PLAIN
 
 
@@ -136,7 +139,7 @@ class MitigationBenchmark:
     ) -> None:
         self.study, self.out, self.progress, self.sanity_samples = study, Path(out), progress, sanity_samples
         self.configuration: StudyConfiguration = study.configuration
-        self.data = study.opened()
+        self.data = study.opened(only_look=True)
         pool = Cohort.from_source(str(self.configuration.dataset), "training")
         heldout = Cohort.from_source(str(self.configuration.heldout), "heldout")
         both = [
@@ -181,13 +184,11 @@ class MitigationBenchmark:
             ConfigurationError: no run of the study is finished.
         """
         finished = self.study.finished(self.data)
-        if not finished:
-            raise ConfigurationError(f"{self.study.out} has no finished run: run monai-memo study first")
         start = time.perf_counter()
         units = []
         distances: dict[tuple[int, str, int], KernelDistance] = {}
         for run, folder, result in following(finished, "units", shown=self.progress):
-            samples = self._prepared_samples(np.load(folder / "samples.npy", allow_pickle=False))
+            samples = self._prepared_samples(samples_of(folder, result))
             unit = self._unit(run, samples, result)
             units.append(unit)
             key = int(unit["n_patients"]), str(unit["arm"]), int(unit["seed"])
@@ -383,13 +384,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("--label and --positive go together")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
-    study = study_of(given, progress=not given.noprogress)
     label = None if given.label is None else (given.label, given.positive)
-    benchmark = MitigationBenchmark(
-        study, given.out, given.metrics, given.neutral, label, given.sanity_samples, not given.noprogress
-    )
-    benchmark.run()
-    print((benchmark.out / "mitigation.md").read_text(encoding="utf-8"))
+    with refusals(parser):
+        study = study_of(given, progress=not given.noprogress)
+        benchmark = MitigationBenchmark(
+            study, given.out, given.metrics, given.neutral, label, given.sanity_samples, not given.noprogress
+        )
+        benchmark.run()
+        print((benchmark.out / "mitigation.md").read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

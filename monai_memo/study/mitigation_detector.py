@@ -21,6 +21,7 @@ from monai_memo.detector.detector import Detector
 from monai_memo.detector.recipe import Recipe
 from monai_memo.detector.training import train_detector
 from monai_memo.errors import ConfigurationError
+from monai_memo.settings.refusals import refusals
 from monai_memo.views import Views
 
 
@@ -65,9 +66,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--noprogress", action="store_true")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    print(
-        train_rejecting_detector(given.dataset, given.like, given.out, given.seed, given.epochs, not given.noprogress)
-    )
+    with refusals(parser):
+        path = train_rejecting_detector(
+            given.dataset, given.like, given.out, given.seed, given.epochs, not given.noprogress
+        )
+        print(path)
 
 
 if __name__ == "__main__":

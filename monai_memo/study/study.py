@@ -8,6 +8,7 @@ import json
 import logging
 import time
 import traceback
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from monai_memo.audit.record import software_versions
 from monai_memo.audit.run import resolve_device
 from monai_memo.data.cohort import Cohort
 from monai_memo.data.writing import save_image
-from monai_memo.errors import GeneratorError
+from monai_memo.errors import ConfigurationError, GeneratorError
 from monai_memo.files import sha256_of, write_json
 from monai_memo.generators.cohorts import GeneratorCohorts
 from monai_memo.generators.evaluation import sheet
@@ -31,7 +32,7 @@ from monai_memo.sealing import fingerprint, is_sealed, read_sealed_json, write_s
 from monai_memo.study.audit import Groups, RunAudit
 from monai_memo.study.conditioning import BUNDLE_COLUMN, COLUMN, Told, labelled, labels_of, table_of
 from monai_memo.study.configuration import GeneratorEntry, Planned, Run, StudyConfiguration
-from monai_memo.study.data import StudyData, generator_preprocessing, open_study_data
+from monai_memo.study.data import StudyData, generator_preprocessing, open_study_data, require_same_images
 from monai_memo.study.figures import write_figures
 from monai_memo.study.gan import train_gan
 from monai_memo.study.latent_diffusion import BundleTraining
@@ -103,18 +104,41 @@ class GeneratorStudy:
         write_figures(self.out / "figures", records, self.configuration)
         return records
 
-    def opened(self) -> StudyData:
-        """What all runs share."""
-        return open_study_data(self.configuration, self.out / "shared", self.device, self.workers, self.progress)
+    def opened(self, only_look: bool = False) -> StudyData:
+        """What all runs share.
+
+        Args:
+            only_look: at a study that was run: nothing is trained for it, and its lists of images are to stay.
+        """
+        shared = self.out / "shared"
+        if only_look:
+            require_same_images(self.configuration, shared)
+        return open_study_data(self.configuration, shared, self.device, self.workers, self.progress)
 
     def audit_of(self, data: StudyData) -> RunAudit:
         """How every run is audited."""
         return RunAudit(data.detector, data.prepared(data.heldout_cohort()), self.out / "shared", 1000, self.progress)
 
     def finished(self, data: StudyData) -> list[tuple[Run, Path, dict[str, Any]]]:
-        """Runs that have a result, with their folder and that result."""
+        """Runs that have a result, with their folder and that result.
+
+        Raises:
+            ConfigurationError: none; whether there are results of other settings.
+        """
         folders = [(planned.run, self._folder(planned.run, data)) for planned in self.configuration.plan()]
-        return [(run, folder, found) for run, folder in folders if (found := result_in(folder)) is not None]
+        finished = [(run, folder, found) for run, folder in folders if (found := result_in(folder)) is not None]
+        if not finished:
+            others = len(list((self.out / "runs").glob("*/result.json")))
+            raise ConfigurationError(
+                f"{self.out}: none of the {len(folders)} planned runs is finished. "
+                + (
+                    f"{others} finished runs there were made with other settings or files: name the --config, "
+                    "--detector and --autoencoder that monai-memo study was given"
+                    if others
+                    else "Run monai-memo study first"
+                )
+            )
+        return finished
 
     def alike_but_for_sampling(self, run: Run, data: StudyData) -> list[Run]:
         """The planned runs that share the training of a latent diffusion model, this one among them."""
@@ -317,6 +341,21 @@ class GeneratorStudy:
             entry.settings_of(run.network), self.device,
         )  # fmt: skip
         return train_gan(training) if entry.kind == "gan" else train_variational_autoencoder(training)
+
+
+def samples_of(folder: Path, result: Mapping[str, Any]) -> NDArray[np.float16]:
+    """The samples that a result was counted on.
+
+    Raises:
+        ConfigurationError: they are missing or damaged.
+    """
+    if not is_sealed(folder / "samples.npy", result["fingerprint"]):
+        raise ConfigurationError(
+            f"{folder / 'samples.npy'} is missing or damaged: remove {folder / 'result.json'} and run monai-memo study "
+            "again, which draws these samples anew"
+        )
+    samples: NDArray[np.float16] = np.load(folder / "samples.npy", allow_pickle=False)
+    return samples
 
 
 def result_in(folder: Path) -> dict[str, Any] | None:

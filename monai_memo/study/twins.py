@@ -32,7 +32,7 @@ from monai_memo.data.overlap import check_overlap
 from monai_memo.data.prepared import PreparedCohort, prepare
 from monai_memo.detector.detector import Detector
 from monai_memo.errors import ConfigurationError
-from monai_memo.files import write_json
+from monai_memo.files import write_json, write_text
 from monai_memo.generators.fast import Memorizer, PrincipalDiffusion, PrincipalGaussian
 from monai_memo.generators.latent_diffusion import sample_seeds
 from monai_memo.generators.small import train_small_generator
@@ -132,6 +132,22 @@ class Strangers:
     parts: PartSearch
 
 
+def require_patients(cohort: Cohort, source: object) -> None:
+    """Twins are split by patient.
+
+    Args:
+        source: of the cohort, as it was named.
+
+    Raises:
+        ConfigurationError: patients are not known.
+    """
+    if not cohort.patients_known:
+        raise ConfigurationError(
+            f"{source} names no patients, and a patient in both halves would be no stranger to either generator: give "
+            "patient_id in a CSV or datalist, or --patient_pattern"
+        )
+
+
 def halves_of(cohort: Cohort, patients: int | None, seed: int) -> tuple[Cohort, Cohort]:
     """Two cohorts of as many patients, drawn at random, none in both.
 
@@ -186,14 +202,10 @@ class TwinStudy:
             self.paper = None if given is None else paper_detector(given, detector.preprocessing)
             pool = Cohort.from_source(settings.train, "training", settings.patient_pattern)
             heldout = Cohort.from_source(settings.heldout, "heldout", settings.patient_pattern)
-            for source, cohort in ((settings.train, pool), (settings.heldout, heldout)):
-                if not cohort.patients_known:
-                    raise ConfigurationError(
-                        f"{source} names no patients, and a patient in both halves would be no stranger to either "
-                        "generator: give patient_id in a CSV or datalist, or --patient_pattern"
-                    )
+            require_patients(pool, settings.train)
+            require_patients(heldout, settings.heldout)
             check_overlap([pool, heldout])
-            require_heldout(heldout.n_patients, 0.95)
+            require_heldout(heldout.n_patients, 0.95, fixed=True)
             units = [
                 unit
                 for split in following(range(settings.splits), "splits", shown=settings.progress)
@@ -204,8 +216,10 @@ class TwinStudy:
                 "settings": settings.to_dict(), "summary": summary, "units": units,
                 "software": software_versions(),
             }  # fmt: skip
-            write_json(self.out / "twins.json", record)
-            (self.out / "twins.md").write_text(table(summary), encoding="utf-8")
+            staging = output.staging()
+            write_json(staging / "twins.json", record)
+            write_text(staging / "twins.md", table(summary))
+            output.publish()
             output.clear()
         return record
 

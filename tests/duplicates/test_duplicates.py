@@ -169,10 +169,24 @@ def test_cleaned_tables_keep_all_columns_and_name_one_patient_by_one_id(tmp_path
     assert any("take them for one" in sentence for sentence in found.sentences())
 
 
-def test_series_that_share_a_folder_are_told_and_no_table_names_their_folder(tmp_path: Path) -> None:
+def test_series_that_share_a_folder_are_named_by_their_uid(tmp_path: Path) -> None:
     for series, folder in enumerate(("p0", "p0", "p1", "p2"), 1):
         for number in range(6):
-            dicom(tmp_path / "dicom" / folder / f"{series}_{number}.dcm", f"1.2.{series}", number, folder)
+            path = tmp_path / "dicom" / folder / f"{series}_{number}.dcm"
+            dicom(path, f"1.2.{series}", number + 10 * series, folder)  # no two alike
+    given = {"train": str(tmp_path / "dicom"), "near": False, "progress": False, "workers": 1}
+    assert not Duplicates(out=str(tmp_path / "out"), **given).run().untold
+    images = Cohort.from_source(str(tmp_path / "dicom"), "training").images
+    cleaned = Cohort.from_source(str(tmp_path / "out" / "clean_train.csv"), "training").images
+    assert [image.files for image in cleaned] == [image.files for image in images]
+    assert [image.patient_id for image in cleaned] == ["p0", "p0", "p1", "p2"]
+
+
+def test_volumes_of_one_series_that_share_a_folder_are_told_and_no_table_names_their_folder(tmp_path: Path) -> None:
+    for series, folder in enumerate(("p0", "p0", "p1", "p2")):
+        for number in range(6):
+            path = tmp_path / "dicom" / folder / f"{series}_{number}.dcm"
+            dicom(path, f"1.2.{folder[1:]}", number, f"patient {series}")
     given = {"train": str(tmp_path / "dicom"), "near": False, "progress": False, "workers": 1}
     found = Duplicates(out=str(tmp_path / "out"), **given).run()
     assert not (tmp_path / "out" / "clean_train.csv").exists()

@@ -15,6 +15,7 @@ import torch
 
 from monai_memo.data.cohort import Cohort, CohortImage
 from monai_memo.errors import ConfigurationError, GeneratorError
+from monai_memo.generators.condition_columns import column_names
 from monai_memo.generators.conditions import ConditionCode, code_of_cohort, read_conditions
 from monai_memo.generators.guidance import (
     ConditionalBatch,
@@ -106,6 +107,13 @@ def test_another_process_takes_the_code_from_the_weights(tmp_path: Path) -> None
     assert ConditionCode.of_record(None) == ConditionCode()
     with pytest.raises(GeneratorError, match="describes its conditions in another way"):
         ConditionCode.of_record({"text": ["label"]})
+
+
+def test_a_column_may_have_a_space_in_its_name() -> None:
+    for columns in ("tumour grade, age", ["tumour grade", "age"], "['tumour grade', 'age']", ("tumour grade,age",)):
+        code = ConditionCode.of([{"tumour grade": "high", "age": str(50 + n)} for n in range(9)], columns)
+        assert [row["tumour grade"] for row in code.resolved(None, [1])] == ["high"]
+    assert column_names("tumour grade:class") == column_names("[tumour grade:class]") == [("tumour grade", True)]
 
 
 def test_what_is_not_given_is_drawn_as_the_training_images_have_it() -> None:

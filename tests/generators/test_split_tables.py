@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import csv
 import logging
 import shlex
 import shutil
@@ -104,6 +105,14 @@ def test_series_that_share_a_folder_are_not_written_as_one(
     shared = replace(cohorts.training, images=(first, replace(second, path=first.path)))
     write_split(replace(cohorts, training=shared), [tmp_path / "out"])
     assert "several DICOM series lie in one folder" in caplog.text and not (tmp_path / "out").exists()
+
+    told = tuple(
+        replace(image, path=first.path, columns={"SeriesInstanceUID": uid})
+        for image, uid in ((first, "1.2"), (second, "1.3"))
+    )
+    write_split(replace(cohorts, training=replace(cohorts.training, images=told)), [tmp_path / "out"])
+    with open(tmp_path / "out" / "training.csv", newline="") as stream:
+        assert [row["SeriesInstanceUID"] for row in csv.DictReader(stream)] == ["1.2", "1.3"]
 
 
 def test_the_next_step_can_be_pasted_or_says_what_is_missing(

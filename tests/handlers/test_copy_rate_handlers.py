@@ -177,10 +177,16 @@ def test_a_verified_monitor_does_nothing_before_it_is_due(
 
 
 def test_wrong_arguments_are_named(parts: Any, tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="n_samples must be at least 1, got 0"):
-        build(parts, tmp_path, n_samples=0)
-    with pytest.raises(ConfigurationError, match=r"limit must lie between -1 and 1 .* got 5"):
-        StopAtCopyRate(build(parts, tmp_path)[1], limit=5)
+    for name, value in (("n_samples", 0), ("n_samples", "six"), ("every", 1.5), ("seed", None), ("batch_size", [])):
+        with pytest.raises(ConfigurationError, match=f"{name} must be a whole number from .*, got"):
+            build(parts, tmp_path, **{name: value})
+    monitor = build(parts, tmp_path, n_samples="6", every="2")[1]
+    assert (monitor.n_samples, monitor.every) == (6, 2)
+    for value in (5, "much", None):
+        for make in (StopAtCopyRate, lambda monitor, limit: BestUnderCopyRate(monitor, print, limit)):
+            with pytest.raises(ConfigurationError, match=r"limit must be a number from -1 to 1, got"):
+                make(monitor, limit=value)
+    assert StopAtCopyRate(monitor, limit="0.25").limit == 0.25  # type: ignore[arg-type]
     engine, monitor = build(parts, tmp_path / "quantity")
     StopAtCopyRate(monitor, quantity="copy_rate").attach(engine)
     with pytest.raises(ConfigurationError, match=r"quantity must be one of epoch, .*excess_copies_low.*'copy_rate'"):
@@ -244,7 +250,7 @@ def test_a_lightning_callback_audits_the_module_and_stops_at_copies(parts: Any, 
     other = CopyRateMonitor(None, detector, metric, every=4, n_samples=N)
     other.as_lightning_callback().load_state_dict(callback.state_dict())
     assert other.history == monitor.history
-    with pytest.raises(ConfigurationError, match="stop_above must lie between -1 and 1"):
+    with pytest.raises(ConfigurationError, match="stop_above must be a number from -1 to 1"):
         monitor.as_lightning_callback(stop_above=2)
 
 
@@ -254,4 +260,15 @@ def test_a_model_that_does_not_use_its_seeds_is_told(
     detector, metric, images = parts
     monitor = CopyRateMonitor(None, detector, metric, tmp_path / "one.csv", every=1, n_samples=N)
     assert monitor(1, lambda seeds: np.repeat(images[:1], len(seeds), axis=0)) is not None
-    assert "all samples are one image: let every seed draw its own noise" in caplog.text
+    told = f"{N - 1} of {N} samples are another one over again, or nearly"
+    assert told in caplog.text and "let every seed draw its own noise" in caplog.text
+
+    caplog.clear()
+    rng = np.random.default_rng(0)
+    nearly = np.clip(images[:1] + rng.normal(0, 0.005, (N, *images.shape[1:])), 0, 1).astype(np.float32)
+    assert monitor(2, lambda seeds: nearly[: len(seeds)]) is not None
+    assert told in caplog.text
+
+    caplog.clear()
+    assert monitor(3, lambda seeds: np.stack([chest_phantom(10**6 + seed, (32, 32)) for seed in seeds])) is not None
+    assert "over again" not in caplog.text

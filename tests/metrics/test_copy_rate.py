@@ -97,6 +97,22 @@ def test_wrong_arguments_are_named() -> None:
         wrong.aggregate()
     with pytest.raises(CalibrationError, match="10 held-out patients cannot support"):  # before anything is drawn
         CopyRate(TRAINING, HELDOUT[:10])
+    for name, value, allowed in (
+        ("mode", "papers", "one of size_matched, paper"), ("quantile", 95, "a number between 0 and 1"),
+        ("confidence", "much", "a number between 0 and 1"), ("n_bootstrap", "a few", "a whole number from 1"),
+        ("seed", -1, "a whole number from 0"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigurationError, match=f"{name} must be {allowed}.*, got"):
+            CopyRate(TRAINING, HELDOUT, **{name: value})
+    assert CopyRate(TRAINING, HELDOUT, n_bootstrap="20").settings["n_bootstrap"] == 20  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"CopyRate\(\) .* 'quantil' \(did you mean quantile\?\)"):
+        metric(quantil=0.9)
+    holed = HELDOUT.copy()
+    holed[3] = np.nan
+    with pytest.raises(ConfigurationError, match=r"heldout embeddings must be finite numbers, 1 of 60 .* number 3"):
+        CopyRate(TRAINING, holed)
+    with pytest.raises(ConfigurationError, match="synthetic embeddings must be finite numbers"):
+        metric()(torch.from_numpy(holed))
 
 
 def test_cohorts_are_embedded_once(demo_folder: Path, detector_file: Path, tmp_path: Path) -> None:

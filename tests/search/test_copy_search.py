@@ -17,6 +17,8 @@ from monai_memo.search.copy_search import CopySearch
 from monai_memo.search.embedding_retriever import ArrayEncoder, EmbeddingRetriever, query_views
 from monai_memo.search.gallery import Gallery
 from monai_memo.search.matches import NAMES, Matches
+from monai_memo.search.pair import compare_pair
+from monai_memo.search.parts import PartSearch
 from monai_memo.search.protocols import Scored
 from monai_memo.search.reranker import RegisteredReranker, ScoredBlock
 from monai_memo.search.runner import Runner
@@ -257,3 +259,23 @@ def test_what_is_no_number_is_refused() -> None:
     search = CopySearch([ShapeRetriever()], whole_images=False).fit(Gallery(CHEST))
     with pytest.raises(ValueError, match="queries must be finite, number 5 is not"):
         search.search(broken)
+
+
+def test_images_that_are_not_in_the_unit_range_are_refused() -> None:
+    """Bytes beside fractions would match nothing, and signed values be clipped."""
+    bytes_of = (255 * CHEST).round().astype(np.uint8)
+    signed = 2 * CHEST - 1
+    search = CopySearch([ShapeRetriever()], whole_images=False).fit(Gallery(CHEST))
+    parts = PartSearch().fit(Gallery(CHEST))
+    with pytest.raises(ValueError, match="this search has no gallery yet"):
+        PartSearch().search(CHEST)
+    for wrong, words in ((bytes_of, r"uint8\): scale all of them alike, divide bytes by 255"), (signed, "scale all")):
+        for look, what in (
+            (Gallery, "images of a gallery"), (search.search, "queries"), (parts.search, "queries"),
+            (lambda images: compare_pair(images[0], CHEST[0]), "the synthetic image of a pair"),
+            (lambda images: compare_pair(CHEST[0], images[0]), "the training image of a pair"),
+        ):  # fmt: skip
+            with pytest.raises(ValueError, match=rf"{what} must have values in \[0, 1\], number .*{words}"):
+                look(wrong)
+    overshot = np.clip(CHEST * 1.1 - 0.05, -0.05, 1.05)
+    assert len(Gallery(overshot)) == len(CHEST)
