@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from monai_memo.data.cohort import Cohort
-from monai_memo.data.loading import Preprocessing
+from monai_memo.data.loading import Preprocessing, guess_preprocessing
 from monai_memo.data.overlap import check_overlap
 from monai_memo.data.prepared import PreparedCohort, prepare
 from monai_memo.data.writing import cohort_table, write_cohort
@@ -160,6 +160,7 @@ def open_study_data(
     detector = Detector.load(detector_file)
     dims = len(configuration.image_size)
     detector.check_fits(dims, detector.preprocessing.channels)
+    detector.check_cohort(guess_preprocessing([pool, heldout]))
     return StudyData(files[0], files[1], _identity(pool, heldout), detector, folder, workers, progress, labels)
 
 

@@ -28,6 +28,7 @@ from monai_memo.audit.verified_comparison import search_in
 from monai_memo.benchmark.baselines import PAPER, EmbeddingSimilarity, Scorer, paper_detector, pixel_baselines
 from monai_memo.benchmark.classical import classical_baselines
 from monai_memo.data.cohort import Cohort
+from monai_memo.data.loading import guess_preprocessing
 from monai_memo.data.overlap import check_overlap
 from monai_memo.data.prepared import PreparedCohort, prepare
 from monai_memo.detector.detector import Detector
@@ -206,6 +207,7 @@ class TwinStudy:
             require_patients(heldout, settings.heldout)
             check_overlap([pool, heldout])
             require_heldout(heldout.n_patients, 0.95, fixed=True)
+            detector.check_cohort(guess_preprocessing([pool, heldout]))
             units = [
                 unit
                 for split in following(range(settings.splits), "splits", shown=settings.progress)

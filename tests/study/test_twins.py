@@ -14,10 +14,12 @@ import pytest
 from monai_memo.data.cohort import Cohort
 from monai_memo.data.phantoms import chest_phantom
 from monai_memo.data.writing import save_image
-from monai_memo.errors import ConfigurationError, DetectorError, MemoError
+from monai_memo.errors import CalibrationError, ConfigurationError, DetectorError, MemoError
 from monai_memo.study import twins as module
 from monai_memo.study.twins import TwinStudy, generators_of, halves_of
 from monai_memo.workspace.place import WORK
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +105,19 @@ def test_cohorts_that_name_no_patients_are_refused(
     given = {**arguments(folders, tmp_path / "out", detector_file), other: str(table), "patient_pattern": None}
     with pytest.raises(ConfigurationError, match=f"{unknown} names no patients.*--patient_pattern"):
         TwinStudy(**given).run()
+
+
+def test_a_detector_of_volumes_and_too_few_patients_are_refused_by_what_can_be_changed(
+    folders: Path, tmp_path: Path, detector_file: Path
+) -> None:
+    volumes = ROOT / "bundles" / "memorization_detection" / "models" / "hippocampus_mri_32.pt"
+    with pytest.raises(DetectorError, match="the detector is for 3D images, the cohort has 2D images"):
+        TwinStudy(**arguments(folders, tmp_path / "out", volumes)).run()
+    few = tmp_path / "few.csv"
+    rows = [f"{path},{path.stem}" for path in sorted((folders / "heldout").glob("*.png"))[:11]]
+    few.write_text("\n".join(["image,patient_id", *rows]), encoding="utf-8")
+    with pytest.raises(CalibrationError, match=r"200 or more are recommended. Add held-out patients\.$"):
+        TwinStudy(**{**arguments(folders, tmp_path / "out", detector_file), "heldout": str(few)}).run()
 
 
 def test_patients_of_both_cohorts_are_refused(folders: Path, tmp_path: Path, detector_file: Path) -> None:
