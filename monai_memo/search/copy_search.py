@@ -34,7 +34,7 @@ from monai_memo.search.score_norm import Closeness, CommonScale, WholeImages, le
 from monai_memo.search.shape_retriever import ShapeRetriever
 from monai_memo.search.volume_retriever import VolumeRetriever
 
-VERSION = 10  # raise it when the same images come to give another result: what is kept of another one is not taken up
+VERSION = 11  # raise it when the same images come to give another result: what is kept of another one is not taken up
 SCALE_IMAGES, FEWEST_IMAGES = 200, 20  # training images that the common scale is measured on
 SAVE_EVERY = 64
 LEADS = 3  # kinds of them

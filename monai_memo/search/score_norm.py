@@ -3,11 +3,13 @@
 """Closeness of whole images where they lie, for copies whose detail was drawn anew, with its scores normalised.
 
 A diffusion model that starts from a training image keeps the layout and redraws the detail that a local comparison
-rests on. Then the plain squared error says more. It is normalised by the query's errors to further training images, as
-by Carlini et al. (Extracting Training Data from Diffusion Models, USENIX Security 2023), because smooth, average images
-are near to many patients; and by the errors of the training image to those of other patients, because one among many
-like it is near to many queries (speaker recognition normalises its scores by both sides for the same reason). Medians,
-so that an image that stands twice in the cohort, which is copied first of all, is not taken for one of many.
+rests on. Then the squared error says more: of images whose contrast was evened out place by place, since in plain ones
+strong edges, which are where they are in many patients, outweigh what is left of fine detail. It is normalised by the
+query's errors to further training images, as by Carlini et al. (Extracting Training Data from Diffusion Models, USENIX
+Security 2023), because smooth, average images are near to many patients; and by the errors of the training image to
+those of other patients, because one among many like it is near to many queries (speaker recognition normalises its
+scores by both sides for the same reason). Medians, so that an image that stands twice in the cohort, which is copied
+first of all, is not taken for one of many.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ LENGTH = {2: 64, 3: 32}
 LAYOUT, LAYOUT_BLUR = {2: 16, 3: 8}, 1.2
 SKETCH = {2: 16, 3: 8}  # length of the images that large galleries are looked through by
 BACKGROUND = 10  # training images that a query's closeness is normalised by, the nearest one not among them
+EVEN_WITHIN, EVEN_CONTRAST, EVEN_FLOOR = 3.0, 0.25, 0.05  # pixels; deviation that every place gets; added to its own
 COHORT = 5  # training images of other patients that a training image is normalised by
 WEIGHT = 0.4  # of the median log error to either
 SMALLEST_ERROR = 1e-6
@@ -58,7 +61,7 @@ class Closeness:
 
 
 class WholeImages:
-    """All training images and their mirror images, searched by mean squared error.
+    """All training images and their mirror images, of even contrast, searched by mean squared error.
 
     Up to ``EXACT_UP_TO`` images (more on a graphics card) every error is calculated. In larger galleries images of 16
     pixels (8 voxels) are compared first, in very large ones by an inverted file; errors of the nearest ones are exact.
@@ -103,14 +106,14 @@ class WholeImages:
     def vectors_of(self, images: Tensor) -> Tensor:
         """``(n, channels, *spatial)`` to ``(n, values)``, scaled so that distances are mean squared errors.
 
-        Layouts are those of grey values; whole images in colour are compared in colour.
+        Layouts are those of grey values; whole images in colour are compared in colour. Brightness stays as it is.
         """
         small = resized(grey(images) if self.layout or images.shape[1] != 3 else images, self.shape)
         if self.layout:
             blurred = smooth(small, LAYOUT_BLUR) / smooth(torch.ones_like(small[:1]), LAYOUT_BLUR)
             centred = blurred.flatten(1) - blurred.flatten(1).mean(dim=1, keepdim=True)
             return centred / centred.norm(dim=1, keepdim=True).clamp(min=SMALLEST_ERROR)
-        flat = small.flatten(1)
+        flat = evened(small).flatten(1)
         return flat / flat.shape[1] ** 0.5
 
     def mirrored(self, vectors: Tensor) -> Tensor:
@@ -238,6 +241,19 @@ class WholeImages:
         ])  # fmt: skip
         values = -errors.clamp(min=SMALLEST_ERROR).double().log() - background[:, None] - self.crowding(which)
         return torch.where(candidates < 0, -torch.inf, values)
+
+
+def evened(images: Tensor) -> Tensor:
+    """Images of the same contrast everywhere; their brightness in wide areas stays.
+
+    Args:
+        images: ``(n, channels, *spatial)`` in [0, 1].
+    """
+    weight = smooth(torch.ones_like(images[:1]), EVEN_WITHIN)
+    wide = smooth(images, EVEN_WITHIN) / weight
+    detail = images - wide
+    strength = smooth(detail**2, EVEN_WITHIN) / weight
+    return wide + EVEN_CONTRAST * detail / torch.sqrt(strength + EVEN_FLOOR**2)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from monai_memo.search.matches import Matches
 from monai_memo.search.pair import compare_pair
 from monai_memo.search.parts import PartSearch
 from monai_memo.search.runner import Runner
-from monai_memo.search.score_norm import WholeImages
+from monai_memo.search.score_norm import WholeImages, evened
 from monai_memo.search.shape_retriever import ShapeRetriever
 
 Images = NDArray[np.float32]
@@ -127,7 +127,7 @@ def test_grey_images_in_three_channels_are_found_as_in_one() -> None:
     assert found.candidates[:, 0].tolist() == one.candidates[:, 0].tolist()
 
 
-def test_whole_images_are_compared_in_colour_and_grey_ones_as_before(skins: Images) -> None:
+def test_whole_images_are_compared_in_colour_and_grey_ones_in_grey(skins: Images) -> None:
     both = np.concatenate([turned(skins[:20], 60), skins[:20]])
     whole = WholeImages()
     whole.fit(Gallery(both), Runner())
@@ -137,7 +137,7 @@ def test_whole_images_are_compared_in_colour_and_grey_ones_as_before(skins: Imag
     assert places[:, 0].tolist() == list(range(20, 26)) and (errors[:, 0] > 10).all() and (errors[:, 1] < 10).all()
     grey, one = skins.mean(axis=1, keepdims=True), WholeImages()
     one.fit(Gallery(grey), Runner())
-    flat = torch.from_numpy(grey).flatten(1) / 48
+    flat = evened(torch.from_numpy(grey)).flatten(1) / 48
     assert torch.equal(one.vectors, flat) and torch.equal(
         one.mirrored(flat)[0].view(48, 48), flat[0].view(48, 48).flip(1)
     )

@@ -22,7 +22,7 @@ from monai_memo.search.gallery import Gallery
 from monai_memo.search.shape_retriever import ShapeRetriever
 
 FROZEN = json.loads((Path(__file__).parent / "frozen.json").read_text(encoding="utf-8"))
-LARGEST, USUAL = 0.03, 0.002  # differences of similarity
+LARGEST, USUAL = 0.03, 0.004  # differences of similarity; whole images are of even contrast since
 
 
 @pytest.mark.parametrize("dims", [2, 3])

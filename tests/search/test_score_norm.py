@@ -13,7 +13,7 @@ from monai_memo.search.embedding_retriever import EmbeddingRetriever
 from monai_memo.search.gallery import Gallery
 from monai_memo.search.reranker import ScoredBlock
 from monai_memo.search.runner import Runner
-from monai_memo.search.score_norm import CommonScale, WholeImages, leads, vote_leads
+from monai_memo.search.score_norm import EVEN_CONTRAST, CommonScale, WholeImages, evened, leads, vote_leads
 from monai_memo.search.shape_retriever import ShapeRetriever
 
 TRAINING = np.stack([chest_phantom(i, (32, 32)) for i in range(40)])
@@ -75,7 +75,7 @@ def test_an_image_in_a_crowd_counts_for_less() -> None:
 
 
 def test_an_image_that_stands_twice_is_not_in_a_crowd() -> None:
-    vectors = vectors_of(whole(), redrawn(TRAINING[5:6]))
+    vectors = vectors_of(whole(), redrawn(TRAINING[5:6], 1))
     twice = np.concatenate([TRAINING, TRAINING[5:6]])
     doubled = whole(twice, np.arange(41))
     single = whole(TRAINING, np.arange(40))
@@ -108,6 +108,19 @@ def test_error_is_the_mean_over_pixels() -> None:
     found = whole()
     a, b = (found.vectors_of(torch.full((1, 1, 32, 32), grey)) for grey in (0.0, 0.3))
     assert float(((a - b) ** 2).sum()) == pytest.approx(0.09, rel=1e-5)
+
+
+def test_faint_detail_counts_as_much_as_strong_one_and_brightness_stays() -> None:
+    detail = np.random.default_rng(0).normal(0, 1, (1, 1, 32, 64)).astype(np.float32)
+    faint, strong = slice(0, 24), slice(40, 64)
+    detail[..., :32] *= 0.02
+    detail[..., 32:] *= 0.2
+    bright = np.linspace(0.2, 0.8, 64, dtype=np.float32)
+    even = evened(torch.from_numpy(bright + detail)).numpy() - bright
+    for part in (faint, strong):
+        assert 0.3 * EVEN_CONTRAST < even[..., part].std() < 1.1 * EVEN_CONTRAST
+        assert abs(even[..., part].mean()) < 0.02
+    assert detail[..., strong].std() > 9 * detail[..., faint].std()
 
 
 def test_scale_matches_median_and_tail() -> None:
