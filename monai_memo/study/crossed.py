@@ -44,6 +44,7 @@ from monai_memo.study.twins import (
     table,
 )
 from monai_memo.workspace.output_folder import OutputFolder
+from monai_memo.workspace.place import check_place
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +74,7 @@ class CrossedStudy:
         baselines: bool = True,
         paper: str | Path | None = None,
     ) -> None:
+        check_place(out)
         self.study, self.out, self.samples, self.baselines = study, Path(out), samples, baselines
         self.left_out: list[str] = []
         self.data = study.opened(only_look=True)

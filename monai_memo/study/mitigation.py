@@ -55,6 +55,7 @@ from monai_memo.statistics.quality import KernelDistance, feature_scores, gradie
 from monai_memo.study.arguments import add_study, study_of
 from monai_memo.study.configuration import Run, StudyConfiguration
 from monai_memo.study.study import GeneratorStudy, samples_of
+from monai_memo.workspace.place import check_place
 
 logger = logging.getLogger(__name__)
 
@@ -137,6 +138,7 @@ class MitigationBenchmark:
         sanity_samples: int = 50,
         progress: bool = True,
     ) -> None:
+        check_place(out)
         self.study, self.out, self.progress, self.sanity_samples = study, Path(out), progress, sanity_samples
         self.configuration: StudyConfiguration = study.configuration
         self.data = study.opened(only_look=True)

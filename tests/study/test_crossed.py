@@ -142,6 +142,7 @@ def test_a_study_of_one_seed_or_of_other_images_ends_in_a_message_and_stays_as_i
             "none of the 1 planned runs is finished. 1 finished runs there were made with other",
         ),
         (["--config", str(unnamed)], "name the --detector"),
+        (["--out", ""], "--out is '', which names no folder"),
         (["--config", str(tmp_path / "none.yaml")], "cannot read the study"),
     ):
         with pytest.raises(SystemExit) as ended:
