@@ -27,6 +27,7 @@ class Comparison:
         p_values: ``(n_synthetic,)``, where some images have references of their own (see ``with_soft_part``).
         by_places: ``(n_synthetic,)`` similarity to it place by place, in all frequency bands; what counts can be that
             of the whole images instead. None where embeddings alone are compared.
+        usual: ``hubs.usual_nearness`` of the synthetic images, where hubs among the patients count for less.
     """
 
     sims: Similarities
@@ -34,6 +35,7 @@ class Comparison:
     training_index: EmbeddingIndex | None = None
     p_values: NDArray[np.float64] | None = None
     by_places: NDArray[np.float64] | None = None
+    usual: float | None = None
 
 
 def patient_codes(patient_ids: Sequence[str]) -> NDArray[np.int64]:

@@ -24,13 +24,14 @@ from monai_memo.audit.sharpness import (
     soft_part,
 )
 from monai_memo.audit.symmetries import TurnedSearch, best_of_views, embed_views
-from monai_memo.audit.verified_comparison import compare_verified, gallery_of
+from monai_memo.audit.verified_comparison import compare_verified, gallery_of, lowered
 from monai_memo.data.orientation import Symmetry, searched
 from monai_memo.data.prepared import PreparedCohort
 from monai_memo.detector.detector import Detector
 from monai_memo.detector.training import train_detector
 from monai_memo.search.embedding_index import EmbeddingIndex
 from monai_memo.search.gallery import Gallery
+from monai_memo.search.matches import Matches
 from monai_memo.search.protocols import Search
 from monai_memo.statistics.own_references import OwnReferences
 from monai_memo.statistics.reference import NearestPatients
@@ -139,21 +140,26 @@ def search_copies(run: Run, inputs: Inputs, detector: Detector, matched: Matched
         as_they_are, softened = dict(embeddings), matched.softening is not None
         if softened:
             as_they_are["heldout"] = _embed_cohort(run, detector, inputs.prepared["heldout"], UNSEEN)
-    reference = own = joint = None
+    reference = own = joint = unseen = None
     with run.timed("reference control", run.settings.reference):
         if run.settings.reference:
             names = ("training", UNSEEN if softened else "heldout")
             reference, joint = _reference(run, inputs, detector, as_they_are, names, symmetries)
             # Embeddings alone cannot tell copies from look-alikes, and the paper's calibration has its own threshold.
             if run.settings.verifies(detector.recipe.name) and run.settings.calibration == "size_matched":
-                own = _own_references(run, inputs, detector, as_they_are, names, symmetries)
+                unseen = _among_unseen(run, inputs, detector, as_they_are, names, symmetries)
     with run.timed("search and verify"):
         if run.settings.verifies(detector.recipe.name):
             gallery = gallery_of(inputs.training, embeddings["training"])
             if joint is not None:
                 gallery.knowing(joint)
             search = _search(run, detector, gallery, symmetries)
-            comparison = compare_verified(matched.prepared, search, detector.sha256, run.work / "verified")
+            place, hubs = run.work / "verified", unseen is not None
+            comparison = compare_verified(matched.prepared, search, detector.sha256, place, hubs)
+            if unseen is not None:
+                nearest, patients = (unseen[0].candidates, unseen[0].similarity), unseen[1].patients
+                n_training, by_places = len(inputs.training.cohort), unseen[0].by_places()
+                own = OwnReferences.among(nearest, patients, n_training, by_places, comparison.usual)
         else:
             search = None
             comparison = _compare_embeddings(matched.prepared, embeddings, symmetries, embed)
@@ -236,6 +242,8 @@ def _reference(
     if run.settings.verifies(detector.recipe.name):
         search = _search(run, detector, gallery, symmetries, names, "reference")
         found = search.search(synthetic, folder / "reference.npz")
+        if run.settings.calibration == "size_matched":
+            found = lowered(found, gallery.patients)
         similarity, image = found.similarity[:, 0], found.candidates[:, 0]
         searched_in: Gallery | None = gallery
     else:
@@ -246,15 +254,15 @@ def _reference(
     return nearest_patients(similarity, image, gallery.patients, len(inputs.training.cohort)), searched_in
 
 
-def _own_references(
+def _among_unseen(
     run: Run,
     inputs: Inputs,
     detector: Detector,
     embeddings: Embeddings,
     names: tuple[str, str],
     symmetries: tuple[Symmetry, ...],
-) -> OwnReferences:
-    """How near the synthetic images come to held-out patients alone, as they are.
+) -> tuple[Matches, Gallery]:
+    """The synthetic images looked up among held-out patients alone, as they are, and these.
 
     Args:
         names: of ``_reference``.
@@ -264,9 +272,7 @@ def _own_references(
     if some and run.sharing is not None:  # the others know embeddings by name
         gallery.embeddings = run.sharing.embed(detector, gallery.pixels, ALONE)
     search = _search(run, detector, gallery, symmetries, (ALONE if some else names[1],), "unseen")
-    found = search.search(inputs.prepared["synthetic"].pixels, run.work / "unseen" / "unseen.npz")
-    nearest = found.candidates, found.similarity
-    return OwnReferences.among(nearest, gallery.patients, len(inputs.training.cohort), found.by_places())
+    return search.search(inputs.prepared["synthetic"].pixels, run.work / "unseen" / "unseen.npz"), gallery
 
 
 def _compare_embeddings(

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from monai_memo.search.gallery import Gallery
 from monai_memo.search.matches import Matches
 from monai_memo.search.protocols import Search
 from monai_memo.search.runner import Runner
+from monai_memo.statistics.hubs import usual_nearness, without_hubs
 from monai_memo.statistics.similarities import Similarities
 
 
@@ -42,11 +44,17 @@ def search_in(
     return make(detector.network, batch_size).fit(gallery_of(training, embeddings), runner)
 
 
+def lowered(found: Matches, patients: NDArray[np.int64]) -> Matches:
+    """What samples found in a gallery of these patients, without what shows for many of them (``statistics.hubs``)."""
+    return replace(found, similarity=without_hubs(found.candidates, found.similarity, patients)).in_order()
+
+
 def compare_verified(
     prepared: Mapping[str, PreparedCohort],
     search: Search,
     detector_sha256: str,
     folder: str | Path,
+    hubs: bool = False,
 ) -> Comparison:
     """Verify the candidates of all synthetic and held-out images.
 
@@ -58,6 +66,7 @@ def compare_verified(
         prepared: of ``"training"``, ``"heldout"`` and ``"synthetic"``.
         search: in the training cohort.
         detector_sha256: part of the names of the files in ``folder`` that keep what is done.
+        hubs: take off what patients show who are near to many synthetic images, as ``OwnReferences.among`` does.
     """
     found: dict[str, Matches] = {}
     patients = list(prepared["training"].cohort.patient_ids)
@@ -68,6 +77,9 @@ def compare_verified(
         key = [detector_sha256, prepared["training"].content_sha256, prepared[name].content_sha256, *settings]
         store = Path(folder) / f"{fingerprint('verified matches of an audit', key)[:32]}.npz"
         found[name] = search.search(prepared[name].pixels, store)
+    usual = usual_nearness(found["synthetic"].similarity) if hubs else None
+    if hubs:
+        found["synthetic"] = lowered(found["synthetic"], patient_codes(patients))
     pairs = {name: (matches.candidates, matches.similarity) for name, matches in found.items()}
     sims = Similarities.from_candidates(
         pairs["synthetic"],
@@ -76,4 +88,4 @@ def compare_verified(
         patient_codes(prepared["heldout"].cohort.patient_ids),
     )
     best = found["synthetic"]
-    return Comparison(sims, best.candidates[:, 0], by_places=best.by_places())
+    return Comparison(sims, best.candidates[:, 0], by_places=best.by_places(), usual=usual)

@@ -11,9 +11,10 @@ import argparse
 
 import numpy as np
 
+from monai_memo.statistics.hubs import best_without_hubs, usual_nearness
 from monai_memo.statistics.own_references import OwnReferences
 from monai_memo.statistics.rates import audit_rates
-from monai_memo.statistics.similarities import Floats, Similarities
+from monai_memo.statistics.similarities import Floats, Integers, Similarities
 
 TRAINING, HELDOUT, SAMPLES = 120, 150, 200
 RATIOS, NEARNESS, COPIES, HUBS = (1, 2, 4, 10), (0.0, 0.3), (0, 40), (0.0, 0.15)
@@ -40,11 +41,19 @@ def simulated(
     nearer = nearness * (1 + 0.5 * rng.standard_normal(SAMPLES))
     to_training = looked_up(SAMPLES, TRAINING, nearer, hubs)
     to_training[np.arange(copies) % TRAINING, np.arange(copies)] = 0.999
-    sims = Similarities.from_matrices(looked_up(HELDOUT, TRAINING, 0.0), to_training)
     unseen = looked_up(SAMPLES, TRAINING // ratio, nearer, hubs)
-    images = np.argsort(-unseen, axis=0)[:CANDIDATES].T
-    found = images, np.take_along_axis(unseen.T, images, axis=1)
-    return sims, OwnReferences.among(found, np.arange(len(unseen)), TRAINING)
+    images, similarity = nearest_of(to_training)
+    usual = usual_nearness(similarity)
+    found = best_without_hubs(images, similarity, np.arange(TRAINING))
+    heldout = nearest_of(looked_up(HELDOUT, TRAINING, 0.0))
+    sims = Similarities.from_candidates(found, heldout, np.arange(TRAINING), np.arange(HELDOUT))
+    return sims, OwnReferences.among(nearest_of(unseen), np.arange(len(unseen)), TRAINING, usual=usual)
+
+
+def nearest_of(similarity: Floats) -> tuple[Integers, Floats]:
+    """Candidates of each query, ``(gallery, queries)`` to ``(queries, candidates)`` twice."""
+    images = np.argsort(-similarity, axis=0)[:CANDIDATES].T
+    return images, np.take_along_axis(similarity.T, images, axis=1)
 
 
 def row(ratio: int, nearness: float, copies: int, hubs: float, audits: int, seed: int) -> str:

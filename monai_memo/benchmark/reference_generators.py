@@ -34,6 +34,7 @@ from monai_memo.search.gallery import Gallery
 from monai_memo.search.runner import Runner
 from monai_memo.search.shape_retriever import ShapeRetriever
 from monai_memo.statistics.discoveries import discover
+from monai_memo.statistics.hubs import best_without_hubs, usual_nearness
 from monai_memo.statistics.own_references import OwnReferences, rows_looked_through
 from monai_memo.statistics.rates import audit_rates, thresholds
 from monai_memo.statistics.reference import look_alike_share, reference_control
@@ -133,10 +134,13 @@ def measure(
         samples, copies = samples_of(name, real["training"], real["unseen"], n, rng)
         softening = match_sharpness(samples, real["heldout"])
         control = as_they_are if softening is None else look(alone, softening(real["heldout"]))
-        own = look(alone, samples)
+        as_it_is = look(alone, samples)
+        own = best_without_hubs(*as_it_is, alone.gallery.patients)
         sims = Similarities.from_candidates(own, control, patient_codes(names[0]), patient_codes(names[1]))
         comparison = Comparison(sims, own[0][:, 0])
-        references = OwnReferences.among(look(strangers, samples), strangers.gallery.patients, len(training))
+        references = OwnReferences.among(
+            look(strangers, samples), strangers.gallery.patients, len(training), usual=usual_nearness(as_it_is[1])
+        )
         one_tau = float((sims.synthetic_to_training > thresholds(sims)[0]).mean())
         part = None if softening is not None else soft_part(samples, real["heldout"])
         if part is not None:
@@ -150,7 +154,7 @@ def measure(
             sims.synthetic_to_training, sims.heldout_to_training, FDR, sims.heldout_patients, comparison.p_values,
             references,
         )  # fmt: skip
-        candidates, similarity = look(both, samples)
+        candidates, similarity = best_without_hubs(*look(both, samples), codes)
         nearest = nearest_patients(similarity[:, 0], candidates[:, 0], codes, len(training))
         reference = reference_control(nearest, rates.tau.value, seed=seed)
         by_reference = look_alike_share(nearest) <= FDR

@@ -38,6 +38,7 @@ from monai_memo.search.parts import NOT_SCORED, PartSearch
 from monai_memo.search.runner import Runner
 from monai_memo.settings.refusals import refusals
 from monai_memo.statistics.calibration import require_heldout, threshold_copies
+from monai_memo.statistics.hubs import usual_nearness, without_hubs
 from monai_memo.statistics.intervals import proportion_interval
 from monai_memo.statistics.own_references import OwnReferences
 
@@ -77,17 +78,22 @@ class Judge:
             self.known[words] = self._scores(self.heldout if softening is None else softening(self.heldout))
         similarity, score = self.known[words]
         tau_control = tau = float(threshold_copies(similarity, quantile=self.quantile)[0])
-        own_in_part = None
+        looked_up, own_in_part = self.search.search(images), None
+        to_training = looked_up.similarity[:, 0]
         if self.strangers is not None:
             found, gallery = self.strangers[0].search(images), self.strangers[0].gallery
             nearest = found.candidates, found.similarity
-            own = OwnReferences.among(nearest, gallery.patients, len(self.search), found.by_places())
+            own = OwnReferences.among(
+                nearest, gallery.patients, len(self.search), found.by_places(), usual_nearness(looked_up.similarity)
+            )
             tau = max(tau, own.without_copies(tau)[0].threshold(self.quantile))
+            patients = self.search.gallery.patients
+            to_training = without_hubs(looked_up.candidates, looked_up.similarity, patients).max(axis=1)
             own_in_part = OwnReferences(self.strangers[1].search(images).score, own.ratio)
         # As in an audit: what is called as a whole is not counted again.
         part_tau = float(threshold_copies(np.where(similarity > tau, NOT_SCORED, score), quantile=self.quantile)[0])
         part_tau = part_tau if own_in_part is None else max(part_tau, own_in_part.threshold(self.quantile))
-        similarity, score = self._scores(images)
+        similarity, score = to_training, self.parts.search(images).score
         whole = similarity > tau
         return whole, similarity > tau_control, ~whole & (score > part_tau), words
 

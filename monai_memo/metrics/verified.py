@@ -39,6 +39,7 @@ from monai_memo.search.runner import Runner
 from monai_memo.settings import Flag
 from monai_memo.settings.keywords import with_defaults
 from monai_memo.statistics.calibration import require_heldout, threshold_copies
+from monai_memo.statistics.hubs import best_without_hubs, usual_nearness
 from monai_memo.statistics.own_references import OwnReferences, rows_looked_through
 from monai_memo.statistics.reference import NearestPatients
 from monai_memo.statistics.similarities import Similarities
@@ -142,16 +143,16 @@ class _Reference:
         gallery = Gallery(np.asarray(heldout.pixels)[rows], codes[rows], self._embedded(heldout)[rows])
         return search.fit(gallery, self._runner())
 
-    def own(self, pixels: NDArray[np.floating]) -> OwnReferences:
-        """How near images come to these."""
+    def own(self, pixels: NDArray[np.floating], usual: float) -> OwnReferences:
+        """How near images come to these; ``usual`` of ``hubs.usual_nearness``."""
         candidates, similarity, by_places = self._found(pixels, self.unseen)
         patients, n_training = self.unseen.gallery.patients, len(self._prepared[0].cohort)
-        return OwnReferences.among((candidates, similarity), patients, n_training, by_places)
+        return OwnReferences.among((candidates, similarity), patients, n_training, by_places, usual)
 
     def nearest(self, pixels: NDArray[np.floating]) -> NearestPatients:
         """Patients of either cohort."""
-        candidates, similarity = self.look_up(pixels, search=self.joint)
         patients = self.joint.gallery.patients
+        candidates, similarity = best_without_hubs(*self.look_up(pixels, search=self.joint), patients)
         return nearest_patients(similarity[:, 0], candidates[:, 0], patients, len(self._prepared[0].cohort))
 
     @cached_property
@@ -313,9 +314,13 @@ class VerifiedCopyRate(ImageMetric):
         synthetic, reference = gathered.cpu().numpy().astype(np.float16), self._reference
         softening = match_sharpness(synthetic, reference.heldout) if self.match_sharpness else None
         synthetic_found = reference.look_up(synthetic)
+        own = None
+        if self.reference:
+            own = reference.own(synthetic, usual_nearness(synthetic_found[1]))
+            synthetic_found = best_without_hubs(*synthetic_found, reference.codes[0])
         heldout_found = reference.found if softening is None else reference.look_up(softening(reference.heldout))
         sims = Similarities.from_candidates(synthetic_found, heldout_found, *reference.codes)
-        record = flat_record(sims, reference.own(synthetic) if self.reference else None, **self.settings)
+        record = flat_record(sims, own, **self.settings)
         if self.reference:
             record |= reference_record(reference.nearest(synthetic), record["tau"], **self.settings)
         return {

@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 from scipy.stats import binom, norm
 
 from monai_memo.statistics.calibration import upper_quantile
+from monai_memo.statistics.hubs import without_hubs
 from monai_memo.statistics.similarities import NOT_COMPARED, Floats, Integers, fisher, on_common_scale
 
 FAR_ABOVE = 0.5  # tau, on Fisher's scale: between look-alikes and copies
@@ -110,20 +111,24 @@ class OwnReferences:
         patients: Integers,
         n_training: int,
         by_places: Floats | None = None,
+        usual: float | None = None,
     ) -> OwnReferences:
         """Of samples that were looked up among held-out images, for a training cohort of a size.
+
+        Patients who are near to many samples count for less (``hubs``): the same has to be done among training images.
 
         Args:
             found: ``(n_synthetic, k)`` images, -1 where there are no more, and similarities, best first.
             patients: ``(n_looked_through,)`` of the held-out images.
             n_training: number of training images.
             by_places: see above.
+            usual: ``hubs.usual_nearness`` of the samples among training images.
         """
-        images, similarity = found
+        images, similarity = found[0], without_hubs(*found, patients, usual)
         known = np.where(images >= 0, similarity, similarity[:, :1])  # one patient again says nothing new
         whose = patients[np.where(images >= 0, images, images[:, :1]).clip(min=0)]
         ratio = max(1.0, n_training / len(patients))
-        return cls(similarity[:, 0], ratio, by_places, NearestUnseen(known, whose))
+        return cls(similarity.max(axis=1), ratio, by_places, NearestUnseen(known, whose))
 
     def without_copies(self, tau: float) -> tuple[OwnReferences, int]:
         """Leave out samples that are copies of held-out images.

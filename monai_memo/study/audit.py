@@ -17,7 +17,7 @@ from monai_memo.audit.certainty import describe_sampling
 from monai_memo.audit.comparison import Comparison, compare, patient_codes
 from monai_memo.audit.reference import joint_gallery, nearest_patients
 from monai_memo.audit.sharpness import match_sharpness
-from monai_memo.audit.verified_comparison import compare_verified, search_in
+from monai_memo.audit.verified_comparison import compare_verified, lowered, search_in
 from monai_memo.data.cohort import Cohort, CohortImage
 from monai_memo.data.columns import cells_of
 from monai_memo.data.prepared import PreparedCohort
@@ -121,8 +121,8 @@ class RunAudit:
         # The paper knows no softening of the held-out images.
         as_they_are = compare({**embeddings, "heldout": self._embed(self.heldout)}, *patients)
         search = self._search(training, embeddings["training"])
-        verified = compare_verified(prepared, search, self.detector.sha256, self.folder / "verified")
-        own = self._own(synthetic, len(training.cohort), seed)
+        verified = compare_verified(prepared, search, self.detector.sha256, self.folder / "verified", hubs=True)
+        own = self._own(synthetic, len(training.cohort), seed, verified.usual)
         rates = {
             name: audit_rates(comparison.sims, mode, n_bootstrap=self.n_bootstrap, seed=seed, own=references)
             for name, mode, comparison, references in (
@@ -204,7 +204,7 @@ class RunAudit:
             self.searches[key] = search_in(training, embeddings, self.detector, Runner(progress=self.progress))
         return self.searches[key]
 
-    def _own(self, synthetic: PreparedCohort, n_training: int, seed: int) -> OwnReferences:
+    def _own(self, synthetic: PreparedCohort, n_training: int, seed: int, usual: float | None) -> OwnReferences:
         """What the samples show among held-out patients, where nothing can be a copy, as in an audit."""
         patients = patient_codes(self.heldout.cohort.patient_ids)
         rows = rows_looked_through(patients, n_training, seed)
@@ -214,7 +214,8 @@ class RunAudit:
             search = CopySearch.default(self.detector.network)
             self.searches[key] = search.fit(gallery, Runner(progress=self.progress))
         found = self.searches[key].search(synthetic.pixels)
-        return OwnReferences.among((found.candidates, found.similarity), patients[rows], n_training, found.by_places())
+        nearest = found.candidates, found.similarity
+        return OwnReferences.among(nearest, patients[rows], n_training, found.by_places(), usual)
 
     def _reference(
         self,
@@ -231,7 +232,7 @@ class RunAudit:
             search = CopySearch.default(self.detector.network)
             self.searches[key] = search.fit(joint_gallery(cohorts, both), Runner(progress=self.progress))
         search = self.searches[key]
-        found = search.search(synthetic.pixels)
+        found = lowered(search.search(synthetic.pixels), search.gallery.patients)
         control = reference_control(
             nearest_patients(
                 found.similarity[:, 0], found.candidates[:, 0], search.gallery.patients, len(training.cohort)

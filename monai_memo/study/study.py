@@ -45,7 +45,7 @@ from monai_memo.workspace.output_folder import OutputFolder
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 3  # raise it when the same run would come to have another result: earlier ones are then done again
+FORMAT = 4  # raise it when the same run would come to have another result: earlier ones are then done again
 SAMPLES_SHOWN = 24
 
 

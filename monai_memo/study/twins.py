@@ -24,7 +24,7 @@ from monai_memo.audit.record import software_versions
 from monai_memo.audit.reference import joint_patients, nearest_patients
 from monai_memo.audit.run import resolve_device
 from monai_memo.audit.sharpness import match_sharpness
-from monai_memo.audit.verified_comparison import search_in
+from monai_memo.audit.verified_comparison import lowered, search_in
 from monai_memo.benchmark.baselines import PAPER, EmbeddingSimilarity, Scorer, paper_detector, pixel_baselines
 from monai_memo.benchmark.classical import classical_baselines
 from monai_memo.data.cohort import Cohort
@@ -46,6 +46,7 @@ from monai_memo.search.parts import NOT_SCORED, PartSearch
 from monai_memo.search.runner import Runner
 from monai_memo.statistics.calibration import require_heldout
 from monai_memo.statistics.exceedance import exceedance
+from monai_memo.statistics.hubs import usual_nearness
 from monai_memo.statistics.own_references import OwnReferences, rows_looked_through
 from monai_memo.statistics.rates import audit_rates
 from monai_memo.statistics.reference import ReferenceControl, reference_control
@@ -59,7 +60,7 @@ from monai_memo.workspace.output_folder import OutputFolder
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 6  # raise it when the same unit would come to have another result
+FORMAT = 7  # raise it when the same unit would come to have another result
 FEWEST = 10  # patients of a half
 OURS = "this search"
 Pixels = NDArray[np.floating]
@@ -340,13 +341,16 @@ def look_up(samples: NDArray[np.float32], own: Half, twin: Half, strangers: Stra
     softening = match_sharpness(samples, unseen.pixels)
     control = np.asarray(unseen.pixels if softening is None else softening(unseen.pixels), dtype=np.float32)
     for name, half in (("own", own), ("twin", twin)):
-        found, held = half.search.search(samples), half.search.search(control)
+        as_it_is, held = half.search.search(samples), half.search.search(control)
+        found = lowered(as_it_is, half.search.gallery.patients)
         sims = Similarities.from_candidates(
             (found.candidates, found.similarity), (held.candidates, held.similarity),
             patient_codes(half.prepared.cohort.patient_ids), patient_codes(unseen.cohort.patient_ids),
         )  # fmt: skip
         whose, nearest_unseen = strangers.search.gallery.patients, (to_unseen.candidates, to_unseen.similarity)
-        references = OwnReferences.among(nearest_unseen, whose, len(half.pixels), to_unseen.by_places())
+        references = OwnReferences.among(
+            nearest_unseen, whose, len(half.pixels), to_unseen.by_places(), usual_nearness(as_it_is.similarity)
+        )
         rates = audit_rates(sims, n_bootstrap=200, seed=seed, own=references)
         called, by_control = (int((found.similarity[:, 0] > x).sum()) for x in (rates.tau.value, rates.tau_control))
         audits[name] = {
