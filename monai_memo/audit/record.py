@@ -28,6 +28,7 @@ from monai_memo.audit.repeats import repeated_samples
 from monai_memo.audit.result import SCHEMA_VERSION, AuditResult, CohortSummary, Count, Estimate, Match
 from monai_memo.audit.run import Run
 from monai_memo.audit.searching import Searched
+from monai_memo.audit.single_copies import single_copies, with_single_copies
 from monai_memo.audit.unlike import unlike_training
 from monai_memo.audit.verdict import (
     SHARE_OF_CONCERN,
@@ -293,6 +294,8 @@ def build_result(
     verdict = weighed(verdict, excess, reference, configuration.confidence, sims.n_synthetic)
     agreement = _agreement(comparison, rates.tau.value)
     verdict = resting_on(verdict, agreement)
+    alone = single_copies(prepared["synthetic"].pixels, inputs.training.pixels, comparison, rates.tau.value)
+    verdict = with_single_copies(verdict, alone)
     return AuditResult(
         schema_version=SCHEMA_VERSION,
         n_synthetic=sims.n_synthetic,

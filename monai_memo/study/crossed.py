@@ -27,6 +27,7 @@ from monai_memo.data.cohort import Cohort
 from monai_memo.errors import ConfigurationError
 from monai_memo.files import write_json, write_text
 from monai_memo.sealing import fingerprint, read_sealed_json, write_sealed_json
+from monai_memo.search.copy_search import VERSION
 from monai_memo.settings.refusals import refusals
 from monai_memo.statistics.twins import summarise
 from monai_memo.study.arguments import add_study, study_of
@@ -144,7 +145,7 @@ class CrossedStudy:
             logger.warning(
                 "%s has %d samples, fewer than --samples %d: all are taken", run.name, len(every), self.samples
             )
-        asked = [FORMAT, run.name, other.seed, self.data.identity, self.data.detector.sha256, self.baselines]
+        asked = [FORMAT, VERSION, run.name, other.seed, self.data.identity, self.data.detector.sha256, self.baselines]
         asked += [] if self.paper is None else [self.paper.sha256]
         identity = fingerprint("crossed unit", asked, [drawn], packages=())
         path = self.out / "units" / f"{run.name}.json"

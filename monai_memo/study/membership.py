@@ -34,6 +34,7 @@ from monai_memo.membership.membership import record_of
 from monai_memo.membership.scores import DENOISING, ONE_QUERY, Probe
 from monai_memo.membership.settings import ExtractSettings
 from monai_memo.sealing import fingerprint, read_sealed_json, write_sealed_json
+from monai_memo.search.copy_search import VERSION
 from monai_memo.settings import Refused, Several, Whole
 from monai_memo.settings.refusals import refusals
 from monai_memo.study.audit import RunAudit
@@ -118,8 +119,8 @@ class MembershipStudy:
         contents = [one.content_sha256 for one in prepared.values()]
         rows = []
         for steps in self.plan.steps:
-            made_from = [FORMAT, steps, contents, self.detector.sha256, SETTINGS, dict(self.plan.settings or {})]
-            made_from += [self.plan.samples, self.plan.targets, self.plan.seed]
+            made_from = [FORMAT, VERSION, steps, contents, self.detector.sha256, SETTINGS]
+            made_from += [dict(self.plan.settings or {}), self.plan.samples, self.plan.targets, self.plan.seed]
             path = (
                 self.out / "stages" / f"{steps}-{fingerprint('stage of membership', made_from, packages=())[:16]}.json"
             )

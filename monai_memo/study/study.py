@@ -29,6 +29,7 @@ from monai_memo.generators.latent_diffusion import sample_seeds
 from monai_memo.progress import following
 from monai_memo.sampling import TrainedGenerator
 from monai_memo.sealing import fingerprint, is_sealed, read_sealed_json, write_sealed, write_sealed_json
+from monai_memo.search.copy_search import VERSION
 from monai_memo.study.audit import Groups, RunAudit
 from monai_memo.study.conditioning import BUNDLE_COLUMN, COLUMN, Told, labelled, labels_of, table_of
 from monai_memo.study.configuration import GeneratorEntry, Planned, Run, StudyConfiguration
@@ -306,7 +307,7 @@ class GeneratorStudy:
         return {**parts, "autoencoder": weights, "bundle": self._bundle(run, data, told=False).identity(trained)}
 
     def _run_identity(self, run: Run, data: StudyData) -> str:
-        audited = [FORMAT, run.steps, self.configuration.n_samples, data.detector.sha256]
+        audited = [FORMAT, VERSION, run.steps, self.configuration.n_samples, data.detector.sha256]
         # Whatever is installed: a result says with which packages it was made, and is not made again for newer ones.
         return fingerprint("run of a study", [self._identity(run, data), audited], packages=())
 

@@ -40,7 +40,7 @@ from monai_memo.generators.small import train_small_generator
 from monai_memo.progress import following
 from monai_memo.sampling import Generator
 from monai_memo.sealing import fingerprint, read_sealed_json, write_sealed_json
-from monai_memo.search.copy_search import CopySearch
+from monai_memo.search.copy_search import VERSION, CopySearch
 from monai_memo.search.gallery import Gallery
 from monai_memo.search.parts import NOT_SCORED, PartSearch
 from monai_memo.search.runner import Runner
@@ -267,7 +267,7 @@ class TwinStudy:
         self, kind: str, steps: int, own: int, cohorts: Sequence[PreparedCohort], detector: Detector, seed: int
     ) -> Path:
         contents = [one.content_sha256 for one in cohorts]
-        made_from = [FORMAT, kind, steps, own, contents, detector.sha256, seed]
+        made_from = [FORMAT, VERSION, kind, steps, own, contents, detector.sha256, seed]
         made_from += [self.settings.samples, self.settings.baselines, self.settings.seed]
         made_from += [] if self.device == "cpu" else [self.device]
         made_from += [] if self.paper is None else [self.paper.sha256]
