@@ -192,6 +192,7 @@ def start(arguments: dict[str, Any]) -> subprocess.Popen[bytes]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_two_audits_at_once_are_never_mixed(cohorts: Path, detector: Path, tmp_path: Path) -> None:
     """Whichever comes first finishes; the other one is refused by its process, or comes after it."""
     refused = 0

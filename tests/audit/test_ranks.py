@@ -117,6 +117,7 @@ def test_two_ranks_write_the_record_of_one_also_after_one_was_killed(
     assert sum(queries.values()) < 40 + 3 * 30 + 20 + 2 * strengths
 
 
+@pytest.mark.slow
 def test_an_error_of_one_rank_ends_both_with_one_message(
     demo_folder: Path, detector_file: Path, tmp_path: Path
 ) -> None:
