@@ -24,12 +24,28 @@ from monai_memo.search.matches import Matches
 from monai_memo.search.protocols import Search
 from monai_memo.search.runner import Runner
 from monai_memo.statistics.hubs import usual_nearness, without_hubs
+from monai_memo.statistics.own_references import rows_looked_through
 from monai_memo.statistics.similarities import Similarities
 
 
 def gallery_of(training: PreparedCohort, embeddings: NDArray[np.float32]) -> Gallery:
     """The images of a training cohort, to be looked up among; ``embeddings`` are the detector's."""
     return Gallery.of(training.pixels, training.cohort.patient_ids, embeddings)
+
+
+def gallery_looked_through(
+    heldout: PreparedCohort, embeddings: NDArray[np.float32], n_training: int, seed: int
+) -> Gallery:
+    """Held-out images for ``OwnReferences``: of whole patients, no more than there are training images.
+
+    Args:
+        embeddings: of all held-out images.
+        n_training: number of training images.
+        seed: of the draw.
+    """
+    patients = patient_codes(heldout.cohort.patient_ids)
+    rows = rows_looked_through(patients, n_training, seed)
+    return Gallery(np.asarray(heldout.pixels)[rows], patients[rows], embeddings[rows])
 
 
 def search_in(

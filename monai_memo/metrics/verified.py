@@ -20,7 +20,7 @@ from monai_memo.audit.comparison import patient_codes
 from monai_memo.audit.reference import joint_gallery, nearest_patients
 from monai_memo.audit.repeats import nearly_repeated
 from monai_memo.audit.sharpness import fine_detail, match_sharpness
-from monai_memo.audit.verified_comparison import search_in
+from monai_memo.audit.verified_comparison import gallery_looked_through, search_in
 from monai_memo.data.cohort import Cohort
 from monai_memo.data.loading import Preprocessing
 from monai_memo.data.prepared import PreparedCohort, prepare
@@ -34,13 +34,12 @@ from monai_memo.metrics.reference import KINDS as OF_COHORTS
 from monai_memo.metrics.reference import ReferenceOptions
 from monai_memo.sealing import array_sha256
 from monai_memo.search.copy_search import CopySearch, MakeSearch
-from monai_memo.search.gallery import Gallery
 from monai_memo.search.runner import Runner
 from monai_memo.settings import Flag
 from monai_memo.settings.keywords import with_defaults
 from monai_memo.statistics.calibration import require_heldout, threshold_copies
 from monai_memo.statistics.hubs import best_without_hubs, usual_nearness
-from monai_memo.statistics.own_references import OwnReferences, rows_looked_through
+from monai_memo.statistics.own_references import OwnReferences
 from monai_memo.statistics.reference import NearestPatients
 from monai_memo.statistics.similarities import Similarities
 
@@ -137,10 +136,9 @@ class _Reference:
     def unseen(self) -> CopySearch:
         """In held-out images alone, no more of them than there are training images."""
         training, heldout = self._prepared
-        codes = self.codes[1]
-        rows = rows_looked_through(codes, len(training.cohort), self.options["seed"])
         search = self.make(self.detector.network, self.options["batch_size"])
-        gallery = Gallery(np.asarray(heldout.pixels)[rows], codes[rows], self._embedded(heldout)[rows])
+        embeddings, seed = self._embedded(heldout), self.options["seed"]
+        gallery = gallery_looked_through(heldout, embeddings, len(training.cohort), seed)
         return search.fit(gallery, self._runner())
 
     def own(self, pixels: NDArray[np.floating], usual: float) -> OwnReferences:

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_memo.audit.certainty import describe_sampling
-from monai_memo.audit.comparison import Comparison, compare, patient_codes
+from monai_memo.audit.comparison import Comparison, compare
 from monai_memo.audit.reference import joint_gallery, nearest_patients
 from monai_memo.audit.sharpness import match_sharpness
-from monai_memo.audit.verified_comparison import compare_verified, lowered, search_in
+from monai_memo.audit.verified_comparison import compare_verified, gallery_looked_through, lowered, search_in
 from monai_memo.data.cohort import Cohort, CohortImage
 from monai_memo.data.columns import cells_of
 from monai_memo.data.prepared import PreparedCohort
@@ -26,14 +26,12 @@ from monai_memo.detector.detector import Detector
 from monai_memo.errors import UnusableImageError
 from monai_memo.generators.evaluation import COLUMNS, sheet
 from monai_memo.generators.scores import distribution_distances, diversity, features
-from monai_memo.sealing import fingerprint
 from monai_memo.search.copy_search import CopySearch
-from monai_memo.search.gallery import Gallery
 from monai_memo.search.runner import Runner
 from monai_memo.statistics.calibration import expected_floor
 from monai_memo.statistics.discoveries import discover
 from monai_memo.statistics.groups import group_rates
-from monai_memo.statistics.own_references import OwnReferences, rows_looked_through
+from monai_memo.statistics.own_references import OwnReferences
 from monai_memo.statistics.rates import AuditRates, audit_rates
 from monai_memo.statistics.reference import reference_control
 
@@ -206,16 +204,14 @@ class RunAudit:
 
     def _own(self, synthetic: PreparedCohort, n_training: int, seed: int, usual: float | None) -> OwnReferences:
         """What the samples show among held-out patients, where nothing can be a copy, as in an audit."""
-        patients = patient_codes(self.heldout.cohort.patient_ids)
-        rows = rows_looked_through(patients, n_training, seed)
-        key = f"unseen {fingerprint('rows', [], [rows])}"
+        key = f"unseen, {n_training} images, seed {seed}"
         if key not in self.searches:
-            gallery = Gallery(np.asarray(self.heldout.pixels)[rows], patients[rows], self._embed(self.heldout)[rows])
+            gallery = gallery_looked_through(self.heldout, self._embed(self.heldout), n_training, seed)
             search = CopySearch.default(self.detector.network)
             self.searches[key] = search.fit(gallery, Runner(progress=self.progress))
-        found = self.searches[key].search(synthetic.pixels)
+        found, patients = self.searches[key].search(synthetic.pixels), self.searches[key].gallery.patients
         nearest = found.candidates, found.similarity
-        return OwnReferences.among(nearest, patients[rows], n_training, found.by_places(), usual)
+        return OwnReferences.among(nearest, patients, n_training, found.by_places(), usual)
 
     def _reference(
         self,

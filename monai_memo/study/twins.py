@@ -24,7 +24,7 @@ from monai_memo.audit.record import software_versions
 from monai_memo.audit.reference import joint_patients, nearest_patients
 from monai_memo.audit.run import resolve_device
 from monai_memo.audit.sharpness import match_sharpness
-from monai_memo.audit.verified_comparison import lowered, search_in
+from monai_memo.audit.verified_comparison import gallery_looked_through, lowered, search_in
 from monai_memo.benchmark.baselines import PAPER, EmbeddingSimilarity, Scorer, paper_detector, pixel_baselines
 from monai_memo.benchmark.classical import classical_baselines
 from monai_memo.data.cohort import Cohort
@@ -41,13 +41,12 @@ from monai_memo.progress import following
 from monai_memo.sampling import Generator
 from monai_memo.sealing import fingerprint, read_sealed_json, write_sealed_json
 from monai_memo.search.copy_search import VERSION, CopySearch
-from monai_memo.search.gallery import Gallery
 from monai_memo.search.parts import NOT_SCORED, PartSearch
 from monai_memo.search.runner import Runner
 from monai_memo.statistics.calibration import require_heldout
 from monai_memo.statistics.exceedance import exceedance
 from monai_memo.statistics.hubs import usual_nearness
-from monai_memo.statistics.own_references import OwnReferences, rows_looked_through
+from monai_memo.statistics.own_references import OwnReferences
 from monai_memo.statistics.rates import audit_rates
 from monai_memo.statistics.reference import ReferenceControl, reference_control
 from monai_memo.statistics.similarities import Similarities
@@ -302,12 +301,9 @@ def half_of(
 
 def strangers_of(unseen: PreparedCohort, detector: Detector, most: int, device: str, seed: int) -> Strangers:
     """Held-out patients, of whose images so many are looked through at the most."""
-    codes = patient_codes(unseen.cohort.patient_ids)
-    rows = rows_looked_through(codes, most, seed)
-    pixels = np.asarray(unseen.pixels)[rows]
-    embeddings = detector.embed(pixels, device=device, progress=False)
+    embeddings = detector.embed(unseen.pixels, device=device, progress=False)
     runner = Runner.on(device, seed=seed, progress=False)
-    gallery = Gallery(pixels, codes[rows], embeddings)
+    gallery = gallery_looked_through(unseen, embeddings, most, seed)
     search = CopySearch.default(detector.network).fit(gallery, runner)
     return Strangers(unseen, search, PartSearch().fit(gallery, runner))
 
