@@ -17,6 +17,14 @@ from monai_memo.statistics.similarities import Similarities, neighbours_needed, 
 
 
 @dataclass(frozen=True)
+class Found:
+    """The training image that the search found for each of ``n`` synthetic images, and how similar it is."""
+
+    image: NDArray[np.int64]
+    similarity: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Similarities between the cohorts, and which training image is nearest to each synthetic one.
 
@@ -28,6 +36,7 @@ class Comparison:
         by_places: ``(n_synthetic,)`` similarity to it place by place, in all frequency bands; what counts can be that
             of the whole images instead. None where embeddings alone are compared.
         usual: ``hubs.usual_nearness`` of the synthetic images, where hubs among the patients count for less.
+        found: what the search found before these did.
     """
 
     sims: Similarities
@@ -36,6 +45,12 @@ class Comparison:
     p_values: NDArray[np.float64] | None = None
     by_places: NDArray[np.float64] | None = None
     usual: float | None = None
+    found: Found | None = None
+
+    def near_many(self, tau: float) -> NDArray[np.bool_]:
+        """``(n_synthetic,)`` which images are not above ``tau`` only because their patient is near to many of them."""
+        counted = self.sims.synthetic_to_training
+        return np.zeros(len(counted), bool) if self.found is None else (self.found.similarity > tau) & (counted <= tau)
 
 
 def patient_codes(patient_ids: Sequence[str]) -> NDArray[np.int64]:
@@ -91,7 +106,9 @@ def with_soft_part(
     soft = which[sims.synthetic_neighbours]
     to_synthetic = np.where(soft, on_common_scale(sims.training_to_synthetic, *own), sims.training_to_synthetic)
     order = np.argsort(-to_synthetic, axis=1, kind="stable")
-    by_places = comparison.by_places
+    by_places, first = comparison.by_places, comparison.found
+    if first is not None:
+        first = replace(first, similarity=np.where(which, on_common_scale(first.similarity, *own), first.similarity))
     return replace(
         comparison,
         sims=replace(
@@ -102,4 +119,5 @@ def with_soft_part(
         ),
         p_values=p_values,
         by_places=None if by_places is None else np.where(which, on_common_scale(by_places, *own), by_places),
+        found=first,
     )

@@ -90,6 +90,8 @@ class Match:
         agrees: of copies: ``"places"`` where both images agree place by place, in the finer bands too (the same image),
             ``"layout"`` where they agree as a whole only. None of other images and without verification.
         conditions: of the synthetic image, what its table says beside image and seed.
+        as_found: the similarity before patients who are near to many of the synthetic images counted for less
+            (``statistics.hubs``); None where they do not. Where it alone is above tau, image and patient are its.
     """
 
     synthetic: str
@@ -104,6 +106,12 @@ class Match:
     look_alikes: float | None = None
     agrees: Literal["places", "layout"] | None = None
     conditions: dict[str, str] = field(default_factory=dict, hash=False)
+    as_found: float | None = None
+
+    @property
+    def near_many(self) -> bool:
+        """Above tau, and no copy only because the patient is near to many of the synthetic images."""
+        return not self.copy and self.as_found is not None and self.as_found > self.tau
 
 
 @dataclass(frozen=True)
@@ -312,6 +320,7 @@ class ReferencePart:
         tau_control: what tau would be by held-out images alone; it is higher where the synthetic images come as near
             to unseen patients.
         between: images above that threshold and not above tau: as near as samples are to anybody, no copies by this.
+        near_many: images that are not above tau only because their patient is near to many of the synthetic images.
     """
 
     __pydantic_config__ = ConfigDict(allow_inf_nan=False)
@@ -331,6 +340,7 @@ class ReferencePart:
     listed: Natural = 0
     tau_control: float | None = None
     between: Natural | None = None
+    near_many: Natural | None = None
 
 
 @dataclass(frozen=True)

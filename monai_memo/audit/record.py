@@ -23,7 +23,7 @@ from monai_memo.audit.in_part import InPart, describe_parts, left_out, partial_m
 from monai_memo.audit.inputs import Inputs
 from monai_memo.audit.orientation import not_looked_up
 from monai_memo.audit.parts import AgreementPart, OrientationPart, ReferencePart, StandardPart, Timing
-from monai_memo.audit.reference import describe_reference, heldout_copied, raised_warning
+from monai_memo.audit.reference import describe_reference, heldout_copied, near_many_warning, raised_warning
 from monai_memo.audit.repeats import repeated_samples
 from monai_memo.audit.result import SCHEMA_VERSION, AuditResult, CohortSummary, Count, Estimate, Match
 from monai_memo.audit.run import Run
@@ -159,10 +159,13 @@ def match_table(prepared: Mapping[str, PreparedCohort], comparison: Comparison, 
     similarity = comparison.sims.synthetic_to_training
     training = prepared["training"].cohort.images
     synthetic = prepared["synthetic"].cohort.images
-    agrees = kinds_of_agreement(comparison, tau)
+    agrees, near_many = kinds_of_agreement(comparison, tau), comparison.near_many(tau)
+    found, nearest = comparison.found, comparison.nearest_training
+    if found is not None:
+        nearest = np.where(near_many, found.image, nearest)
     rows = []
     for index in np.argsort(-similarity, kind="stable"):
-        original, columns = training[int(comparison.nearest_training[index])], synthetic[int(index)].columns
+        original, columns = training[int(nearest[index])], synthetic[int(index)].columns
         rows.append(
             Match(
                 synthetic=synthetic[int(index)].image_id,
@@ -177,6 +180,7 @@ def match_table(prepared: Mapping[str, PreparedCohort], comparison: Comparison, 
                 agrees=agrees[index],
                 look_alikes=None if look_alikes is None else round(float(look_alikes[index]), 6),
                 conditions={name: given(value) for name, value in columns.items() if name not in OF_SAMPLES},
+                as_found=None if found is None else float(found.similarity[index]),
             )
         )
     return rows
@@ -197,7 +201,10 @@ def _reference(configuration: AuditConfiguration, searched: Searched, calibrated
     listed = int((look_alikes <= configuration.fdr).sum())
     similarity, rates = searched.comparison.sims.synthetic_to_training, calibrated.rates
     between = int(((similarity > rates.tau_control) & (similarity <= rates.tau.value)).sum())
-    return describe_reference(found, nearest.ratio, listed, searched.search is not None, rates.tau_control, between)
+    near_many = int(searched.comparison.near_many(rates.tau.value).sum())
+    return describe_reference(
+        found, nearest.ratio, listed, searched.search is not None, rates.tau_control, between, near_many
+    )
 
 
 def _raised(searched: Searched, calibrated: Calibrated, reference: ReferencePart | None) -> list[str]:
@@ -266,6 +273,7 @@ def build_result(
     said += calibrated.reference.warnings if calibrated.reference is not None else []
     reference = _reference(configuration, searched, calibrated)
     said += _raised(searched, calibrated, reference)
+    said += near_many_warning(0 if reference is None else reference.near_many or 0, sims.n_synthetic)
     of_heldout = heldout_copied(rates.of_heldout, sims.n_synthetic)
     said += of_heldout
     said += raised_in_part(in_part)

@@ -161,8 +161,28 @@ def between_both(number: int, lower: str, what: str, column: str) -> str:
     )
 
 
+def near_many_warning(number: int, samples: int) -> list[str]:
+    """What to tell of images that are not called only because their patient is near to many: no or one sentence."""
+    if not number:
+        return []
+    one = number == 1
+    return [
+        f"{number} of {samples} synthetic images {'is' if one else 'are'} above tau as the search found "
+        f"{'it' if one else 'them'}, and not called, since the patient is near to 15 % of the samples or more: "
+        "look-alikes, or soft copies of one patient again and again, nothing here can tell. Look at "
+        f"{'it' if one else 'them'}: as_found in matches.csv is above tau, and copy is false. To be on the safe side, "
+        f"remove {'it' if one else 'them'} too."
+    ]
+
+
 def describe_reference(
-    found: ReferenceControl, ratio: float, listed: int, by_search: bool, tau_control: float, between: int
+    found: ReferenceControl,
+    ratio: float,
+    listed: int,
+    by_search: bool,
+    tau_control: float,
+    between: int,
+    near_many: int = 0,
 ) -> ReferencePart:
     """For the record."""
     return ReferencePart(
@@ -181,4 +201,5 @@ def describe_reference(
         listed=listed,
         tau_control=tau_control,
         between=between,
+        near_many=near_many,
     )

@@ -69,6 +69,7 @@ MATCH_COLUMNS = (
     "same_image",
     "look_alikes",
     "agrees",
+    "as_found",
     "pair",
     "page",
 )
@@ -302,6 +303,7 @@ class AuditResult:
                 same_image,
                 look_alikes,
                 match.agrees or "",
+                "" if match.as_found is None else f"{match.as_found:.6f}",
             )
             page = page_of(pair) if (Path(folder) / page_of(pair)).is_file() else ""
             names = cell(match.synthetic), cell(match.nearest_training)

@@ -65,7 +65,8 @@ def choose_pairs(matches: Sequence[Match], gallery: int, seed: int, dims: int) -
         return ShownPairs(n_copies=sum(match.copy for match in matches))
     copies = [number for number, match in enumerate(matches, 1) if match.copy]
     others = [number for number, match in enumerate(matches, 1) if not match.copy and match.similarity > -1]
-    near = [*copies[-min(EACH_SIDE, gallery) :], *others[: min(EACH_SIDE, gallery)]]
+    below = sorted(others, key=lambda number: not matches[number - 1].near_many)
+    near = [*copies[-min(EACH_SIDE, gallery) :], *below[: min(EACH_SIDE, gallery)]]
     every = [*copies, *others]
     rng = np.random.default_rng([seed, 23])
     drawn = rng.choice(len(every), min(AT_RANDOM, gallery, len(every)), replace=False)

@@ -103,7 +103,7 @@ def weighed(
       are too small for the reference control to say either, the copies stand, and it is told that they are unconfirmed.
     * The reference control says copies, and the control does not: a warning of copies.
     * Neither says copies, but tau had to be raised over many images, and the reference control cannot exclude that some
-      are copies: not conclusive.
+      are copies: not conclusive. Nor where many are above tau and not called, since their patient is near to many.
 
     Args:
         verdict: of ``verdict_for``.
@@ -120,8 +120,21 @@ def weighed(
     fewer = ours.high < excess.value or (able and ours.value < ALIKE * excess.value)
     if verdict["level"] != "copies_found":
         if reference.p_value > level / 2:
-            between = (reference.between or 0) / samples if samples else 0.0
-            if verdict["level"] != "no_excess" or min(between, ours.high) <= SHARE_OF_CONCERN:
+            between, near_many = (
+                (number or 0) / samples if samples else 0.0 for number in (reference.between, reference.near_many)
+            )
+            if verdict["level"] != "no_excess":
+                return verdict
+            if near_many > SHARE_OF_CONCERN:
+                return {
+                    "level": "inconclusive",
+                    "headline": f"Not conclusive: {percent(near_many)} of the synthetic images are above the threshold "
+                    "and near to the same few training patients.",
+                    "detail": f"{numbers} They are look-alikes, or soft copies of these patients: both controls leave "
+                    "them out. Look at these pairs (as_found in matches.csv is above tau, copy is false), remove them "
+                    "or train the generator again, and audit the result.",
+                }
+            if min(between, ours.high) <= SHARE_OF_CONCERN:
                 return verdict
             return {
                 "level": "inconclusive",

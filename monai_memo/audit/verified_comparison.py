@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_memo.audit.comparison import Comparison, patient_codes
+from monai_memo.audit.comparison import Comparison, Found, patient_codes
 from monai_memo.audit.symmetries import TurnedSearch
 from monai_memo.data.orientation import name_of
 from monai_memo.data.prepared import PreparedCohort
@@ -93,8 +93,10 @@ def compare_verified(
         key = [detector_sha256, prepared["training"].content_sha256, prepared[name].content_sha256, *settings]
         store = Path(folder) / f"{fingerprint('verified matches of an audit', key)[:32]}.npz"
         found[name] = search.search(prepared[name].pixels, store)
-    usual = usual_nearness(found["synthetic"].similarity) if hubs else None
+    usual = first = None
     if hubs:
+        usual = usual_nearness(found["synthetic"].similarity)
+        first = Found(found["synthetic"].candidates[:, 0], found["synthetic"].similarity[:, 0])
         found["synthetic"] = lowered(found["synthetic"], patient_codes(patients))
     pairs = {name: (matches.candidates, matches.similarity) for name, matches in found.items()}
     sims = Similarities.from_candidates(
@@ -104,4 +106,4 @@ def compare_verified(
         patient_codes(prepared["heldout"].cohort.patient_ids),
     )
     best = found["synthetic"]
-    return Comparison(sims, best.candidates[:, 0], by_places=best.by_places(), usual=usual)
+    return Comparison(sims, best.candidates[:, 0], by_places=best.by_places(), usual=usual, found=first)

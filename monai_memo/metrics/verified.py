@@ -298,10 +298,11 @@ class VerifiedCopyRate(ImageMetric):
         """The numbers of ``copy_rates``; the same on every rank.
 
         Beside them, with the reference control, ``n_copies_of_heldout``: samples that seem to be copies of held-out
-        images, more than chance makes; the generator has seen these then. ``fine_detail`` and ``fine_detail_heldout``:
-        medians of the share of an image's contrast that lies in detail finer than two pixels. Samples with less of it
-        are soft. ``softened`` is 1 where the held-out images were softened to match, which looks them up again, and
-        else 0.
+        images, more than chance makes; the generator has seen these then; and ``n_near_many``: samples above tau that
+        are not called since their patient is near to many of them, look-alikes or soft copies. ``fine_detail`` and
+        ``fine_detail_heldout``: medians of the share of an image's contrast that lies in detail finer than two pixels.
+        Samples with less of it are soft. ``softened`` is 1 where the held-out images were softened to match, which
+        looks them up again, and else 0.
 
         Raises:
             ValueError: no images since the last reset.
@@ -312,7 +313,7 @@ class VerifiedCopyRate(ImageMetric):
         synthetic, reference = gathered.cpu().numpy().astype(np.float16), self._reference
         softening = match_sharpness(synthetic, reference.heldout) if self.match_sharpness else None
         synthetic_found = reference.look_up(synthetic)
-        own = None
+        own, as_found = None, synthetic_found[1][:, 0]
         if self.reference:
             own = reference.own(synthetic, usual_nearness(synthetic_found[1]))
             synthetic_found = best_without_hubs(*synthetic_found, reference.codes[0])
@@ -321,6 +322,8 @@ class VerifiedCopyRate(ImageMetric):
         record = flat_record(sims, own, **self.settings)
         if self.reference:
             record |= reference_record(reference.nearest(synthetic), record["tau"], **self.settings)
+            kept_below = (as_found > record["tau"]) & (sims.synthetic_to_training <= record["tau"])
+            record["n_near_many"] = float(kept_below.sum())
         return {
             **record,
             "fine_detail": float(np.median(fine_detail(synthetic))),

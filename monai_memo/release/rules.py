@@ -26,6 +26,7 @@ class Row:
         listed: on the list at the false discovery rate.
         in_part: above the threshold for copies in part.
         part_patient: whom its region shows; None unless ``in_part``.
+        as_found: similarity before patients who are near to many samples counted for less; None where they do not.
     """
 
     name: str
@@ -35,6 +36,11 @@ class Row:
     listed: bool
     in_part: bool = False
     part_patient: str | None = None
+    as_found: float | None = None
+
+    def above(self, threshold: float) -> bool:
+        """Whether it can be a copy by a threshold, as planted copies are counted: by what the search found."""
+        return max(self.similarity, -1 if self.as_found is None else self.as_found) > threshold
 
 
 @dataclass(frozen=True)
@@ -118,6 +124,6 @@ def _reason(row: Row, rule: Rule) -> str | None:
             return LISTED
     elif row.copy:
         return COPY
-    elif rule.threshold is not None and row.similarity > rule.threshold:
+    elif rule.threshold is not None and row.above(rule.threshold):
         return BELOW
     return PART if rule.parts and row.in_part else None

@@ -37,8 +37,8 @@ class Left:
         copies: the bound; None where no planted copy was found, so that nothing is known.
         planted, found: copies that were planted, and those above the threshold.
         above: images above the threshold that were removed or would have been: all of them are counted as copies.
-        kept_above: images above the threshold that are released all the same (not on the list, or called novel by
-            raters): all of them are counted as copies left.
+        kept_above: images above the threshold that are released all the same (not on the list, called novel by raters,
+            or near a patient who is near to many of them): all of them are counted as copies left.
     """
 
     copies: int | None
@@ -235,7 +235,9 @@ def statement_of(
     drawn = done.drawn
     rejected = 0 if drawn is None else drawn.copies
     above = sum(row.copy for row in rows) + rejected
-    kept_above = sum((row.copy or _is_above(row, threshold)) and row.name in kept for row in rows)
+    # The rule bound removes what is above the lowered threshold, where its bound counts no copies.
+    least = first.tau if threshold is None else threshold
+    kept_above = sum((row.copy or row.above(least)) and row.name in kept for row in rows)
     found = int((first.planted > first.tau).sum())
     copies = copies_left(above, found, len(first.planted), CONFIDENCE)
     if threshold is not None:
@@ -271,11 +273,6 @@ def statement_of(
     )
 
 
-def _is_above(row: Row, threshold: float | None) -> bool:
-    """Above the lowered threshold: the bound counts no copies there, since the rule removes them."""
-    return threshold is not None and row.similarity > threshold
-
-
 def _at_most(copies: int | None, kept_above: int, released: int) -> int | None:
     return None if copies is None else min(released, copies + kept_above)
 
@@ -288,7 +285,7 @@ def _altered(result: AuditResult, rows: Sequence[Row], kept: set[str], parts: bo
     planted = limit["copies"] * sum(len(row["found"]) for row in limit["limits"])
     found = sum(round(share * limit["copies"]) for row in limit["limits"] for share in row["found"].values())
     called = [row.name for row in rows if row.copy or row.in_part]
-    kept_above = len(kept & set(called))
+    kept_above = len(kept & {*called, *(row.name for row in rows if row.above(result.tau.value))})
     above = len(called) + rejected
     copies = copies_left(above, found, planted, CONFIDENCE) if planted else None
     return Left(_at_most(copies, kept_above, len(kept)), planted, found, above, kept_above)

@@ -40,6 +40,7 @@ def rows_of(audit: AuditFolder, patient_of: Mapping[str, str]) -> list[Row]:
                 Row(
                     name, patient_of[row["nearest_training"]], float(row["similarity"]), row["copy"] == "true",
                     row["listed"] == "true", original is not None, None if original is None else patient_of[original],
+                    float(row["as_found"]) if row.get("as_found") else None,
                 )
             )  # fmt: skip
     except KeyError as error:

@@ -9,8 +9,9 @@ evidence for any one of them: it is taken off the similarity of every sample to 
 samples show with their third nearest image (after the local scaling of Conneau et al., ICLR 2018). The same is done in
 every gallery that the samples are looked up in; held-out images that pose as samples keep what they have.
 
-A patient who is copied in fewer samples loses nothing by these copies, and no more than ``MOST``
-is ever taken off: look-alikes are that far above a threshold at most, copies further.
+A patient who is copied in fewer samples loses nothing by these copies, and no more than ``MOST`` is ever taken off:
+look-alikes are that far above a threshold at most, most copies further. Weak copies of one patient in many samples are
+not told from look-alikes: audits keep the similarity before (``audit.comparison.Found``) and tell of such images.
 """
 
 from __future__ import annotations
@@ -19,16 +20,21 @@ import math
 
 import numpy as np
 
-from monai_memo.statistics.similarities import Floats, Integers, fisher
+from monai_memo.statistics.similarities import NOT_COMPARED, Floats, Integers, fisher
 
 SHARE, FEWEST = 0.15, 5  # of the samples, and how many of them at least
+FEWEST_PATIENTS = 20  # of a gallery: among fewer everybody is near to many samples
 THIRD = 2  # column of the third nearest image
 MOST = 0.25  # on Fisher's scale
 
 
 def usual_nearness(similarity: Floats) -> float:
-    """What samples show with their third nearest image, in the middle; on Fisher's scale."""
-    return float(np.median(fisher(similarity[:, min(THIRD, similarity.shape[1] - 1)])))
+    """What samples show with their third nearest image, in the middle; on Fisher's scale.
+
+    Where that was not compared, the least similar one that was stands for it.
+    """
+    third = similarity[:, : THIRD + 1]
+    return float(np.median(fisher(np.where(third > NOT_COMPARED, third, np.inf).min(axis=1))))
 
 
 def without_hubs(images: Integers, similarity: Floats, patients: Integers, usual: float | None = None) -> Floats:
@@ -42,11 +48,13 @@ def without_hubs(images: Integers, similarity: Floats, patients: Integers, usual
 
     Example:
         >>> near = np.tile([0.9, 0.8, 0.7], (20, 1))
-        >>> without_hubs(np.tile([0, 1, 2], (20, 1)), near, np.arange(3))[0].round(2).tolist()
+        >>> without_hubs(np.tile([0, 1, 2], (20, 1)), near, np.arange(20))[0].round(2).tolist()
         [0.84, 0.7, 0.7]
     """
+    if len(np.unique(patients)) < FEWEST_PATIENTS:
+        return similarity
     wanted = max(FEWEST, math.ceil(SHARE * len(similarity)))
-    rows, columns = np.nonzero(images >= 0)
+    rows, columns = np.nonzero((images >= 0) & (similarity > NOT_COMPARED))
     whose, values = patients[images[rows, columns]], fisher(similarity[rows, columns])
     order = np.lexsort((-values, rows, whose))
     _, first = np.unique(np.stack([whose[order], rows[order]]), axis=1, return_index=True)
@@ -59,8 +67,9 @@ def without_hubs(images: Integers, similarity: Floats, patients: Integers, usual
     usual = usual_nearness(similarity) if usual is None else usual
     off = np.zeros(len(codes))
     off[near] = np.clip(values[best[start[near] + wanted - 1]] - usual, 0, MOST)
+    taken = off[np.searchsorted(codes, whose)]
     lowered = similarity.copy()
-    lowered[rows, columns] = np.tanh(values - off[np.searchsorted(codes, whose)])
+    lowered[rows, columns] = np.where(taken > 0, np.tanh(values - taken), similarity[rows, columns])
     return lowered
 
 

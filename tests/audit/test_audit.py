@@ -107,7 +107,7 @@ def test_output_is_complete_and_consistent(finished: tuple[Path, AuditResult]) -
     assert list(rows[0]) == [
         "synthetic", "nearest_training", "similarity", "tau", "copy", "p_value", "listed", "same_image",
         "look_alikes",
-        "agrees", "pair", "page",
+        "agrees", "as_found", "pair", "page",
     ]  # fmt: skip
     assert len(rows) == 30
     called = [row for row in rows if row["copy"] == "true"]

@@ -2,11 +2,18 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 
-from monai_memo.audit.comparison import Comparison, compare, patient_codes, with_soft_part
+from monai_memo.audit.comparison import Comparison, Found, compare, patient_codes, with_soft_part
 from monai_memo.audit.record import kinds_of_agreement
+from monai_memo.audit.verified_comparison import compare_verified
+from monai_memo.search.matches import Matches
 from monai_memo.statistics.rates import thresholds
 from monai_memo.statistics.similarities import Similarities, on_common_scale
 
@@ -46,6 +53,46 @@ def test_copies_are_the_same_image_or_share_the_layout_only() -> None:
     found = Comparison(sims, np.zeros(3, dtype=np.int64), by_places=np.array([0.94, 0.6, 0.5]))
     assert kinds_of_agreement(found, 0.9) == ["places", "layout", None]
     assert kinds_of_agreement(Comparison(sims, np.zeros(3, dtype=np.int64)), 0.9) == [None, None, None]
+
+
+def test_images_that_are_below_tau_only_since_their_patient_is_near_to_many_are_known() -> None:
+    sims = Similarities.from_matrices(np.zeros((2, 3)), np.array([[0.95, 0.8, 0.5], [0.1, 0.2, 0.3]]))
+    found = Found(np.array([0, 0, 1]), np.array([0.97, 0.92, 0.6]))
+    comparison = Comparison(sims, np.zeros(3, dtype=np.int64), found=found)
+    assert comparison.near_many(0.9).tolist() == [False, True, False]
+    assert not Comparison(sims, np.zeros(3, dtype=np.int64)).near_many(0.9).any()
+    soft = with_soft_part(comparison, np.array([False, True, False]), np.array([0.5, 0.4, 0.3]), 0.95)
+    assert soft.found is not None and soft.found.similarity[1] < 0.92 and soft.found.similarity[0] == 0.97
+
+
+def test_what_the_search_found_is_kept_where_hubs_count_for_less(tmp_path: Path) -> None:
+    """Twelve of forty samples are weak copies of one patient: below tau then, and known."""
+    rng = np.random.default_rng(0)
+    to_training = {"synthetic": rng.normal(0.9, 0.1, (40, 30)), "heldout": rng.normal(1, 0.1, (40, 30))}
+    to_training["synthetic"][:12, 7] = np.arctanh(np.quantile(np.tanh(to_training["heldout"]).max(axis=1), 0.95)) + 0.1
+
+    class Search:
+        def describe(self) -> dict[str, str]:
+            return {}
+
+        def search(self, queries: np.ndarray, _store: Path) -> Matches:
+            values = np.tanh(to_training[str(queries[0])])
+            found = Matches.empty(len(values), values.shape[1], 2, 1)
+            return replace(found, candidates=np.tile(np.arange(30), (40, 1)), similarity=values).in_order()
+
+    prepared: Any = {
+        name: SimpleNamespace(
+            cohort=SimpleNamespace(patient_ids=[f"{name} {n}" for n in range(30 if name == "training" else 40)]),
+            content_sha256=name, pixels=[name],
+        )
+        for name in ("training", "heldout", "synthetic")
+    }  # fmt: skip
+    search: Any = Search()
+    before, now = (compare_verified(prepared, search, "", tmp_path, hubs) for hubs in (False, True))
+    tau = thresholds(now.sims)[0]
+    assert (before.sims.synthetic_to_training[:12] > tau).all() and before.found is None
+    assert now.near_many(tau).tolist() == [True] * 12 + [False] * 28
+    assert now.found is not None and (now.found.image[:12] == 7).all()
 
 
 def test_soft_images_among_sharp_ones_are_judged_by_references_as_soft() -> None:

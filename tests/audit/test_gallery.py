@@ -106,6 +106,10 @@ def test_every_copy_is_shown_with_the_nearest_on_both_sides_of_tau_and_some_at_r
     assert near == list(range(41 - EACH_SIDE, 41 + EACH_SIDE))
     assert shown.count("random") == AT_RANDOM and shown.aligned == frozenset(shown.numbers)
     assert choose_pairs(matches(40, 200), 100, seed=0, dims=2) == shown
+    rows = matches(40, 200)
+    rows[200] = replace(rows[200], as_found=0.99)
+    near_many = choose_pairs(rows, 100, seed=0, dims=2)
+    assert "near" in near_many.groups[201], "not called since its patient is near to many: somebody should see it"
     assert choose_pairs(matches(40, 200), 100, seed=1, dims=2).groups != shown.groups
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from monai_memo.audit import reference as module
 from monai_memo.audit.audit import Audit
-from monai_memo.audit.reference import joint_gallery, nearest_patients, raised_warning
+from monai_memo.audit.reference import joint_gallery, near_many_warning, nearest_patients, raised_warning
 from monai_memo.data.cohort import Cohort, CohortImage
 from monai_memo.data.prepared import PreparedCohort
 from tests.audit.small import settings, untrained, write_cohorts
@@ -116,3 +116,10 @@ def test_a_raised_tau_is_told_as_it_came_about() -> None:
     assert "near to everybody" not in none and "remove" not in none
     (some,) = raised_warning(0.9, 0.93, 2, 6, 50)
     assert "Between both lie 2, not called copies" in some and "remove what is above 0.900" in some
+
+
+def test_images_that_are_not_called_since_their_patient_is_near_to_many_are_told() -> None:
+    assert near_many_warning(0, 50) == []
+    (one,), (some,) = near_many_warning(1, 50), near_many_warning(9, 50)
+    assert one.startswith("1 of 50 synthetic images is above tau as the search found it, and not called")
+    assert "9 of 50 synthetic images are above tau as the search found them" in some and "soft copies" in some

@@ -43,6 +43,7 @@ def test_files(record: AuditResult, tmp_path: Path) -> None:
         "same_image": "",
         "look_alikes": "",
         "agrees": "",
+        "as_found": "",
         "pair": "1",
         "page": "",
     }

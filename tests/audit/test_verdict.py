@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from monai_memo.audit.parts import AgreementPart, ReferencePart
@@ -105,6 +107,15 @@ def test_look_alikes_are_not_called_copies_and_nothing_is_called_harmless() -> N
     assert weighed(before, Estimate(0.3, 0.2, 0.4), None) == before
     assert "3 synthetic images could not be read" in covering(found, 3)["detail"]
     assert "could not be read" not in found["detail"]
+
+
+def test_soft_copies_of_few_patients_that_are_not_called_are_not_read_as_no_excess() -> None:
+    none = verdict(Estimate(0.0, -0.02, 0.02))
+    few, many = (replace(reference(0.0, -0.02, 0.03, 0.5), near_many=number) for number in (5, 6))
+    assert weighed(none, Estimate(0.0, -0.02, 0.02), few, samples=100) == none
+    found = weighed(none, Estimate(0.0, -0.02, 0.02), many, samples=100)
+    assert found["level"] == "inconclusive"
+    assert "6.0 % of the synthetic images are above the threshold and near to the same few" in found["headline"]
 
 
 def test_a_verdict_of_copies_says_whether_images_or_layouts_were_copied() -> None:

@@ -34,6 +34,12 @@ def test_a_lowered_threshold_takes_more() -> None:
     assert dict(found.patients) == {"anna": 2}, "an image below tau says nothing about its nearest patient"
 
 
+def test_a_lowered_threshold_takes_what_is_above_it_as_the_search_found_it() -> None:
+    near_many = Row("g", "dora", 0.3, copy=False, listed=False, as_found=0.5)
+    assert choose([near_many], Rule()).kept == ["g"]
+    assert dict(choose([near_many], Rule("bound", threshold=0.45)).removed) == {"g": BELOW}
+
+
 def test_whole_neighbourhoods_are_those_of_patients_copied_as_a_whole_or_in_part() -> None:
     found = choose(ROWS, Rule(neighbourhoods=True))
     assert found.kept == ["f"]

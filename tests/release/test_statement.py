@@ -127,10 +127,13 @@ def test_images_between_a_raised_threshold_and_that_of_held_out_images_are_count
     release = Release(**options(clinic, tmp_path / "out", second_look=False, second_detector=None))
     audited = release.audit.result
     assert audited.reference is not None
-    raised = replace(audited, reference=replace(audited.reference, between=6, tau_control=0.9))
+    raised = replace(audited, reference=replace(audited.reference, between=6, tau_control=0.9, near_many=3))
     vars(release.audit)["result"] = raised
     release.run()
     told = row((tmp_path / "out" / "RELEASE.md").read_text(), "Near, and below the threshold")
+    assert "3 audited images are above the threshold and not called" in row(
+        (tmp_path / "out" / "RELEASE.md").read_text(), "Near a patient who is near to many"
+    )
     assert "6 audited images lie above 0.900" in told and f"below it ({audited.tau.value:.3f})" in told
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from monai_memo.benchmark.own_coverage import nearest_of, simulated
-from monai_memo.statistics.hubs import MOST, best_without_hubs, usual_nearness, without_hubs
+from monai_memo.statistics.hubs import FEWEST_PATIENTS, MOST, best_without_hubs, usual_nearness, without_hubs
 from monai_memo.statistics.own_references import OwnReferences
 from monai_memo.statistics.rates import audit_rates
 from monai_memo.statistics.similarities import Floats, Similarities
@@ -66,18 +66,32 @@ def test_no_more_is_taken_off_than_look_alikes_gain_and_only_from_patients_near_
 def test_images_of_one_patient_count_once_and_missing_candidates_stay_missing() -> None:
     images = np.tile([0, 1, 2, -1], (12, 1))
     similarity = np.tile([0.9, 0.89, 0.6, -1.0], (12, 1))
-    lowered = without_hubs(images, similarity, np.array([0, 0, 1]))
+    patients = np.r_[0, 0, 1, 2:FEWEST_PATIENTS]
+    lowered = without_hubs(images, similarity, patients)
     assert (lowered[:, 3] == -1).all() and (lowered[:, 2] == 0.6).all()
     assert (lowered[:, 0] > lowered[:, 1]).all() and (lowered[:, 0] < 0.9).all()
     two = slice(0, 6)  # of twelve samples: patient 0 is near to these alone
     images[6:, :2] = -1
-    few = without_hubs(images[:12], np.where(images < 0, -1.0, similarity), np.array([0, 0, 1]))
+    few = without_hubs(images[:12], np.where(images < 0, -1.0, similarity), patients)
     assert (few[two, 0] < 0.9).all()
 
 
 def test_few_samples_say_nothing_of_hubs() -> None:
     images, similarity = nearest_of(galleries(0.8)[0][:, :4])
     assert (without_hubs(images, similarity, np.arange(PATIENTS)) == similarity).all()
+
+
+def test_in_a_tiny_gallery_everybody_is_near_to_many_and_nobody_counts_for_less() -> None:
+    to_training = galleries(0.8)[0][: FEWEST_PATIENTS - 1]
+    images, similarity = nearest_of(to_training)
+    assert (without_hubs(images, similarity, np.arange(len(to_training))) == similarity).all()
+
+
+def test_pairs_that_were_not_compared_are_no_usual_nearness_and_stay_so() -> None:
+    similarity = np.tile([0.9, 0.8, -1.0], (20, 1))
+    assert usual_nearness(similarity) == pytest.approx(np.arctanh(0.8))
+    lowered = without_hubs(np.tile([0, 1, 2], (20, 1)), similarity, np.arange(30))
+    assert (lowered[:, 2] == -1).all() and (lowered[:, 1] == 0.8).all() and (lowered[:, 0] < 0.9).all()
 
 
 @pytest.mark.parametrize("ratio", [1, 4])
