@@ -106,3 +106,13 @@ def test_soft_images_among_sharp_ones_are_picked_out(share: float, found: bool) 
         softened = fine_detail(part.softening(heldout))
         assert abs(np.median(softened) / np.median(fine_detail(synthetic[:n_soft])) - 1) < 0.35
         assert f"{int(part.which.sum())} of the synthetic images" in part.warning()
+
+
+def test_images_that_are_soft_by_nature_do_not_sharpen_what_blurred_ones_are_judged_by() -> None:
+    images = np.stack([chest_phantom(number, (32, 32)) for number in range(240)])
+    heldout, synthetic = images[:80], images[80:].copy()
+    synthetic[:20], synthetic[20:24] = blurred(synthetic[:20], 2), blurred(synthetic[20:24], 0.6)
+    part = soft_part(synthetic, heldout)
+    assert part is not None and part.which[:20].all() and part.which[20:24].sum() >= 2
+    softened = fine_detail(part.softening(heldout))
+    assert np.quantile(softened, 0.95) < 1.2 * fine_detail(synthetic[:20]).max()
