@@ -20,4 +20,4 @@ make_venv "${MEMO_VENV:-$here/.venv-test}" "[test]"
 "$VENV/bin/mypy"
 # One thread for each test process: the tests themselves run side by side.
 export OMP_NUM_THREADS=1
-"$VENV/bin/python" -m pytest -n "${MEMO_TEST_PROCESSES:-2}" --dist worksteal "$@"
+"$VENV/bin/python" -m pytest -n "${MEMO_TEST_PROCESSES:-2}" "$@"
